@@ -1,0 +1,1 @@
+"""Runnable examples, each with real weights and real pictures."""

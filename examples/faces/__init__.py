@@ -1,0 +1,1 @@
+"""Face detection with MTCNN, exported to one file: `python -m examples.faces`."""

@@ -1,0 +1,28 @@
+"""The face detector as one file."""
+
+import torch
+from torch import Tensor
+
+import hybridjit as hj
+
+from .model import DATA, build, read_image
+
+
+def export_detector() -> hj.Exported:
+    """Exports the detector from one photograph, and verifies it on those of `check_pictures`."""
+    image = read_image(DATA / "astronaut.jpg")
+    return hj.export(build(), (image,), check_inputs=[(picture,) for picture in check_pictures().values()])
+
+
+def check_pictures() -> dict[str, Tensor]:
+    """Pictures that take every way through the detector, uint8 `[3, h, w]`, by what they are good for."""
+    two_faces = read_image(DATA / "two_faces.jpg")
+    coffee = read_image(DATA / "coffee.jpg")
+    return {
+        "two faces": two_faces,
+        "two faces, half the size": two_faces[:, ::2, ::2].contiguous(),
+        "no face left after the third network": coffee,
+        "no face left after the second network": coffee[:, ::2, ::2].contiguous(),
+        "no face left after the first network": torch.full((3, 64, 48), 127, dtype=torch.uint8),
+        "smaller than any face": coffee[:, :16, :16].contiguous(),
+    }

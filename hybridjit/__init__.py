@@ -1,0 +1,30 @@
+"""Getting a real PyTorch model out of Python without it being quietly wrong.
+
+    import hybridjit as hj
+
+    @hj.script_if_tracing  # a control-flow piece: scripted only while tracing
+    def at_most(boxes: Tensor, n: int) -> Tensor:
+        return boxes[:n] if boxes.shape[0] > n else boxes
+
+    exported = hj.export(model, (image,), check_inputs=[(other_image,)])
+    print(exported.report)
+    exported.save("detector.pt")
+    result = hj.load("detector.pt")(image)  # the model's own result type
+"""
+
+from ._errors import ArchiveError as ArchiveError
+from ._errors import CaptureError as CaptureError
+from ._errors import GuardError as GuardError
+from ._errors import HybridJitError as HybridJitError
+from ._errors import InputError as InputError
+from ._errors import UnsupportedError as UnsupportedError
+from ._errors import VerificationError as VerificationError
+from .adapters.flatten import TracingAdapter as TracingAdapter
+from .adapters.inputs import Inputs as Inputs
+from .control.script import script_if_tracing as script_if_tracing
+from .control.static import static as static
+from .export.export import export as export
+from .export.exported import Exported as Exported
+from .export.exported import load as load
+from .export.report import Report as Report
+from .export.verify import verify as verify

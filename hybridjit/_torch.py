@@ -1,0 +1,486 @@
+"""Everything private to torch that hybridjit uses, and nothing else.
+
+``torch._C``, ``torch._*``, ``torch.jit._*`` and ``torch.utils._pytree`` appear in this file only
+(``tests/test_quarantine.py`` looks for strays), and so does all of the deprecated ``torch.jit``:
+when torch changes, this file changes. Written for torch 2.11 to 2.15.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import functools
+import io
+import json
+import os
+import re
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import FunctionType
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree
+from torch.utils._python_dispatch import TorchDispatchMode
+
+_C: Any = torch._C
+_jit: Any = torch.jit
+
+Graph: TypeAlias = Any
+"""``torch._C.Graph``; torch's stubs lack most of its methods."""
+Value: TypeAlias = Any
+"""``torch._C.Value``."""
+JitType: TypeAlias = Any
+"""``torch._C.JitType``."""
+ScriptModule: TypeAlias = torch.jit.ScriptModule
+
+TracerWarning: type[Warning] = _jit.TracerWarning
+JitError: type[Exception] = _jit.Error
+"""Raised by TorchScript at run time, also for a ``raise`` written in the model."""
+
+tracing_state: Callable[[], Any] = _C._get_tracing_state
+"""The tracer's state, ``None`` when nothing is being traced. A C function: eager code pays one call."""
+
+SCRIPT_IF_TRACING_MARK = "__script_if_tracing_wrapper"
+"""``torch.jit.script`` and Dynamo unwrap a function that carries it, by ``__original_fn``."""
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Silences torch.jit's deprecation warnings inside hybridjit's own calls."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=r".*`?torch\.jit", category=DeprecationWarning)
+        warnings.filterwarnings("ignore", message=r".*`?torch\.jit", category=FutureWarning)
+        yield
+
+
+def jit_enabled() -> bool:
+    """Whether ``torch.jit`` does anything: false under ``PYTORCH_JIT=0``."""
+    return bool(_jit._state._enabled.enabled)
+
+
+# --- the tracer ---------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def paused_tracing() -> Iterator[None]:
+    """Runs the body eagerly while a trace is under way: nothing in it is recorded."""
+    state = _C._get_tracing_state()
+    _C._set_tracing_state(None)
+    try:
+        yield
+    finally:
+        _C._set_tracing_state(state)
+
+
+def current_graph() -> Graph:
+    """The graph that the running trace records into."""
+    return _C._get_tracing_state().graph()
+
+
+def current_scope(graph: Graph) -> str:
+    """The module scope that the running trace is in, as nodes spell it."""
+    probe = graph.create("prim::TupleConstruct", [])
+    scope: str = probe.scopeName()
+    probe.destroy()
+    return scope
+
+
+def value_of(tensor: Tensor) -> Value:
+    """The graph value of a tensor; a tensor the trace does not know becomes a constant."""
+    return _C._get_value_trace(tensor)
+
+
+def bind_value(tensor: Tensor, value: Value) -> None:
+    """Makes the trace take ``tensor`` for ``value`` from here on."""
+    _C._set_value_trace(tensor, value)
+
+
+# --- types --------------------------------------------------------------------------------------
+
+_TYPES = {
+    name: getattr(_C, name).get()
+    for name in ("TensorType", "IntType", "FloatType", "BoolType", "StringType", "NoneType")
+}
+
+
+def kind(type_: JitType) -> str:
+    """The kind of a TorchScript type: ``TensorType``, ``ListType``, ``ClassType`` and so on."""
+    name: str = type_.kind()
+    return name
+
+
+def element_types(type_: JitType) -> list[JitType]:
+    """The element types of a tuple; the element type of a list or an optional; key and value of a dict."""
+    match kind(type_):
+        case "TupleType":
+            return list(type_.elements())
+        case "ListType" | "OptionalType":
+            return [type_.getElementType()]
+        case "DictType":
+            return [type_.getKeyType(), type_.getValueType()]
+    return []
+
+
+def type_named(name: str) -> JitType:
+    """``TensorType``, ``IntType``, ``FloatType``, ``BoolType``, ``StringType`` or ``NoneType``."""
+    return _TYPES[name]
+
+
+def spell_type(type_: JitType) -> str:
+    """The type as its user writes it: ``List[Tensor]``."""
+    text: str = type_.annotation_str
+    return re.sub(r"__torch__\.", "", text)
+
+
+# --- building graphs ----------------------------------------------------------------------------
+
+
+def insert(graph: Graph, operator: str, inputs: Sequence[Value], type_: JitType | None = None) -> Value:
+    """Inserts a node with one output and returns that output."""
+    output = graph.insertNode(graph.create(operator, list(inputs))).output()
+    if type_ is not None:
+        output.setType(type_)
+    return output
+
+
+def insert_unpack(graph: Graph, operator: str, value: Value, types: Sequence[JitType]) -> list[Value]:
+    """Inserts ``prim::TupleUnpack`` or ``prim::ListUnpack`` with one output per type."""
+    outputs = list(graph.insertNode(graph.create(operator, [value], len(types))).outputs())
+    for output, type_ in zip(outputs, types, strict=True):
+        output.setType(type_)
+    return outputs
+
+
+def insert_constant(graph: Graph, value: object) -> Value:
+    """Inserts a constant that TorchScript can hold: numbers, text, devices, dtypes, lists of them."""
+    return graph.insertConstant(value)
+
+
+def insert_graph(graph: Graph, callee: Graph, inputs: Sequence[Value]) -> list[Value]:
+    """Copies ``callee`` into the running trace with its control flow, fed by ``inputs``.
+
+    The trace's scope fix-up can lift a value out of a module scope that has closed, but not one
+    that only a nested block uses. So inputs first pass through a tuple, which stands at the top
+    level and is gone once torch lowers tuples, at the end of the trace.
+    """
+    if inputs:
+        types = [value.type() for value in inputs]
+        packed = insert(graph, "prim::TupleConstruct", inputs, _C.TupleType(types))
+        inputs = insert_unpack(graph, "prim::TupleUnpack", packed, types)
+    return list(graph.insertGraph(callee, list(inputs)))
+
+
+def insert_raise_unless(graph: Graph, holds: Value, message: str, got: Sequence[Value] = ()) -> None:
+    """Inserts ``if not holds: raise RuntimeError(message.format(*got))``.
+
+    The constants come before the branch: made inside a block, the tracer could hand them to code
+    after it.
+    """
+    template, none = insert_constant(graph, message), insert_constant(graph, None)
+    node = graph.insertNode(graph.create("prim::If", [holds], 0))
+    node.addBlock()
+    otherwise = node.addBlock()
+    text = template
+    if got:
+        text = otherwise.addNode("aten::format", [template, *got]).output()
+        text.setType(_TYPES["StringType"])
+    failure = otherwise.addNode("prim::RaiseException", [text, none])
+    for output in list(failure.outputs()):
+        failure.eraseOutput(output.offset())
+
+
+# --- compiling ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """A compiled piece: what to run for an example result, and what to put into a trace.
+
+    Attributes:
+        run: Runs it on example values by name; for a method without its ``self``.
+        graph: Its graph, calls inlined, with one more input per entry of ``attributes``.
+        parameters: Name and type of each argument, ``self`` left out.
+        result: The type of its result.
+        attributes: For a method, the paths below ``self`` that it reads, in input order.
+    """
+
+    run: Callable[..., Any]
+    graph: Graph
+    parameters: tuple[tuple[str, JitType], ...]
+    result: JitType
+    attributes: tuple[str, ...] = ()
+
+
+def parse(fn: FunctionType) -> Any:
+    """Parses a function's source for TorchScript; raises ``OSError`` where there is none.
+
+    Returns:
+        torch's ``ParsedDef``: ``.ast`` may be edited before it is compiled, since positions in
+        the original source are kept.
+    """
+    import torch._sources
+
+    return torch._sources.parse_def(fn)
+
+
+def compile_function(fn: FunctionType, parsed: Any) -> Compiled:
+    """Compiles a function from its (edited) source, as ``torch.jit.script`` does."""
+    internal: Any = __import__("torch._jit_internal", fromlist=["_"])
+    definition = _build_definition(fn, parsed, self_name=None)
+    resolve = internal.createResolutionCallbackFromClosure(fn)
+    with quiet():
+        scripted = _C._jit_script_compile(internal._qualified_name(fn), definition, resolve, {})
+    schema = scripted.schema
+    return Compiled(
+        run=scripted,
+        graph=scripted.inlined_graph,
+        parameters=tuple((a.name, a.type) for a in schema.arguments),
+        result=schema.returns[0].type,
+    )
+
+
+def compile_method(
+    fn: FunctionType, module: nn.Module, parsed: Any, called: Callable[[nn.Module], bool]
+) -> Compiled:
+    """Compiles a method of a module, together with the submodules that it calls.
+
+    The types are not shared with other scripted modules (as in a trace): sharing would mark the
+    module's type as compiled, and a later ``torch.jit.script(model)`` would lack its ``forward``.
+
+    Args:
+        fn: The method, as a plain function.
+        module: Its ``self``.
+        parsed: Its parsed source.
+        called: Whether the forward of a submodule is to be compiled too.
+    """
+    recursive = _jit._recursive
+    internal: Any = __import__("torch._jit_internal", fromlist=["_"])
+    definition = _build_definition(fn, parsed, self_name="RecursiveScriptModule")
+    resolve = internal.createResolutionCallbackFromClosure(fn)
+    stub = recursive.ScriptMethodStub(resolve, definition, fn)
+
+    def stubs(candidate: nn.Module) -> list[Any]:
+        if candidate is module:
+            return [stub]
+        found: list[Any] = recursive.infer_methods_to_compile(candidate) if called(candidate) else []
+        return found
+
+    with quiet():
+        scripted = recursive.create_script_module(module, stubs, share_types=False)
+        method = scripted._c._get_method(fn.__name__)
+    graph = method.graph.copy()
+    _C._jit_pass_inline(graph)
+    attributes = _lift_attributes(graph)
+    schema = method.schema
+    return Compiled(
+        run=method,
+        graph=graph,
+        parameters=tuple((a.name, a.type) for a in schema.arguments[1:]),
+        result=schema.returns[0].type,
+        attributes=attributes,
+    )
+
+
+def _build_definition(fn: FunctionType, parsed: Any, self_name: str | None) -> Any:
+    frontend: Any = _jit.frontend
+    type_line = _jit.annotations.get_type_line(parsed.source)
+    return frontend.build_def(parsed.ctx, parsed.ast.body[0], type_line, fn.__name__, self_name)
+
+
+def _lift_attributes(graph: Graph) -> tuple[str, ...]:
+    """Turns every attribute that a method's graph reads into an input, and drops its ``self``."""
+    own = next(iter(graph.inputs()))
+    paths = {own.unique(): ""}
+    lifted: dict[str, Value] = {}
+    modules = []
+    for node in _every_node(graph):
+        if node.kind() != "prim::GetAttr" or node.input().unique() not in paths:
+            continue
+        prefix, output = paths[node.input().unique()], node.output()
+        path = f"{prefix}.{node.s('name')}" if prefix else node.s("name")
+        if kind(output.type()) == "ClassType":
+            paths[output.unique()] = path
+            modules.append(node)
+            continue
+        if path not in lifted:
+            lifted[path] = graph.addInput()
+            lifted[path].setType(output.type())
+        output.replaceAllUsesWith(lifted[path])
+        node.destroy()
+    for node in reversed(modules):
+        if node.hasUses():
+            break
+        node.destroy()
+    if list(own.uses()):
+        kinds = sorted({node.kind() for node in _every_node(graph)} & {"prim::SetAttr", "prim::CallMethod"})
+        raise RuntimeError(f"the method does more with self than read its attributes: {', '.join(kinds)}")
+    graph.eraseInput(0)
+    return tuple(lifted)
+
+
+def _every_node(block: Any) -> list[Any]:
+    found = []
+    for node in block.nodes():
+        found.append(node)
+        for inner in node.blocks():
+            found += _every_node(inner)
+    return found
+
+
+@contextlib.contextmanager
+def unoptimized() -> Iterator[None]:
+    """Runs TorchScript without profiling or optimising: an example result is wanted once."""
+    with quiet(), torch.jit.optimized_execution(False):
+        yield
+
+
+def without_keyword_defaults(definition: ast.FunctionDef) -> None:
+    """Drops the defaults of keyword-only parameters, which TorchScript refuses; the caller binds them."""
+    definition.args.kw_defaults = [None] * len(definition.args.kwonlyargs)
+
+
+# --- traces and files ---------------------------------------------------------------------------
+
+
+def trace(module: nn.Module, inputs: tuple[Tensor, ...]) -> ScriptModule:
+    """``torch.jit.trace`` without its self-check, which re-runs the very inputs it was traced on."""
+    with quiet():
+        traced = torch.jit.trace(module, inputs, check_trace=False)
+    assert isinstance(traced, ScriptModule)
+    return traced
+
+
+def save_script(module: ScriptModule, path: str | os.PathLike[str], extra: Mapping[str, str]) -> None:
+    """``torch.jit.save`` to a path, with extra files."""
+    with quiet():
+        torch.jit.save(module, os.fspath(path), _extra_files=dict(extra))
+
+
+def load_script(
+    source: str | os.PathLike[str] | io.BytesIO,
+    device: torch.device | None = None,
+    extra: dict[str, Any] | None = None,
+) -> ScriptModule:
+    """``torch.jit.load`` from a path or a buffer; fills ``extra`` with the extra files asked for."""
+    with quiet():
+        loaded: ScriptModule = torch.jit.load(source, map_location=device, _extra_files=extra)
+    return loaded
+
+
+def script_code(module: ScriptModule) -> str:
+    """The TorchScript source of a module's ``forward``, its submodules inlined."""
+    return str(module.inlined_graph) if not hasattr(module, "code") else str(module.code)
+
+
+# --- what a run writes --------------------------------------------------------------------------
+
+
+class WriteWatch(TorchDispatchMode):
+    """Keeps a copy of every watched storage just before an operator first writes into it.
+
+    So a model's parameters and buffers can be put back without a second copy of all of them.
+
+    Attributes:
+        written: Storage address to the storage and its contents before the first write.
+    """
+
+    def __init__(self, tensors: Iterable[Tensor]) -> None:
+        super().__init__()
+        self._watched = {t.untyped_storage().data_ptr(): t.untyped_storage() for t in tensors if has_storage(t)}
+        self.written: dict[int, tuple[torch.UntypedStorage, torch.UntypedStorage]] = {}
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        for index, name in _written_arguments(func):
+            value = args[index] if index < len(args) else kwargs.get(name)
+            for tensor in value if isinstance(value, (list, tuple)) else [value]:
+                if isinstance(tensor, Tensor) and has_storage(tensor):
+                    address = tensor.untyped_storage().data_ptr()
+                    if address in self._watched and address not in self.written:
+                        storage = self._watched[address]
+                        self.written[address] = (storage, storage.clone())
+        return func(*args, **kwargs)
+
+    def restore(self) -> None:
+        """Writes the kept contents back, and forgets them."""
+        for storage, before in self.written.values():
+            storage.copy_(before)
+        self.written.clear()
+
+
+def has_storage(tensor: Tensor) -> bool:
+    """Whether a tensor has memory of its own that can be told by its address."""
+    return tensor.layout == torch.strided and tensor.device.type != "meta" and tensor.numel() > 0
+
+
+@functools.cache
+def _written_arguments(func: Any) -> tuple[tuple[int, str], ...]:
+    arguments = enumerate(func._schema.arguments)
+    return tuple((i, a.name) for i, a in arguments if a.alias_info is not None and a.alias_info.is_write)
+
+
+# --- pytrees ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class TreeNode:
+    """One level of a registered container.
+
+    Attributes:
+        keys: One per child, spelled as in Python source: ``['boxes']``, ``[0]``, ``.scores``.
+        children: The children.
+        context: What besides the children the container needs to be made again.
+        dumped: The context as JSON text; ``None`` if it has none.
+    """
+
+    keys: tuple[str, ...]
+    children: tuple[Any, ...]
+    context: Any
+    dumped: str | None
+
+
+def open_node(value: object) -> TreeNode | None:
+    """Opens a container that torch's pytree has registered by one level; ``None`` for anything else."""
+    registered = _pytree.SUPPORTED_NODES.get(type(value))
+    if registered is None:
+        return None
+    if registered.flatten_with_keys_fn is not None:
+        pairs, context = registered.flatten_with_keys_fn(value)
+        keys = tuple(_pytree.keystr((key,)) for key, _ in pairs)
+        children = tuple(child for _, child in pairs)
+    else:
+        plain, context = registered.flatten_fn(value)
+        children = tuple(plain)
+        keys = tuple(f"[{index}]" for index in range(len(children)))
+    return TreeNode(keys, children, context, _dump_context(type(value), context))
+
+
+def _dump_context(type_: type, context: Any) -> str | None:
+    serializer = _pytree.SUPPORTED_SERIALIZED_TYPES.get(type_)
+    dump = serializer.to_dumpable_context if serializer and serializer.to_dumpable_context else None
+    try:
+        return json.dumps(dump(context) if dump else context)
+    except (TypeError, ValueError):  # a context of Python objects has no JSON
+        return None
+
+
+def close_node(type_: type, children: Sequence[Any], context: Any, dumped: str | None) -> Any:
+    """Makes a registered container again, from its live context or, if that is absent, the dumped one."""
+    if context is None and dumped is not None:
+        serializer = _pytree.SUPPORTED_SERIALIZED_TYPES.get(type_)
+        restore = serializer.from_dumpable_context if serializer else None
+        context = restore(json.loads(dumped)) if restore else json.loads(dumped)
+    return _pytree.SUPPORTED_NODES[type_].unflatten_fn(list(children), context)
+
+
+def registered_type(name: str) -> type | None:
+    """The class that pytree has registered under ``package.module.Class``, if it has one."""
+    for type_ in _pytree.SUPPORTED_NODES:
+        if f"{type_.__module__}.{type_.__qualname__}" == name:
+            return type_
+    return None

@@ -1,0 +1,1 @@
+"""Around a model: rich arguments and results to flat tensors and back."""

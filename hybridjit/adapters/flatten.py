@@ -1,0 +1,158 @@
+"""`TracingAdapter`: a model of rich arguments and results as one of flat tensors."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .. import _torch
+from .._describe import describe
+from .._errors import InputError, compose
+from .inputs import Inputs
+from .schema import CallSchema, ValueSchema
+from .tree import differences, scan, show
+
+
+class _NamedForward:
+    """``forward`` with the real argument names in its signature, which torch.jit.trace asks for."""
+
+    def __get__(self, adapter: TracingAdapter | None, owner: type) -> Callable[..., Any]:
+        if adapter is None:
+            return TracingAdapter.call_flat
+
+        def forward(*tensors: Tensor) -> Any:
+            return adapter.call_flat(*tensors)
+
+        kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+        names = [inspect.Parameter(name, kind) for name in adapter.input_schema.names()]
+        forward.__signature__ = inspect.Signature(names)  # type: ignore[attr-defined]
+        return forward
+
+
+class TracingAdapter(nn.Module):
+    """Wraps a model so that it takes flat tensors and returns a flat tuple of tensors.
+
+    The equivalent Python, for a model that takes ``(image, targets)`` and returns a dict::
+
+        def forward(image, targets_boxes, targets_labels):
+            result = model(image, {"boxes": targets_boxes, "labels": targets_labels})
+            return result["boxes"], result["scores"]
+
+    Args:
+        model: The model. Its signature gives the flat arguments their names.
+        args: Example positional arguments: any nesting of dict, list, tuple, NamedTuple,
+            dataclass and containers registered with torch's pytree. Text, numbers and ``None``
+            stay in the schema.
+        kwargs: Example keyword arguments.
+
+    Raises:
+        InputError: The arguments don't fit the model, or hold something that is none of these.
+
+    Example:
+        >>> import torch, hybridjit as hj
+        >>> class Scale(torch.nn.Module):
+        ...     def forward(self, batch, by=2.0):
+        ...         return {"scaled": batch["x"] * by}
+        >>> adapter = hj.TracingAdapter(Scale(), ({"x": torch.ones(2)},))
+        >>> flat = adapter.flatten({"x": torch.ones(3)})
+        >>> adapter.unflatten(adapter(*flat))
+        {'scaled': tensor([2., 2., 2.])}
+    """
+
+    forward = _NamedForward()
+
+    def __init__(self, model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None = None) -> None:
+        super().__init__()
+        if not isinstance(model, nn.Module):
+            raise InputError(
+                compose(
+                    "TracingAdapter takes an nn.Module",
+                    differences=[f"model: expected an nn.Module, got {describe(model)}"],
+                    instead="a module whose forward calls the function",
+                    page="inputerror",
+                )
+            )
+        inputs = Inputs(*args, **(kwargs or {}))
+        self.model = model
+        self._schema, tensors = CallSchema.of(inspect.signature(model.forward), inputs)
+        self._example = (inputs, len(tensors))
+        self._output_schema: ValueSchema | None = None
+        self.training = model.training
+
+    @property
+    def input_schema(self) -> CallSchema:
+        """The structure of the arguments."""
+        return self._schema
+
+    @property
+    def output_schema(self) -> ValueSchema:
+        """The structure of the result: of the first call, or of a call on the example arguments."""
+        if self._output_schema is None:
+            with torch.no_grad():
+                self.call_flat(*self.flatten(*self._example[0].args, **self._example[0].kwargs))
+        assert self._output_schema is not None
+        return self._output_schema
+
+    def expect(self, result: Any) -> None:
+        """Takes the structure of the result from a result of the model in eager mode."""
+        self._output_schema = ValueSchema(scan(result, [], "result"))
+
+    def flatten(self, *args: Any, **kwargs: Any) -> tuple[Tensor, ...]:
+        """The tensors of a call with the structure of the example.
+
+        Args:
+            *args: The model's positional arguments.
+            **kwargs: The model's keyword arguments.
+
+        Returns:
+            The tensors, in the order of ``input_schema.names()``.
+
+        Raises:
+            InputError: The structure, or a static value in it, is another one.
+        """
+        return self._schema.flatten(Inputs(*args, **kwargs))
+
+    def unflatten(self, tensors: Tensor | tuple[Tensor, ...]) -> Any:
+        """The model's rich result, from what ``forward`` returned.
+
+        Args:
+            tensors: The flat tuple, or a lone tensor.
+
+        Returns:
+            The result, in the model's own types.
+        """
+        return self.output_schema.unflatten((tensors,) if isinstance(tensors, Tensor) else tuple(tensors))
+
+    def call_flat(self, *tensors: Tensor) -> Any:
+        """What ``forward`` does: takes and returns flat tensors; a lone tensor is returned bare.
+
+        Raises:
+            InputError: The result has another structure than the first call's.
+        """
+        inputs = self._schema.unflatten(tensors)
+        result = self.model(*inputs.args, **inputs.kwargs)
+        flat: list[Tensor] = []
+        before = self._output_schema
+        node = scan(result, flat, "result", before.node if before else None)
+        wrong = differences(before.node, node, "result") if before else []
+        if before and wrong:
+            raise InputError(
+                compose(
+                    "the result has another structure than the first call's",
+                    where=type(self.model).__qualname__,
+                    differences=[
+                        *wrong,
+                        *(f"first: {row}" for row in show(before.node).splitlines()),
+                        *(f"now: {row}" for row in show(node).splitlines()),
+                    ],
+                    instead="a result of one structure for all inputs (an empty tensor for nothing)",
+                    page="inputerror",
+                )
+            )
+        if before is None or _torch.tracing_state() is not None:
+            self._output_schema = ValueSchema(node)  # a trace tells which numbers it carries
+        return flat[0] if len(flat) == 1 else tuple(flat)

@@ -1,0 +1,53 @@
+"""`Inputs`: a call's arguments, where a bare tuple won't do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+
+class Inputs:
+    """A call's positional and keyword arguments.
+
+    ``model(*inputs.args, **inputs.kwargs)`` is the call it stands for.
+
+    Args:
+        *args: The positional arguments.
+        **kwargs: The keyword arguments.
+
+    Example:
+        >>> import hybridjit as hj
+        >>> hj.Inputs(1, scale=2.0)
+        Inputs(int, scale=float)
+    """
+
+    __slots__ = ("args", "kwargs")
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self.args: tuple[Any, ...] = args
+        self.kwargs: dict[str, Any] = kwargs
+
+    def __repr__(self) -> str:
+        from .._describe import describe
+
+        parts = [describe(value) for value in self.args]
+        parts += [f"{name}={describe(value)}" for name, value in self.kwargs.items()]
+        return f"Inputs({', '.join(parts)})"
+
+
+def as_inputs(inputs: Any, kwargs: Mapping[str, Any] | None = None) -> Inputs:
+    """Reads what a user gave for a call's arguments.
+
+    Args:
+        inputs: `Inputs`, or a tuple of positional arguments, or one argument. A NamedTuple is one
+            argument.
+        kwargs: Keyword arguments; those of `Inputs` win.
+
+    Returns:
+        The call's arguments.
+    """
+    if isinstance(inputs, Inputs):
+        return Inputs(*inputs.args, **{**(kwargs or {}), **inputs.kwargs})
+    if type(inputs) is tuple:
+        return Inputs(*inputs, **(kwargs or {}))
+    return Inputs(inputs, **(kwargs or {}))

@@ -1,0 +1,1 @@
+"""What model code imports: one file per idea."""

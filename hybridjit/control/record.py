@@ -1,0 +1,75 @@
+"""What a capture under way has seen: the pieces that were scripted, the values made static.
+
+`control` writes here while a model is traced and `export` reads; without an export around it
+nothing is kept.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+
+from .._sites import Site
+
+
+@dataclass(frozen=True)
+class StaticValue:
+    """A value frozen into the export on purpose, by `static`.
+
+    Attributes:
+        value: The captured value, as ``repr`` spells it.
+        reason: Why, in the words of the model's author.
+        site: Where `static` was called.
+    """
+
+    value: str
+    reason: str
+    site: Site
+
+
+@dataclass(frozen=True)
+class ScriptedPiece:
+    """A function or method that was recorded with its control flow.
+
+    Attributes:
+        name: Its qualified name.
+        site: Where it was called.
+    """
+
+    name: str
+    site: Site
+
+
+@dataclass
+class Record:
+    """What one capture saw.
+
+    Attributes:
+        names: ``id(module)`` to the module's path in the model.
+        statics: Values frozen by `static`.
+        scripted: Pieces that were scripted, in call order.
+    """
+
+    names: Mapping[int, str] = field(default_factory=dict)
+    statics: list[StaticValue] = field(default_factory=list)
+    scripted: list[ScriptedPiece] = field(default_factory=list)
+
+
+_current: ContextVar[Record | None] = ContextVar("hybridjit_record", default=None)
+
+
+def current() -> Record:
+    """The record of the capture under way, or one that nobody reads."""
+    return _current.get() or Record()
+
+
+@contextlib.contextmanager
+def recording(record: Record) -> Iterator[Record]:
+    """Makes ``record`` the current one within the body."""
+    token = _current.set(record)
+    try:
+        yield record
+    finally:
+        _current.reset(token)

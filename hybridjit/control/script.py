@@ -1,0 +1,214 @@
+"""`script_if_tracing`: a control-flow piece keeps its control flow in a trace."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import threading
+from collections.abc import Callable
+from types import CodeType, FunctionType
+from typing import Any, TypeVar
+
+from torch import Tensor, nn
+from typing_extensions import ParamSpec
+
+from .. import _torch
+from .._describe import describe, place, qualified
+from .._errors import CaptureError, InputError, compose
+from .._sites import user_site
+from . import record
+from .compile import compile_piece
+from .values import lift_result, lower_argument, tensors_in
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def script_if_tracing(fn: Callable[P, R]) -> Callable[P, R]:
+    """Compiles a function with TorchScript when it is called in a trace, and only then.
+
+    In eager mode this is just ``fn``::
+
+        def script_if_tracing(fn):
+            return fn
+
+    While `torch.jit.trace` or `hybridjit.export` records, ``fn`` is compiled (once) and goes into
+    the graph **with** its ``if``, ``for`` and ``while``, where plain tracing would keep the one
+    path that the example took. An ``int``, ``float`` or ``bool`` parameter given a traced size
+    stays dynamic, and so does an ``int``, ``float`` or ``bool`` result, which the traced code
+    around gets as a tensor of no dimensions. An optional result, and the length of a list in the
+    result, are checked at run time, since the traced code around them cannot change with them.
+
+    Args:
+        fn: A function, or a method of an ``nn.Module``, in TorchScript's subset of Python.
+            Numbers and text from outside it are compiled in (and compiled again if they change);
+            tensors from outside become inputs. Keyword-only parameters may have defaults.
+
+    Returns:
+        A function of the same signature. ``torch.jit.script``, ``torch.compile`` and
+        ``torch.export`` see through it to ``fn``.
+
+    Raises:
+        InputError: ``fn`` is no function (at decoration).
+        CaptureError: ``fn`` does not compile, with the line and what to write instead (in a trace).
+
+    Example:
+        >>> import torch, hybridjit as hj
+        >>> @hj.script_if_tracing
+        ... def at_most(boxes: torch.Tensor, n: int) -> torch.Tensor:
+        ...     if boxes.shape[0] > n:
+        ...         boxes = boxes[:n]
+        ...     return boxes
+        >>> at_most(torch.zeros(5, 4), 3).shape
+        torch.Size([3, 4])
+        >>> traced = torch.jit.trace(lambda x: at_most(x, 3), torch.zeros(5, 4))
+        >>> traced(torch.zeros(2, 4)).shape
+        torch.Size([2, 4])
+    """
+    if not isinstance(fn, FunctionType):
+        raise InputError(
+            compose(
+                "script_if_tracing takes a Python function",
+                where=qualified(fn),
+                differences=[f"expected a function, got {_spell_wrong_target(fn)}"],
+                instead=_suggest_for(fn),
+                page="inputerror",
+            )
+        )
+    piece = _Piece(fn)
+    wrapper = _make_wrapper(fn, piece.call)
+    functools.update_wrapper(wrapper, fn)
+    setattr(wrapper, _torch.SCRIPT_IF_TRACING_MARK, True)
+    wrapper.__original_fn = fn  # type: ignore[attr-defined]
+    return wrapper
+
+
+def _spell_wrong_target(fn: object) -> str:
+    if isinstance(fn, nn.Module):
+        return f"the module {type(fn).__name__}"
+    return f"the class {fn.__name__}" if isinstance(fn, type) else type(fn).__name__
+
+
+def _suggest_for(fn: object) -> str:
+    if isinstance(fn, (staticmethod, classmethod)):
+        name = type(fn).__name__
+        return f"@{name}\n@script_if_tracing\ndef {getattr(fn, '__name__', 'fn')}(...): ..."
+    if isinstance(fn, (type, nn.Module)):
+        return "decorate the method with the control flow: @script_if_tracing above def forward(self, x)"
+    return "a def statement with @script_if_tracing above it"
+
+
+# The name of each free variable starts with an underscore and hj, out of the way of the user's.
+def _template(_hj_fn: Any, _hj_tracing: Any, _hj_record: Any) -> FunctionType:
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        if _hj_tracing() is None:
+            return _hj_fn(*args, **kwargs)
+        return _hj_record(args, kwargs)
+
+    assert isinstance(wrapper, FunctionType)
+    return wrapper
+
+
+def _make_wrapper(fn: FunctionType, on_trace: Callable[..., Any]) -> FunctionType:
+    """Makes the wrapper look out of ``fn``'s own globals and free variables.
+
+    ``torch.jit.script(model)`` compiles a decorated method from the source that ``__wrapped__``
+    leads to, but looks its names up in the wrapper's globals and closure. So the wrapper has those
+    of ``fn``, besides its own three.
+    """
+    made = _template(fn, _torch.tracing_state, on_trace)
+    code = _with_free_variables(fn.__code__.co_freevars)
+    cells = dict(zip(made.__code__.co_freevars, made.__closure__ or (), strict=True))
+    cells.update(zip(fn.__code__.co_freevars, fn.__closure__ or (), strict=True))
+    closure = tuple(cells[name] for name in code.co_freevars)
+    return FunctionType(code, fn.__globals__, fn.__name__, None, closure)
+
+
+@functools.cache
+def _with_free_variables(names: tuple[str, ...]) -> CodeType:
+    own = _template(None, None, None).__code__
+    if not names:
+        return own
+    inner = "\n".join(f"        {name}" for name in names)
+    source = (
+        f"def outer(_hj_fn, _hj_tracing, _hj_record, {', '.join(names)}):\n"
+        "    def wrapper(*args, **kwargs):\n"
+        "        if _hj_tracing() is None:\n"
+        "            return _hj_fn(*args, **kwargs)\n"
+        "        return _hj_record(args, kwargs)\n" + inner
+    )
+    outer = next(c for c in compile(source, own.co_filename, "exec").co_consts if isinstance(c, CodeType))
+    code = next(c for c in outer.co_consts if isinstance(c, CodeType))
+    return code.replace(co_firstlineno=own.co_firstlineno)
+
+
+class _Piece:
+    """One decorated function: its signature, and what a call in a trace does."""
+
+    def __init__(self, fn: FunctionType) -> None:
+        self.fn = fn
+        self.lock = threading.RLock()
+
+    @functools.cached_property
+    def signature(self) -> inspect.Signature:
+        return inspect.signature(self.fn)
+
+    def call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Records a call into the running trace, and returns example results bound to it."""
+        fn = self.fn
+        bound = self.signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        arguments = dict(bound.arguments)
+        site = user_site(record.current().names)
+        owner = self._take_owner(arguments)
+        with self.lock:
+            compiled, captured = compile_piece(fn, owner)
+        arguments.update(captured)
+        graph = _torch.current_graph()
+        inputs: list[Any] = []
+        examples: dict[str, Any] = {}
+        where = f"{qualified(fn)}, called at {site}"
+        for name, type_ in compiled.parameters:
+            value, example = lower_argument(graph, arguments[name], type_, f"{where}: argument {name!r}")
+            inputs.append(value)
+            examples[name] = example
+        known: list[Tensor] = tensors_in([examples])
+        for path in compiled.attributes:
+            attribute = functools.reduce(getattr, path.split("."), owner)
+            type_ = list(compiled.graph.inputs())[len(inputs)].type()
+            value, _ = lower_argument(graph, attribute, type_, f"{where}: self.{path}")
+            inputs.append(value)
+            known += tensors_in([attribute])
+        (output,) = _torch.insert_graph(graph, compiled.graph, inputs)
+        with _torch.paused_tracing(), _torch.unoptimized():
+            result = compiled.run(**examples)
+        record.current().scripted.append(record.ScriptedPiece(qualified(fn), site))
+        return lift_result(graph, result, output, compiled.result, self.result_hint, known, fn)
+
+    @functools.cached_property
+    def result_hint(self) -> Any:
+        """The annotation of the result, to give NamedTuples their own class again."""
+        try:
+            return inspect.get_annotations(self.fn, eval_str=True).get("return")
+        except (NameError, TypeError, SyntaxError):  # names that exist for a type checker only
+            return None
+
+    def _take_owner(self, arguments: dict[str, Any]) -> nn.Module | None:
+        """Takes ``self`` out of the arguments of a method."""
+        first = next(iter(self.signature.parameters), None)
+        if first not in ("self", "cls"):
+            return None
+        owner = arguments.pop(first)
+        if isinstance(owner, nn.Module):
+            return owner
+        code = self.fn.__code__
+        raise CaptureError(
+            compose(
+                f"{qualified(self.fn)} can't be scripted: its {first!r} is no nn.Module",
+                where=place(code.co_filename, code.co_firstlineno),
+                differences=[f"{first}: expected an nn.Module, got {describe(owner)}"],
+                instead="a function that takes what it needs of self as arguments:\n"
+                "@script_if_tracing\ndef piece(x: Tensor, threshold: float) -> Tensor: ...",
+                page="scripting-pitfalls",
+            )
+        )

@@ -1,0 +1,1 @@
+"""Out of the process: capture, verification, the report, the file."""

@@ -1,0 +1,110 @@
+"""Comparing what the file gives with what the model gives."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .._describe import describe
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How two lists of tensors compare.
+
+    Attributes:
+        differences: What differs, by path; empty if nothing does.
+        max_abs_error: The largest absolute difference, ``None`` if no values were compared.
+        max_rel_error: The largest relative difference, likewise.
+    """
+
+    differences: tuple[str, ...]
+    max_abs_error: float | None
+    max_rel_error: float | None
+
+
+def compare(
+    paths: Sequence[str],
+    expected: Sequence[Tensor],
+    got: Sequence[Tensor],
+    rtol: float | None = None,
+    atol: float | None = None,
+) -> Comparison:
+    """Compares dtype, device, shape and then values of tensors in pairs.
+
+    Values agree as `torch.testing.assert_close` has it: its tolerances by dtype unless given, NaN
+    equal to NaN.
+
+    Args:
+        paths: Names each pair.
+        expected: What the model gave.
+        got: What the file gave.
+        rtol: Relative tolerance; given together with ``atol`` or not at all.
+        atol: Absolute tolerance.
+
+    Returns:
+        All differences, and the largest errors.
+    """
+    differences = []
+    if len(expected) != len(got):
+        differences.append(f"expected {len(expected)} tensors, got {len(got)}")
+    absolute: list[float] = []
+    relative: list[float] = []
+    for path, a, b in zip(paths, expected, got, strict=False):
+        if describe(a) != describe(b):
+            differences.append(f"{path}: expected {describe(a)}, got {describe(b)}")
+            continue
+        if a.device.type == "meta":
+            continue
+        largest = _largest(a, b)
+        absolute.append(largest[0])
+        relative.append(largest[1])
+        try:
+            torch.testing.assert_close(b, a, rtol=rtol, atol=atol, equal_nan=True)
+        except AssertionError:
+            differences.append(f"{path}: {_spell_mismatch(a, b, largest, rtol, atol)}")
+    return Comparison(tuple(differences), max(absolute, default=None), max(relative, default=None))
+
+
+def _largest(expected: Tensor, got: Tensor) -> tuple[float, float]:
+    """The largest absolute and relative difference; NaN against NaN, or equal infinities, are none."""
+    if expected.numel() == 0:
+        return 0.0, 0.0
+    if torch.equal(expected, got):
+        return 0.0, 0.0
+    a, b = (_widened(t) for t in (expected, got))
+    same = (a == b) | (a.isnan() & b.isnan())
+    gap = torch.where(same, 0.0, (a - b).abs())
+    gap = gap.nan_to_num(nan=float("inf"), posinf=float("inf"))  # NaN against a number
+    share = torch.where(same, 0.0, gap / a.abs()).nan_to_num(nan=float("inf"), posinf=float("inf"))
+    return float(gap.max()), float(share.max())
+
+
+def _widened(tensor: Tensor) -> Tensor:
+    tensor = tensor.detach()
+    if tensor.is_quantized:
+        tensor = tensor.dequantize()
+    if tensor.layout != torch.strided:
+        tensor = tensor.to_dense()
+    return tensor.to(torch.complex128 if tensor.is_complex() else torch.float64)
+
+
+def _spell_mismatch(
+    expected: Tensor, got: Tensor, largest: tuple[float, float], rtol: float | None, atol: float | None
+) -> str:
+    a, b = _widened(expected), _widened(got)
+    if rtol is None or atol is None:
+        # assert_close's own defaults are not public; a count needs only the order of magnitude.
+        rtol, atol = (0.0, 0.0) if not expected.is_floating_point() else (1e-5, 1e-8)
+    close = torch.isclose(b, a, rtol=rtol, atol=atol, equal_nan=True)
+    gap = torch.where(close, 0.0, (a - b).abs()).nan_to_num(nan=float("inf"))
+    flat = int(gap.argmax())
+    index = tuple(int(i) for i in torch.unravel_index(torch.tensor(flat), a.shape)) if a.dim() else ()
+    count = int((~close).sum())
+    return (
+        f"{count} of {a.numel()} values differ, most at {list(index)}: by {largest[0]:.3g} absolute, "
+        f"{largest[1]:.3g} relative at most ({describe(expected)})"
+    )

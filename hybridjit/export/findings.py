@@ -1,0 +1,121 @@
+"""What the tracer warns about, as findings with the user's line and module path."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import re
+import sys
+import warnings
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from .. import _torch
+from .._sites import user_site
+from .report import Finding
+
+# Pattern in the tracer's text, code, what was frozen, what to write instead.
+_KINDS = [
+    (
+        r"Python boolean",
+        "HJ101",
+        "bool(tensor): the branch that the example took is kept",
+        "move the branch into a function with @hybridjit.script_if_tracing, or torch.where",
+    ),
+    (
+        r"Python integer",
+        "HJ102",
+        "int(tensor): the number is kept",
+        "x.shape[0] as it is, without int(), or hybridjit.static(value, reason=...)",
+    ),
+    (
+        r"Python float",
+        "HJ103",
+        "float(tensor): the number is kept",
+        "the tensor itself in the arithmetic, or hybridjit.static(value, reason=...)",
+    ),
+    (
+        r"Python index",
+        "HJ104",
+        "a tensor used as an index: the index is kept",
+        "tensor.index_select(0, index), or x[index] on a tensor rather than a list",
+    ),
+    (
+        r"Iterating over a tensor",
+        "HJ105",
+        "for x in tensor: the number of elements is kept",
+        "an operation on the whole tensor, or the loop in a function with @hybridjit.script_if_tracing",
+    ),
+    (
+        r"Python list",
+        "HJ105",
+        "tensor.tolist(): the numbers are kept",
+        "the tensor itself, or the loop in a function with @hybridjit.script_if_tracing",
+    ),
+    (
+        r"NumPy array",
+        "HJ106",
+        "tensor.numpy(): the array is kept",
+        "the torch function of the same name",
+    ),
+    (
+        r"Using len",
+        "HJ107",
+        "len(tensor): the length is kept",
+        "tensor.shape[0]",
+    ),
+    (
+        r"torch\.(tensor|as_tensor|from_numpy) results are registered as constants",
+        "HJ108",
+        "torch.tensor(...) in forward: its contents are kept",
+        "torch.stack([...]) of tensors, or a buffer registered in __init__",
+    ),
+]
+
+
+@contextlib.contextmanager
+def collecting(names: Mapping[int, str]) -> Iterator[list[Finding]]:
+    """Collects the tracer's warnings within the body, instead of printing them.
+
+    Other warnings pass as they would without it.
+
+    Args:
+        names: ``id(module)`` to module path.
+
+    Yields:
+        The findings, one per kind and line, with a count; complete once the body has ended.
+    """
+    findings: dict[tuple[str, str, int], Finding] = {}
+    collected: list[Finding] = []
+    with warnings.catch_warnings():
+        shown = warnings.showwarning
+
+        def receive(
+            message: Warning | str, category: type[Warning], filename: str, lineno: int, *rest: Any
+        ) -> None:
+            if not issubclass(category, _torch.TracerWarning):
+                shown(message, category, filename, lineno, *rest)
+                return
+            finding = _read(str(message), names)
+            key = (finding.code, finding.file, finding.line)
+            if key in findings:
+                finding = dataclasses.replace(findings[key], count=findings[key].count + 1)
+            findings[key] = finding
+
+        warnings.showwarning = receive
+        warnings.simplefilter("always", category=_torch.TracerWarning)
+        yield collected
+    collected += findings.values()
+
+
+def _read(text: str, names: Mapping[int, str]) -> Finding:
+    site = user_site(names, sys._getframe(2))
+    for pattern, code, what, fix in _KINDS:
+        if re.search(pattern, text):
+            break
+    else:
+        code, what, fix = "HJ199", text.splitlines()[0], "see the tracer's text"
+    if site.library:
+        what += ", in torch's own code called here"
+    severity = "note" if site.library else "warning"
+    return Finding(code, severity, what, site.file, site.line, site.module_path, fix)

@@ -1,0 +1,124 @@
+"""A model's state before and after: the promise that it comes back as it was."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .. import _torch
+
+
+class ModelState:
+    """What a model is made of, so that it can be put back after it has run.
+
+    Structure (attributes, hooks, modes, plain containers) is copied; the contents of parameters,
+    buffers and other tensors are copied only when something is about to write into them.
+
+    Args:
+        model: The model.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._dicts = [(module, _copied(module.__dict__)) for module in model.modules()]
+        self._model = model
+        tensors = [tensor for _, attributes in self._dicts for tensor in _tensors(attributes)]
+        self._grads = [(tensor, tensor.grad) for tensor in tensors if tensor.is_leaf]
+        self.buffers = dict(model.named_buffers())
+        self.watch = _torch.WriteWatch(tensors)
+
+    def changed_buffers(self) -> dict[str, Tensor]:
+        """Copies of the buffers that were written or replaced since, by name."""
+        changed = {}
+        for name, tensor in self._model.named_buffers():
+            before = self.buffers.get(name)
+            written = _torch.has_storage(tensor) and tensor.untyped_storage().data_ptr() in self.watch.written
+            if before is not tensor or written:
+                changed[name] = tensor.detach().clone()
+        return changed
+
+    def changed_attributes(self) -> list[str]:
+        """The attributes, other than parameters and buffers, that were set or deleted since."""
+        names = {id(module): name for name, module in self._model.named_modules()}
+        changed = []
+        for module, before in self._dicts:
+            for key in {*before, *module.__dict__}:
+                if key.startswith("_") and key in _INTERNALS:
+                    continue
+                old, new = before.get(key, _ABSENT), module.__dict__.get(key, _ABSENT)
+                if not _same(old, new):
+                    changed.append(f"{names[id(module)]}.{key}".lstrip("."))
+        return sorted(changed)
+
+    def restore(self) -> None:
+        """Puts the model back: structure, contents, gradients."""
+        for module, before in self._dicts:
+            module.__dict__.clear()
+            module.__dict__.update(_copied(before))
+        self.watch.restore()
+        for tensor, grad in self._grads:
+            if tensor.grad is not grad:
+                tensor.grad = grad
+
+
+_ABSENT = object()
+_INTERNALS = {"_parameters", "_buffers", "_modules"}
+_CONTAINERS: tuple[type, ...] = (dict, list, set)
+
+
+def _copied(value: Any) -> Any:
+    """Copies plain containers, and nothing in them; ordered dicts and the like keep their class."""
+    if isinstance(value, dict):
+        copied = value.copy()
+        for key, item in value.items():
+            if isinstance(item, _CONTAINERS):
+                copied[key] = _copied(item)
+        return copied
+    if type(value) is list:
+        return [_copied(item) if isinstance(item, _CONTAINERS) else item for item in value]
+    return value.copy() if isinstance(value, _CONTAINERS) else value
+
+
+def _same(old: Any, new: Any) -> bool:
+    if isinstance(old, dict) and isinstance(new, dict):
+        return old.keys() == new.keys() and all(_same(old[key], new[key]) for key in old)
+    if type(old) is list and type(new) is list:
+        return len(old) == len(new) and all(map(_same, old, new))
+    if isinstance(old, (int, float, str, set)) and type(old) is type(new):
+        return bool(old == new)
+    return old is new
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, dict):
+        for item in value.values():
+            yield from _tensors(item)
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _tensors(item)
+
+
+@contextlib.contextmanager
+def kept_random_state() -> Iterator[None]:
+    """Puts every random generator back after the body: torch's on all devices, Python's, NumPy's."""
+    numpy = sys.modules.get("numpy")
+    python_state = random.getstate()
+    numpy_state = numpy.random.get_state() if numpy else None
+    devices = []
+    if torch.accelerator.is_available():
+        devices = list(range(torch.accelerator.device_count()))
+    kind = torch.accelerator.current_accelerator()
+    with torch.random.fork_rng(devices, device_type=kind.type if kind else "cuda"):
+        try:
+            yield
+        finally:
+            random.setstate(python_state)
+            if numpy:
+                numpy.random.set_state(numpy_state)

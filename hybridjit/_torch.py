@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import ast
 import contextlib
-import functools
 import io
 import json
 import os
 import re
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import FunctionType
 from typing import Any, TypeAlias
@@ -23,7 +22,6 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree
-from torch.utils._python_dispatch import TorchDispatchMode
 
 _C: Any = torch._C
 _jit: Any = torch.jit
@@ -221,9 +219,8 @@ def parse(fn: FunctionType) -> Any:
         torch's ``ParsedDef``: ``.ast`` may be edited before it is compiled, since positions in
         the original source are kept.
     """
-    import torch._sources
-
-    return torch._sources.parse_def(fn)
+    sources: Any = __import__("torch._sources", fromlist=["_"])
+    return sources.parse_def(fn)
 
 
 def compile_function(fn: FunctionType, parsed: Any) -> Compiled:
@@ -333,7 +330,7 @@ def _every_node(block: Any) -> list[Any]:
 @contextlib.contextmanager
 def unoptimized() -> Iterator[None]:
     """Runs TorchScript without profiling or optimising: an example result is wanted once."""
-    with quiet(), torch.jit.optimized_execution(False):
+    with quiet(), _jit.optimized_execution(False):
         yield
 
 
@@ -348,7 +345,7 @@ def without_keyword_defaults(definition: ast.FunctionDef) -> None:
 def trace(module: nn.Module, inputs: tuple[Tensor, ...]) -> ScriptModule:
     """``torch.jit.trace`` without its self-check, which re-runs the very inputs it was traced on."""
     with quiet():
-        traced = torch.jit.trace(module, inputs, check_trace=False)
+        traced = _jit.trace(module, inputs, check_trace=False)
     assert isinstance(traced, ScriptModule)
     return traced
 
@@ -356,7 +353,7 @@ def trace(module: nn.Module, inputs: tuple[Tensor, ...]) -> ScriptModule:
 def save_script(module: ScriptModule, path: str | os.PathLike[str], extra: Mapping[str, str]) -> None:
     """``torch.jit.save`` to a path, with extra files."""
     with quiet():
-        torch.jit.save(module, os.fspath(path), _extra_files=dict(extra))
+        _jit.save(module, os.fspath(path), _extra_files=dict(extra))
 
 
 def load_script(
@@ -366,62 +363,13 @@ def load_script(
 ) -> ScriptModule:
     """``torch.jit.load`` from a path or a buffer; fills ``extra`` with the extra files asked for."""
     with quiet():
-        loaded: ScriptModule = torch.jit.load(source, map_location=device, _extra_files=extra)
+        loaded: ScriptModule = _jit.load(source, map_location=device, _extra_files=extra)
     return loaded
 
 
 def script_code(module: ScriptModule) -> str:
     """The TorchScript source of a module's ``forward``, its submodules inlined."""
     return str(module.inlined_graph) if not hasattr(module, "code") else str(module.code)
-
-
-# --- what a run writes --------------------------------------------------------------------------
-
-
-class WriteWatch(TorchDispatchMode):
-    """Keeps a copy of every watched storage just before an operator first writes into it.
-
-    So a model's parameters and buffers can be put back without a second copy of all of them.
-
-    Attributes:
-        written: Storage address to the storage and its contents before the first write.
-    """
-
-    def __init__(self, tensors: Iterable[Tensor]) -> None:
-        super().__init__()
-        self._watched = {t.untyped_storage().data_ptr(): t.untyped_storage() for t in tensors if has_storage(t)}
-        self.written: dict[int, tuple[torch.UntypedStorage, torch.UntypedStorage]] = {}
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        for index, name in _written_arguments(func):
-            value = args[index] if index < len(args) else kwargs.get(name)
-            for tensor in value if isinstance(value, (list, tuple)) else [value]:
-                if isinstance(tensor, Tensor) and has_storage(tensor):
-                    address = tensor.untyped_storage().data_ptr()
-                    if address in self._watched and address not in self.written:
-                        storage = self._watched[address]
-                        self.written[address] = (storage, storage.clone())
-        return func(*args, **kwargs)
-
-    def restore(self) -> None:
-        """Writes the kept contents back, and forgets them."""
-        for storage, before in self.written.values():
-            storage.copy_(before)
-        self.written.clear()
-
-
-def has_storage(tensor: Tensor) -> bool:
-    """Whether a tensor has memory of its own that can be told by its address."""
-    return tensor.layout == torch.strided and tensor.device.type != "meta" and tensor.numel() > 0
-
-
-@functools.cache
-def _written_arguments(func: Any) -> tuple[tuple[int, str], ...]:
-    arguments = enumerate(func._schema.arguments)
-    return tuple((i, a.name) for i, a in arguments if a.alias_info is not None and a.alias_info.is_write)
 
 
 # --- pytrees ------------------------------------------------------------------------------------

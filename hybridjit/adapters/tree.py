@@ -243,7 +243,7 @@ def find_type(node: Container) -> type:
 def _namedtuple(name: str, fields: tuple[Any, ...]) -> type:
     from collections import namedtuple
 
-    return namedtuple(name, fields)  # type: ignore[misc]
+    return namedtuple(name, fields)
 
 
 def _split(type_name: str) -> tuple[str, str, str]:

@@ -108,7 +108,7 @@ def capture(model: nn.Module, inputs: Inputs, expected: Any, state: ModelState) 
         model: The model, ready.
         inputs: The call to trace, on tensors of its own.
         expected: What the model gives for it in eager mode.
-        state: Watches for writes.
+        state: Its state; the caller puts the model back.
 
     Raises:
         CaptureError: The model can't be traced.
@@ -137,7 +137,7 @@ def capture(model: nn.Module, inputs: Inputs, expected: Any, state: ModelState) 
         )
     names = {id(module): name for name, module in model.named_modules()}
     record = Record(names)
-    with torch.no_grad(), collecting(names) as findings, recording(record), state.watch:
+    with torch.no_grad(), collecting(names) as findings, recording(record):
         try:
             traced = _torch.trace(adapter, flat)
         except HybridJitError:

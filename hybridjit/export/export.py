@@ -90,15 +90,18 @@ def export(
     home = device_of(model, calls.values())
     places = device_list(devices) or _default_devices(home)
     folder = Path(tempfile.mkdtemp(prefix="hybridjit-"))
+    state = ModelState(model)
     try:
         path = folder / "module.pt"
-        captured, known = _capture(model, first)
+        captured, known = _capture(model, state, first)
         # The trace shares the model's tensors, which hold again what they held before it ran.
         _torch.save_script(captured.module, path, {})
         call, result = captured.adapter.input_schema, captured.adapter.output_schema
         module = _torch.load_script(path)
         file = File(module, call, result, rtol, atol)
-        checks = [check for place in places for check in check_on(place, model, calls, file, {"input": known})]
+        checks = []
+        for where in places:
+            checks += check_on(where, model, calls, file, {"input": known}, state)
         report = Report(
             qualified(type(model)),
             format,
@@ -114,6 +117,8 @@ def export(
     except BaseException:
         remove_folder(str(folder))
         raise
+    finally:
+        state.restore(thorough=True)
     exported = Exported(module, format, report, call, result, path)
     own_folder(exported, folder)
     return exported
@@ -147,11 +152,10 @@ def _default_devices(home: torch.device) -> list[torch.device]:
     return [home, torch.device(accelerator.type, 0)]
 
 
-def _capture(model: nn.Module, first: Inputs) -> tuple[Captured, Expectation]:
+def _capture(model: nn.Module, state: ModelState, first: Inputs) -> tuple[Captured, Expectation]:
     """Runs the model in eager mode, then traces it; puts it back after each."""
     with kept_random_state():
-        known = expect(model, first, "input", None)
-        state = ModelState(model)
+        known = expect(model, state, first, "input", None)
         torch.manual_seed(0)
         try:
             return capture(model, moved(first, None), known.result, state), known

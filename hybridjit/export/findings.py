@@ -8,7 +8,7 @@ import re
 import sys
 import warnings
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TextIO
 
 from .. import _torch
 from .._sites import user_site
@@ -91,10 +91,15 @@ def collecting(names: Mapping[int, str]) -> Iterator[list[Finding]]:
         shown = warnings.showwarning
 
         def receive(
-            message: Warning | str, category: type[Warning], filename: str, lineno: int, *rest: Any
+            message: Warning | str,
+            category: type[Warning],
+            filename: str,
+            lineno: int,
+            file: TextIO | None = None,
+            line: str | None = None,
         ) -> None:
             if not issubclass(category, _torch.TracerWarning):
-                shown(message, category, filename, lineno, *rest)
+                shown(message, category, filename, lineno, file, line)
                 return
             finding = _read(str(message), names)
             key = (finding.code, finding.file, finding.line)

@@ -5,20 +5,67 @@ from __future__ import annotations
 import contextlib
 import random
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from .. import _torch
+
+class Contents:
+    """Copies of tensors, to tell what was written and to write it back.
+
+    Args:
+        tensors: The tensors; those that share an object are kept once.
+    """
+
+    def __init__(self, tensors: Iterable[Tensor]) -> None:
+        unique = {id(tensor): tensor for tensor in tensors}
+        self._kept = [(t, _version(t), t.detach().clone()) for t in unique.values()]
+
+    def restore(self, *, thorough: bool = False) -> None:
+        """Writes back what was written.
+
+        Args:
+            thorough: Also find writes that torch's version counter does not see (``.data``), by
+                comparing everything.
+        """
+        with torch.no_grad():
+            for index, (tensor, version, before) in enumerate(self._kept):
+                seen = version is None or _version(tensor) != version
+                if seen or (thorough and not _identical(tensor, before)):
+                    tensor.data.copy_(before)
+                    self._kept[index] = (tensor, _version(tensor), before)
+
+
+def _version(tensor: Tensor) -> int | None:
+    return None if tensor.is_inference() else tensor._version
+
+
+def _identical(tensor: Tensor, before: Tensor) -> bool:
+    if tensor.device.type == "meta":
+        return True
+    return torch.equal(tensor.detach(), before)
+
+
+def changed_buffers(module: nn.Module, before: Mapping[str, tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
+    """Copies of the buffers that were written or replaced since `buffers_of`, by name."""
+    changed = {}
+    for name, tensor in module.named_buffers():
+        old, contents = before.get(name, (None, tensor))
+        same = old is tensor and tensor.shape == contents.shape and _identical(tensor, contents)
+        if not same:
+            changed[name] = tensor.detach().clone()
+    return changed
+
+
+def buffers_of(module: nn.Module) -> dict[str, tuple[Tensor, Tensor]]:
+    """The buffers of a module, each with a copy, by name."""
+    return {name: (tensor, tensor.detach().clone()) for name, tensor in module.named_buffers()}
 
 
 class ModelState:
-    """What a model is made of, so that it can be put back after it has run.
-
-    Structure (attributes, hooks, modes, plain containers) is copied; the contents of parameters,
-    buffers and other tensors are copied only when something is about to write into them.
+    """What a model is made of, so that it can be put back each time it has run.
 
     Args:
         model: The model.
@@ -29,18 +76,12 @@ class ModelState:
         self._model = model
         tensors = [tensor for _, attributes in self._dicts for tensor in _tensors(attributes)]
         self._grads = [(tensor, tensor.grad) for tensor in tensors if tensor.is_leaf]
-        self.buffers = dict(model.named_buffers())
-        self.watch = _torch.WriteWatch(tensors)
+        self._contents = Contents(tensors)
+        self._buffers = buffers_of(model)
 
     def changed_buffers(self) -> dict[str, Tensor]:
         """Copies of the buffers that were written or replaced since, by name."""
-        changed = {}
-        for name, tensor in self._model.named_buffers():
-            before = self.buffers.get(name)
-            written = _torch.has_storage(tensor) and tensor.untyped_storage().data_ptr() in self.watch.written
-            if before is not tensor or written:
-                changed[name] = tensor.detach().clone()
-        return changed
+        return changed_buffers(self._model, self._buffers)
 
     def changed_attributes(self) -> list[str]:
         """The attributes, other than parameters and buffers, that were set or deleted since."""
@@ -48,19 +89,23 @@ class ModelState:
         changed = []
         for module, before in self._dicts:
             for key in {*before, *module.__dict__}:
-                if key.startswith("_") and key in _INTERNALS:
+                if key in _INTERNALS or key.startswith("__"):  # torch.jit leaves dunders on modules
                     continue
                 old, new = before.get(key, _ABSENT), module.__dict__.get(key, _ABSENT)
                 if not _same(old, new):
                     changed.append(f"{names[id(module)]}.{key}".lstrip("."))
         return sorted(changed)
 
-    def restore(self) -> None:
-        """Puts the model back: structure, contents, gradients."""
+    def restore(self, *, thorough: bool = False) -> None:
+        """Puts the model back: structure, contents, gradients.
+
+        Args:
+            thorough: Also find writes that torch does not count; see `Contents.restore`.
+        """
         for module, before in self._dicts:
             module.__dict__.clear()
             module.__dict__.update(_copied(before))
-        self.watch.restore()
+        self._contents.restore(thorough=thorough)
         for tensor, grad in self._grads:
             if tensor.grad is not grad:
                 tensor.grad = grad
@@ -74,14 +119,14 @@ _CONTAINERS: tuple[type, ...] = (dict, list, set)
 def _copied(value: Any) -> Any:
     """Copies plain containers, and nothing in them; ordered dicts and the like keep their class."""
     if isinstance(value, dict):
-        copied = value.copy()
+        copied: dict[Any, Any] = value.copy()
         for key, item in value.items():
             if isinstance(item, _CONTAINERS):
                 copied[key] = _copied(item)
         return copied
     if type(value) is list:
         return [_copied(item) if isinstance(item, _CONTAINERS) else item for item in value]
-    return value.copy() if isinstance(value, _CONTAINERS) else value
+    return set(value) if type(value) is set else value
 
 
 def _same(old: Any, new: Any) -> bool:

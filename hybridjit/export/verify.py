@@ -21,7 +21,7 @@ from ..adapters.tree import build, differences, scan
 from .compare import compare
 from .exported import Exported, load
 from .report import Check, Report
-from .state import ModelState, kept_random_state
+from .state import Contents, ModelState, buffers_of, changed_buffers, kept_random_state
 
 _SEED = 0
 """Model and file draw the same random numbers."""
@@ -74,10 +74,13 @@ def verify(
         )
     if not isinstance(exported, Exported):
         exported = load(exported)
-    checks: list[Check] = []
-    for device in device_list(devices) or [device_of(model, inputs.values())]:
-        file = File(exported.module, exported._call, exported._result, rtol, atol)
-        checks += check_on(device, model, inputs, file)
+    file = File(exported.module, exported._call, exported._result, rtol, atol)
+    places = device_list(devices) or [device_of(model, inputs.values())]
+    state = ModelState(model)
+    try:
+        checks = [c for place in places for c in check_on(place, model, inputs, file, state=state)]
+    finally:
+        state.restore(thorough=True)
     return Report(
         exported.report.model, exported.format, tuple(checks), torch_version=str(torch.__version__)
     )
@@ -148,17 +151,25 @@ class Expectation:
     changed: dict[str, Tensor]
 
 
-def expect(model: nn.Module, inputs: Inputs, name: str, device: torch.device | None) -> Expectation:
+def expect(
+    model: nn.Module, state: ModelState, inputs: Inputs, name: str, device: torch.device | None
+) -> Expectation:
     """Runs the model in eager mode, on copies of the inputs, and puts it back.
+
+    Args:
+        model: The model.
+        state: Its state.
+        inputs: The call.
+        name: What the call is named in messages.
+        device: Where to move the inputs; where they are if absent.
 
     Raises:
         CaptureError: The model raises.
     """
-    state = ModelState(model)
     own = moved(inputs, device)
     torch.manual_seed(_SEED)
     try:
-        with torch.no_grad(), state.watch:
+        with torch.no_grad():
             result = model(*own.args, **own.kwargs)
         return Expectation(result, state.changed_buffers())
     except Exception as error:
@@ -201,6 +212,7 @@ def check_on(
     inputs: Mapping[str, Inputs],
     file: File,
     known: Mapping[str, Expectation] | None = None,
+    state: ModelState | None = None,
 ) -> list[Check]:
     """Checks one file on one device, on every input; model and file come back as they were.
 
@@ -210,26 +222,30 @@ def check_on(
         inputs: The calls, by name.
         file: The file.
         known: What the model gives on its own device, for calls that were run there already.
+        state: The model's state, if it was taken already.
     """
     if any(tensor.device != device for tensor in (*model.parameters(), *model.buffers())):
         model, known = copy.deepcopy(model).to(device), None
         file = replace(file, module=copy.deepcopy(file.module).to(device))
+        state = None
+    state = state or ModelState(model)
+    before = buffers_of(file.module)
+    file_buffers = Contents(tensor for tensor, _ in before.values())
     checks = []
     with kept_random_state(), torch.no_grad():
         for name, each in inputs.items():
             flat = file.call.flatten(moved(each, device))
-            expected = (known or {}).get(name) or expect(model, each, name, device)
-            state = ModelState(file.module)
+            expected = (known or {}).get(name) or expect(model, state, each, name, device)
             torch.manual_seed(_SEED)
             try:
-                checks.append(_check_one(str(device), name, flat, file, state, expected))
+                checks.append(_check_one(str(device), name, flat, file, before, expected))
             finally:
-                state.watch.restore()
+                file_buffers.restore()
     return checks
 
 
 def _check_one(
-    device: str, name: str, flat: tuple[Tensor, ...], file: File, state: ModelState, expected: Expectation
+    device: str, name: str, flat: tuple[Tensor, ...], file: File, before: Any, expected: Expectation
 ) -> Check:
     sizes = spell_sizes(file.call, flat)
     expected_flat: list[Tensor] = []
@@ -237,8 +253,7 @@ def _check_one(
     wrong = [f"structure: {line}" for line in differences(node, file.result.node, "result")]
     started = time.perf_counter()
     try:
-        with state.watch:
-            got = file.module(*flat)
+        got = file.module(*flat)
     except Exception as error:
         seconds = time.perf_counter() - started
         last = next((row for row in reversed(str(error).splitlines()) if row.strip()), "")
@@ -249,7 +264,7 @@ def _check_one(
     paths = [f"result{path}" for path in file.result.paths()]
     compared = compare(paths, expected_flat, got_flat, file.rtol, file.atol)
     wrong += compared.differences
-    wrong += _compare_buffers(expected.changed, state.changed_buffers(), file.module)
+    wrong += _compare_buffers(expected.changed, changed_buffers(file.module, before), file.module)
     errors = compared.max_abs_error, compared.max_rel_error
     return Check(device, name, sizes, not wrong, *errors, seconds, tuple(wrong))
 

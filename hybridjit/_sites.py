@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import FrameType
@@ -15,6 +17,8 @@ from ._describe import place
 
 _OWN = os.path.dirname(os.path.abspath(__file__)) + os.sep
 _TORCH = os.path.dirname(os.path.abspath(torch.__file__)) + os.sep
+_PLUMBING = (contextlib.__file__, warnings.__file__)
+"""Standard modules whose frames stand between the user's line and what happened there."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,7 @@ def user_site(names: Mapping[int, str] | None = None, frame: FrameType | None = 
         file = current.f_code.co_filename
         if file.startswith(_TORCH):
             library = True
-        elif not file.startswith((_OWN, "<frozen")) and os.sep + "contextlib.py" not in file:
+        elif not file.startswith((_OWN, "<frozen")) and file not in _PLUMBING:
             return Site(file, current.f_lineno, _module_path(current, names or {}), library)
         current = current.f_back
     return Site("<unknown>", 0)

@@ -193,6 +193,10 @@ def insert_raise_unless(graph: Graph, holds: Value, message: str, got: Sequence[
 # --- compiling ----------------------------------------------------------------------------------
 
 
+class RefusedPieceError(RuntimeError):
+    """A piece compiles, but does what a trace can't keep. The text names what, and the place if known."""
+
+
 @dataclass(frozen=True)
 class Compiled:
     """A compiled piece: what to run for an example result, and what to put into a trace.
@@ -312,10 +316,34 @@ def _lift_attributes(graph: Graph) -> tuple[str, ...]:
             break
         node.destroy()
     if list(own.uses()):
-        kinds = sorted({node.kind() for node in _every_node(graph)} & {"prim::SetAttr", "prim::CallMethod"})
-        raise RuntimeError(f"the method does more with self than read its attributes: {', '.join(kinds)}")
+        nodes = _every_node(graph)
+        names = sorted({node.s("name") for node in nodes if node.kind() == "prim::SetAttr"})
+        if names:
+            raise RefusedPieceError(f"the method assigns self.{', '.join(names)}, here or in a module it calls")
+        raise RefusedPieceError("the method uses a module as a value, where it may only call it")
     graph.eraseInput(0)
     return tuple(lifted)
+
+
+def refuse_list_writes(compiled: Compiled) -> None:
+    """Refuses to write to a list or dict from outside the piece: a trace makes a new one at each call.
+
+    Raises:
+        RefusedPieceError: With the line, as torch's own compile errors have it.
+    """
+    inputs = list(compiled.graph.inputs())
+    names = [name for name, _ in compiled.parameters] + [f"self.{path}" for path in compiled.attributes]
+    outside = {
+        value.unique(): name
+        for value, name in zip(inputs, names, strict=True)
+        if kind(value.type()) in ("ListType", "DictType")
+    }
+    for node in _every_node(compiled.graph) if outside else ():
+        target = next(iter(node.inputs()), None)
+        # In a schema, (a!) marks what an operator writes to; for lists that is always the first.
+        if target is not None and target.unique() in outside and "(a!)" in node.schema():
+            name = outside[target.unique()]
+            raise RefusedPieceError(f"the function changes {name} in place\n{node.sourceRange()}")
 
 
 def _every_node(block: Any) -> list[Any]:
@@ -365,6 +393,15 @@ def load_script(
     with quiet():
         loaded: ScriptModule = _jit.load(source, map_location=device, _extra_files=extra)
     return loaded
+
+
+def moved_script(module: ScriptModule, device: torch.device) -> ScriptModule:
+    """A copy of a module on another device, by the way that a loading program takes."""
+    buffer = io.BytesIO()
+    with quiet():
+        _jit.save(module, buffer)
+    buffer.seek(0)
+    return load_script(buffer, device)
 
 
 def script_code(module: ScriptModule) -> str:

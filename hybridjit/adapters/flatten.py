@@ -16,6 +16,13 @@ from .inputs import Inputs
 from .schema import CallSchema, ValueSchema
 from .tree import differences, scan, show
 
+_MOST = 8  # rows, so that both structures fit into a message
+
+
+def _listed(title: str, rows: list[str]) -> str:
+    rest = [f"… and {len(rows) - _MOST} more"] if len(rows) > _MOST else []
+    return "\n      ".join([f"{title}:", *rows[:_MOST], *rest])
+
 
 class _NamedForward:
     """``forward`` with the real argument names in its signature, which torch.jit.trace asks for."""
@@ -65,7 +72,9 @@ class TracingAdapter(nn.Module):
 
     forward = _NamedForward()
 
-    def __init__(self, model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self, model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None = None
+    ) -> None:
         super().__init__()
         if not isinstance(model, nn.Module):
             raise InputError(
@@ -79,7 +88,7 @@ class TracingAdapter(nn.Module):
         inputs = Inputs(*args, **(kwargs or {}))
         self.model = model
         self._schema, tensors = CallSchema.of(inspect.signature(model.forward), inputs)
-        self._example = (inputs, len(tensors))
+        self._example = Inputs(*(tensor.detach() for tensor in tensors))  # non-leaves can't be copied
         self._output_schema: ValueSchema | None = None
         self.training = model.training
 
@@ -93,7 +102,7 @@ class TracingAdapter(nn.Module):
         """The structure of the result: of the first call, or of a call on the example arguments."""
         if self._output_schema is None:
             with torch.no_grad():
-                self.call_flat(*self.flatten(*self._example[0].args, **self._example[0].kwargs))
+                self.call_flat(*self._example.args)
         assert self._output_schema is not None
         return self._output_schema
 
@@ -101,7 +110,7 @@ class TracingAdapter(nn.Module):
         """Takes the structure of the result from a result of the model in eager mode."""
         self._output_schema = ValueSchema(scan(result, [], "result"))
 
-    def flatten(self, *args: Any, **kwargs: Any) -> tuple[Tensor, ...]:
+    def flatten(self, /, *args: Any, **kwargs: Any) -> tuple[Tensor, ...]:
         """The tensors of a call with the structure of the example.
 
         Args:
@@ -145,9 +154,10 @@ class TracingAdapter(nn.Module):
                     "the result has another structure than the first call's",
                     where=type(self.model).__qualname__,
                     differences=[
-                        *wrong,
-                        *(f"first: {row}" for row in show(before.node).splitlines()),
-                        *(f"now: {row}" for row in show(node).splitlines()),
+                        *wrong[:_MOST],
+                        *([f"… and {len(wrong) - _MOST} more"] if len(wrong) > _MOST else []),
+                        _listed("first", show(before.node, "result")),
+                        _listed("now", show(node, "result")),
                     ],
                     instead="a result of one structure for all inputs (an empty tensor for nothing)",
                     page="inputerror",

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import inspect
 import keyword
-import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
+from .._describe import describe
 from .._errors import InputError, compose
 from .inputs import Inputs
+from .plain import is_plain, pack, static_from_json, static_to_json, unpack
 from .tree import (
     Container,
     Node,
@@ -28,6 +28,14 @@ from .tree import (
     spell,
 )
 
+_NAMES = (
+    "self torch ops aten CONSTANTS Ellipsis NoneType __torch__ annotate uninitialized unchecked_cast int float bool "
+    "complex range print getattr setattr hasattr isinstance fork inf nan infj nanj Any Dict List Optional "
+    "Tensor Tuple"
+)
+_RESERVED = frozenset(_NAMES.split())
+"""What the code in a TorchScript file calls: an argument of the name would be called in its place."""
+
 
 def node_to_json(node: Node) -> dict[str, Any]:
     """A structure as JSON data."""
@@ -36,12 +44,12 @@ def node_to_json(node: Node) -> dict[str, Any]:
     if isinstance(node, NumberLeaf):
         return {"kind": "number", "type": node.type}
     if isinstance(node, StaticLeaf):
-        return {"kind": "static", **_static_to_json(node.value)}
+        return {"kind": "static", **static_to_json(node.value)}
     return {
         "kind": node.kind,
         "type": node.type_name,
         "keys": list(node.keys),
-        "names": list(node.names),
+        "names": [name if type(name) in (str, int) else pack(name) for name in node.names],
         "context": node.dumped,
         "items": [node_to_json(child) for child in node.children],
     }
@@ -55,34 +63,15 @@ def node_from_json(data: Mapping[str, Any]) -> Node:
         case "number":
             return NumberLeaf(str(data["type"]))
         case "static":
-            return StaticLeaf(_static_from_json(data))
+            return StaticLeaf(static_from_json(data))
     return Container(
         data["kind"],
         tuple(data["keys"]),
-        tuple(data["names"]),
+        tuple(unpack(name) if isinstance(name, dict) else name for name in data["names"]),
         tuple(node_from_json(item) for item in data["items"]),
         data["type"],
         data["context"],
     )
-
-
-def _static_to_json(value: Any) -> dict[str, Any]:
-    if isinstance(value, (torch.dtype, torch.device)):
-        return {"type": type(value).__name__, "value": str(value).removeprefix("torch.")}
-    if isinstance(value, float) and not math.isfinite(value):
-        return {"type": "float", "value": repr(value)}  # JSON has no nan and no inf
-    return {"type": type(value).__name__, "value": value}
-
-
-def _static_from_json(data: Mapping[str, Any]) -> Any:
-    match data["type"]:
-        case "dtype":
-            return getattr(torch, data["value"])
-        case "device":
-            return torch.device(data["value"])
-        case "float":
-            return float(data["value"])
-    return data["value"]
 
 
 @dataclass(frozen=True)
@@ -109,7 +98,14 @@ class ValueSchema:
         return [path for path, leaf in leaves(self.node) if not isinstance(leaf, StaticLeaf)]
 
     def unflatten(self, tensors: tuple[Tensor, ...]) -> Any:
-        """The rich value of flat tensors."""
+        """The rich value of flat tensors.
+
+        Raises:
+            InputError: There are more tensors than that, or fewer.
+        """
+        paths = self.paths()
+        if len(tensors) != len(paths):
+            raise _miscounted("the result", paths, tensors)
         return build(self.node, iter(tensors))
 
 
@@ -118,7 +114,7 @@ class CallSchema:
     """The structure of a call's arguments.
 
     Attributes:
-        signature: The parameters; a default that is no static value is left out.
+        signature: The parameters; a default that is no plain data is ``...`` after loading.
         arguments: The structure of the captured arguments, a dict by parameter name.
     """
 
@@ -131,9 +127,7 @@ class CallSchema:
         for p in self.signature.parameters.values():
             row: dict[str, Any] = {"name": p.name, "kind": p.kind.name}
             if p.default is not p.empty:
-                row["default"] = (
-                    _static_to_json(p.default) if _is_static(p.default) else {"type": "unknown"}
-                )
+                row["default"] = pack(p.default) if is_plain(p.default) else {"type": "unknown"}
             parameters.append(row)
         return {"parameters": parameters, "arguments": node_to_json(self.arguments), "names": self.names()}
 
@@ -145,7 +139,7 @@ class CallSchema:
             default: Any = inspect.Parameter.empty
             if "default" in row:
                 known = row["default"]["type"] != "unknown"
-                default = _static_from_json(row["default"]) if known else ...
+                default = unpack(row["default"]) if known else ...
             kind = getattr(inspect.Parameter, row["kind"])
             parameters.append(inspect.Parameter(row["name"], kind, default=default))
         arguments = node_from_json(data["arguments"])
@@ -164,16 +158,22 @@ class CallSchema:
 
     def names(self) -> list[str]:
         """The flat side's argument names: ``image``, ``targets_boxes``, ``images_0``."""
-        taken: dict[str, int] = {}
-        names = []
+        paths: list[str] = []
+        names: list[str] = []
         for path, leaf in leaves(self.arguments):
             if isinstance(leaf, StaticLeaf):
                 continue
-            name = re.sub(r"\W+", "_", path).strip("_") or "value"
-            if keyword.iskeyword(name) or name == "self" or name[0].isdigit():
-                name = f"_{name}"
-            taken[name] = taken.get(name, 0) + 1
-            names.append(name if taken[name] == 1 else f"{name}_{taken[name]}")
+            paths.append(path)
+        # Parameters that are tensors keep their names, whatever the others come to.
+        taken = {path for path in paths if _flat_name(path) == path}
+        for path in paths:
+            name = stem = _flat_name(path)
+            count = 1
+            while name != path and name in taken:
+                count += 1
+                name = f"{stem}_{count}"
+            taken.add(name)
+            names.append(name)
         return names
 
     def flatten(self, inputs: Inputs) -> tuple[Tensor, ...]:
@@ -188,8 +188,9 @@ class CallSchema:
                 bound[name] = self._default(name)
         for name in list(bound):
             # An argument that was left to its default may be given, if it is that default.
-            if name not in self.arguments.names and _is_static(bound[name]):
-                if bound[name] == self._default(name) and type(bound[name]) is type(self._default(name)):
+            if name not in self.arguments.names:
+                given, default = bound[name], self._default(name)
+                if given is default or (is_plain(given) and is_plain(default) and same_plain(given, default)):
                     del bound[name]
         tensors: list[Tensor] = []
         wrong = []
@@ -198,7 +199,13 @@ class CallSchema:
                 wrong.append(f"{name}: expected {spell(expected)}, got nothing")
                 continue
             wrong += differences(expected, scan(bound.pop(name), tensors, name), name)
-        wrong += [f"{name}: was left to its default when captured, can't be given" for name in bound]
+        for name in bound:
+            many = self.signature.parameters[name].kind.name.startswith("VAR_")
+            wrong.append(
+                f"{name}: expected nothing, got {describe(bound[name])}"
+                if many
+                else f"{name}: was left to its default when captured, can't be given"
+            )
         if wrong:
             raise InputError(
                 compose(
@@ -211,7 +218,14 @@ class CallSchema:
         return tuple(tensors)
 
     def unflatten(self, tensors: tuple[Tensor, ...]) -> Inputs:
-        """The call's arguments again from flat tensors."""
+        """The call's arguments again from flat tensors.
+
+        Raises:
+            InputError: There are more tensors than that, or fewer.
+        """
+        names = self.names()
+        if len(tensors) != len(names):
+            raise _miscounted("the call", names, tensors)
         values = build(self.arguments, iter(tensors))
         bound = inspect.BoundArguments(self.signature, values)
         return Inputs(*bound.args, **bound.kwargs)
@@ -220,8 +234,28 @@ class CallSchema:
         return self.signature.parameters[name].default
 
 
-def _is_static(value: Any) -> bool:
-    return value is None or isinstance(value, (bool, int, float, str, torch.dtype, torch.device))
+def same_plain(a: Any, b: Any) -> bool:
+    """Whether two plain values are the same, types and all."""
+    return repr(pack(a)) == repr(pack(b))
+
+
+def _flat_name(path: str) -> str:
+    name = re.sub(r"\W+", "_", re.sub(r"\W+$", "", path), flags=re.ASCII)
+    name = name if name.strip("_") else "value"
+    if keyword.iskeyword(name) or name in _RESERVED or name[0].isdigit():
+        name = f"_{name}"
+    return name
+
+
+def _miscounted(what: str, names: Sequence[str], tensors: Sequence[Tensor]) -> InputError:
+    return InputError(
+        compose(
+            f"{what} has {len(names)} tensors on the flat side, got {len(tensors)}",
+            differences=[f"expected {', '.join(names) or 'none'}"],
+            instead="adapter.flatten(...) for the call's tensors, and what forward returned for the result's",
+            page="inputerror",
+        )
+    )
 
 
 def bind(signature: inspect.Signature, inputs: Inputs) -> dict[str, Any]:

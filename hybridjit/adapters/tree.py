@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
+import inspect
+import json
 from collections import OrderedDict, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import Any, Literal, TypeAlias
 
 import torch
@@ -15,11 +17,17 @@ from torch import Tensor
 from .. import _torch
 from .._describe import describe
 from .._errors import InputError, compose
+from .classes import find_type
+from .plain import is_plain, is_static, pack, plain, same, unpack
 
 Kind: TypeAlias = Literal["tuple", "list", "dict", "namedtuple", "dataclass", "node"]
 Path: TypeAlias = str
 _NUMBERS: dict[str, type] = {"int": int, "float": float, "bool": bool}
+_DTYPES = {"int": torch.int64, "float": torch.float64, "bool": torch.bool}
 _DICTS = (dict, OrderedDict, defaultdict)
+_FACTORIES: tuple[type, ...] = (list, dict, set, tuple, int, float, str, bool, OrderedDict)
+"""What a loaded defaultdict may make its values with; another factory would be any code a file names."""
+_PACKED = '{"hybridjit": '
 
 
 @dataclass(frozen=True)
@@ -55,7 +63,7 @@ class Container:
         names: Dict keys, or field names; empty for sequences.
         children: The structures of the children.
         type_name: ``package.module.Class``.
-        dumped: A registered container's context, as JSON text.
+        dumped: A registered container's context, or a defaultdict's factory, as JSON text.
         context: The same, live; absent after loading.
         type: The class; absent after loading, where `find_type` looks for it.
     """
@@ -89,17 +97,28 @@ def scan(value: Any, tensors: list[Tensor], path: Path = "", numbers_of: Node | 
     Raises:
         InputError: Something in it is no tensor, no container and no static value.
     """
+    try:
+        return _scan(value, tensors, path, numbers_of)
+    except RecursionError:
+        raise InputError(
+            compose(
+                "a value contains itself, or is nested too deep",
+                where=path or "the value",
+                instead="a value without a cycle",
+                page="inputerror",
+            )
+        ) from None
+
+
+def _scan(value: Any, tensors: list[Tensor], path: Path, numbers_of: Node | None) -> Node:
     if isinstance(value, Tensor):
-        tensors.append(value)
-        if isinstance(numbers_of, NumberLeaf):
-            return numbers_of
-        if isinstance(numbers_of, StaticLeaf) and type(numbers_of.value) in _NUMBERS.values():
-            return NumberLeaf(type(numbers_of.value).__name__)
-        return TensorLeaf()
-    if isinstance(numbers_of, NumberLeaf) and isinstance(value, _NUMBERS[numbers_of.type]):
-        tensors.append(torch.tensor(value, dtype=torch.float64 if numbers_of.type == "float" else None))
+        number = _number_type(numbers_of) if value.dim() == 0 else None
+        tensors.append(value.to(_DTYPES[number]) if number else value)
+        return NumberLeaf(number) if number else TensorLeaf()
+    if isinstance(numbers_of, NumberLeaf) and type(value) is _NUMBERS[numbers_of.type]:
+        tensors.append(torch.tensor(value, dtype=_DTYPES[numbers_of.type]))
         return numbers_of
-    if value is None or isinstance(value, (bool, int, float, str, torch.dtype, torch.device)):
+    if is_static(value):
         return StaticLeaf(value)
     opened = _open(value)
     if opened is None:
@@ -120,16 +139,27 @@ def scan(value: Any, tensors: list[Tensor], path: Path = "", numbers_of: Node | 
     if isinstance(numbers_of, Container) and numbers_of.keys == shell.keys:
         old = numbers_of.children
     children = tuple(
-        scan(part, tensors, path + key, before)
+        _scan(part, tensors, path + key, before)
         for part, key, before in zip(parts, shell.keys, old, strict=True)
     )
     return dataclasses.replace(shell, children=children)
 
 
+def _number_type(node: Node | None) -> str | None:
+    if isinstance(node, StaticLeaf):
+        name = type(plain(node.value)).__name__
+        return name if name in _NUMBERS else None
+    return node.type if isinstance(node, NumberLeaf) else None
+
+
 def _suggest(value: Any) -> str:
-    if type(value).__module__ == "numpy":
-        return "torch.from_numpy(array)"
     name = type(value).__name__
+    if type(value).__module__ == "numpy":
+        return "torch.from_numpy(array)" if name == "ndarray" else "number.item()"
+    if isinstance(value, (set, frozenset)):
+        return "a list, or a tuple: a set has no order"
+    if isinstance(value, Enum):
+        return "member.value, or an IntEnum"
     return f"torch.utils._pytree.register_pytree_node({name}, flatten, unflatten), or make {name} a dataclass"
 
 
@@ -138,23 +168,46 @@ def _open(value: Any) -> tuple[Container, list[Any]] | None:
     type_ = type(value)
     name = f"{type_.__module__}.{type_.__qualname__}"
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = tuple(f.name for f in dataclasses.fields(value))
+        fields = tuple(f.name for f in dataclasses.fields(value) if hasattr(value, f.name))
         parts = [getattr(value, f) for f in fields]
-        return _shell("dataclass", tuple(f".{f}" for f in fields), fields, name, type_), parts
+        if all(_is_known(part) for part in parts) or _torch.open_node(value) is None:
+            return _shell("dataclass", tuple(f".{f}" for f in fields), fields, name, type_), parts
     if isinstance(value, tuple) and hasattr(type_, "_fields"):
         fields = tuple(type_._fields)
         return _shell("namedtuple", tuple(f".{f}" for f in fields), fields, name, type_), list(value)
     if type_ in (tuple, list, torch.Size):
         keys = tuple(f"[{index}]" for index in range(len(value)))
         return _shell("list" if type_ is list else "tuple", keys, (), name, type_), list(value)
-    if type_ in _DICTS and all(isinstance(key, (str, int)) for key in value):
+    if type_ in _DICTS and all(is_plain(key) for key in value):
         keys = tuple(f"[{key!r}]" for key in value)
-        return _shell("dict", keys, tuple(value), name, type_), list(value.values())
+        shell = _shell("dict", keys, tuple(value), name, type_)
+        if type_ is defaultdict:
+            factory = value.default_factory
+            known = factory.__name__ if factory in _FACTORIES else None
+            shell = dataclasses.replace(shell, dumped=json.dumps(known), context=factory)
+        return shell, list(value.values())
     node = _torch.open_node(value)
-    if node is None:
+    if node is None or type_ in _DICTS:  # torch's own way with a defaultdict imports what a file names
         return None
-    shell = Container("node", node.keys, (), (), name, node.dumped, node.context, type_)
-    return shell, list(node.children)
+    dumped = _dump(node.context, node.dumped)
+    return Container("node", node.keys, (), (), name, dumped, node.context, type_), list(node.children)
+
+
+def _is_known(value: Any) -> bool:
+    """Whether a value is a leaf or a container, whatever that holds."""
+    known = isinstance(value, (Tensor, tuple, list, dict)) or is_static(value)
+    return known or dataclasses.is_dataclass(value) or _torch.open_node(value) is not None
+
+
+def _dump(context: Any, dumped: str | None) -> str | None:
+    """A registered container's context as text, our own way where plain JSON would lose a type."""
+    try:
+        exact = dumped is not None and (
+            dumped != json.dumps(context) or pack(json.loads(dumped)) == pack(context)
+        )
+    except (TypeError, ValueError):  # a context that only its own serializer knows
+        exact = True
+    return dumped if exact or not is_plain(context) else f"{_PACKED}{json.dumps(pack(context))}}}"
 
 
 def _shell(kind: Kind, keys: tuple[str, ...], names: tuple[Any, ...], name: str, type_: type) -> Container:
@@ -168,91 +221,47 @@ def build(node: Node, tensors: Iterator[Any]) -> Any:
     if isinstance(node, TensorLeaf):
         return next(tensors)
     if isinstance(node, NumberLeaf):
-        return _NUMBERS[node.type](next(tensors).item())
+        number = next(tensors)
+        return _NUMBERS[node.type](number.item() if isinstance(number, Tensor) else number)
     parts = [build(child, tensors) for child in node.children]
     if node.kind == "list":
         return parts
     if node.kind == "tuple":
-        return tuple(parts)
+        size = node.type_name == "torch.Size" and all(type(part) is int for part in parts)
+        return torch.Size(parts) if size else tuple(parts)
     if node.kind == "dict":
-        pairs = dict(zip(node.names, parts, strict=True))
-        return OrderedDict(pairs) if node.type_name == "collections.OrderedDict" else pairs
+        return _build_dict(node, dict(zip(node.names, parts, strict=True)))
     type_ = node.type or find_type(node)
     if node.kind == "node":
-        return _torch.close_node(type_, parts, node.context, node.dumped)
+        packed = node.context is None and node.dumped is not None and node.dumped.startswith(_PACKED)
+        context = unpack(json.loads(node.dumped or "")["hybridjit"]) if packed else node.context
+        return _torch.close_node(type_, parts, context, node.dumped)
     if node.kind == "namedtuple":
-        return type_(*parts)
+        return tuple.__new__(type_, parts)  # not through a __new__ of its own, which may take others
     return _build_dataclass(type_, dict(zip(node.names, parts, strict=True)))
 
 
+def _build_dict(node: Container, pairs: dict[Any, Any]) -> Any:
+    if node.type_name == "collections.OrderedDict":
+        return OrderedDict(pairs)
+    if node.type_name != "collections.defaultdict":
+        return pairs
+    known = {factory.__name__: factory for factory in _FACTORIES}
+    return defaultdict(node.context or known.get(json.loads(node.dumped or "null")), pairs)
+
+
 def _build_dataclass(type_: type, values: dict[str, Any]) -> Any:
-    late = {f.name for f in dataclasses.fields(type_) if not f.init}
-    made = type_(**{name: value for name, value in values.items() if name not in late})
-    for name in late:
-        object.__setattr__(made, name, values[name])  # frozen dataclasses have no other way
+    start = {f.name: values[f.name] for f in dataclasses.fields(type_) if f.init and f.name in values}
+    try:
+        inspect.signature(type_).bind(**start)
+        made = type_(**start)
+    except TypeError:  # an __init__ of its own, or an InitVar
+        made = object.__new__(type_)
+    for name, value in values.items():
+        # Fields that __init__ does not take, and those that __post_init__ would change a second time;
+        # frozen dataclasses have no other way.
+        object.__setattr__(made, name, value)
     return made
-
-
-_standins: dict[tuple[str, tuple[Any, ...]], type] = {}
-
-
-def find_type(node: Container) -> type:
-    """Finds the class of a loaded container, or makes one that looks like it.
-
-    Nothing is imported: a class counts only if its module is imported already and it has the same
-    fields (or is registered with torch's pytree), so a file can't make Python import what it names.
-
-    Args:
-        node: A container of kind ``namedtuple``, ``dataclass`` or ``node``.
-
-    Returns:
-        The class, or a NamedTuple or dataclass with the same name and fields.
-    """
-    module, _, qualname = _split(node.type_name)
-    found: Any = sys.modules.get(module)
-    for part in qualname.split("."):
-        found = getattr(found, part, None)
-    if isinstance(found, type):
-        if node.kind == "namedtuple" and getattr(found, "_fields", None) == node.names:
-            return found
-        if node.kind == "dataclass" and dataclasses.is_dataclass(found):
-            if tuple(f.name for f in dataclasses.fields(found)) == node.names:
-                return found
-    if node.kind == "node":
-        registered = _torch.registered_type(node.type_name)
-        if registered is not None and node.dumped is not None:
-            return registered
-        raise InputError(
-            compose(
-                f"a result holds a {node.type_name}, which is not registered in this process",
-                instead=f"import {module}  # before the call, where the class is registered",
-                page="inputerror",
-            )
-        )
-    key = (node.type_name, node.names)
-    if key not in _standins:
-        name = qualname.rpartition(".")[2]
-        _standins[key] = (
-            _namedtuple(name, node.names)
-            if node.kind == "namedtuple"
-            else dataclasses.make_dataclass(name, node.names, frozen=True)
-        )
-    return _standins[key]
-
-
-def _namedtuple(name: str, fields: tuple[Any, ...]) -> type:
-    from collections import namedtuple
-
-    return namedtuple(name, fields)
-
-
-def _split(type_name: str) -> tuple[str, str, str]:
-    """``a.b.Outer.Inner`` as module and qualified name, by the longest module that is imported."""
-    parts = type_name.split(".")
-    for cut in range(len(parts) - 1, 0, -1):
-        if ".".join(parts[:cut]) in sys.modules:
-            return ".".join(parts[:cut]), ".", ".".join(parts[cut:])
-    return type_name.rpartition(".")
 
 
 def leaves(node: Node, path: Path = "") -> Iterator[tuple[Path, TensorLeaf | NumberLeaf | StaticLeaf]]:
@@ -271,19 +280,35 @@ def differences(expected: Node, got: Node, path: Path = "") -> list[str]:
     difference: only a trace can tell which of the two it is.
     """
     if isinstance(expected, Container) and isinstance(got, Container):
-        same = (expected.kind, expected.type_name) == (got.kind, got.type_name)
-        if same and expected.keys == got.keys:
+        alike = (expected.kind, expected.type_name) == (got.kind, got.type_name)
+        if alike and expected.keys == got.keys:
             pairs = zip(expected.keys, expected.children, got.children, strict=True)
-            return [line for key, a, b in pairs for line in differences(a, b, path + key)]
+            below = [line for key, a, b in pairs for line in differences(a, b, path + key)]
+            if expected.kind == "node" and not _same_context(expected, got):
+                both = [node.context if node.context is not None else node.dumped for node in (expected, got)]
+                below.insert(0, f"{path or 'the value'}: expected the context {both[0]!r}, got {both[1]!r}")
+            return below
+    elif isinstance(expected, StaticLeaf) and isinstance(got, StaticLeaf):
+        if same(expected.value, got.value):
+            return []
     elif _spell_number(expected, got) == _spell_number(got, expected):
         return []
-    return [f"{path or 'the value'}: expected {spell(expected)}, got {spell(got)}"]
+    wanted, had = spell(expected), spell(got)
+    if wanted == had and isinstance(expected, Container) and isinstance(got, Container):
+        wanted, had = (f"{node.type_name}({', '.join(node.keys)})" for node in (expected, got))
+    return [f"{path or 'the value'}: expected {wanted}, got {had}"]
+
+
+def _same_context(a: Container, b: Container) -> bool:
+    if a.dumped is not None or b.dumped is not None:
+        return a.dumped == b.dumped
+    return bool(a.context is b.context or a.context == b.context)
 
 
 def _spell_number(node: Node, beside: Node) -> str:
     """Like `spell`, but a static number beside a carried one is spelled by its type as well."""
     if isinstance(node, StaticLeaf) and isinstance(beside, NumberLeaf):
-        return type(node.value).__name__
+        return type(plain(node.value)).__name__
     return spell(node)
 
 
@@ -294,14 +319,16 @@ def spell(node: Node) -> str:
     if isinstance(node, NumberLeaf):
         return node.type
     if isinstance(node, StaticLeaf):
-        return repr(node.value)
+        return repr(plain(node.value))
     name = node.type_name.removeprefix("builtins.")
     if node.kind in ("tuple", "list", "node"):
         return f"{name} of {len(node.children)}"
-    return f"{name}({', '.join(map(str, node.names))})"
+    return f"{name}({', '.join(map(repr if node.kind == 'dict' else str, node.names))})"
 
 
-def show(node: Node) -> str:
-    """A structure on several lines, one per leaf, for messages."""
-    rows = [f"{path or 'the value'}: {spell(leaf)}" for path, leaf in leaves(node)]
-    return "\n".join(rows) or f"the value: {spell(node)}"
+def show(node: Node, path: Path = "") -> list[str]:
+    """A structure on several lines, one per leaf or empty container, for messages."""
+    if not isinstance(node, Container) or not node.children:
+        return [f"{path or 'the value'}: {spell(node)}"]
+    pairs = zip(node.keys, node.children, strict=True)
+    return [row for key, child in pairs for row in show(child, path + key)]

@@ -18,7 +18,7 @@ from .._errors import CaptureError, InputError, compose
 from .._sites import user_site
 from . import record
 from .compile import compile_piece
-from .values import lift_result, lower_argument, tensors_in
+from .values import lift_result, lower_argument, number_type, tensors_in
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -161,15 +161,17 @@ class _Piece:
         arguments = dict(bound.arguments)
         site = user_site(record.current().names)
         owner = self._take_owner(arguments)
+        inferred = {name: number_type(arguments[name]) for name in self.unannotated if name in arguments}
+        numbers = {name: type_ for name, type_ in inferred.items() if type_}
         with self.lock:
-            compiled, captured = compile_piece(fn, owner)
+            compiled, captured = compile_piece(fn, owner, numbers)
         arguments.update(captured)
         graph = _torch.current_graph()
         inputs: list[Any] = []
         examples: dict[str, Any] = {}
         where = f"{qualified(fn)}, called at {site}"
         for name, type_ in compiled.parameters:
-            value, example = lower_argument(graph, arguments[name], type_, f"{where}: argument {name!r}")
+            value, example = lower_argument(graph, arguments[name], type_, f"{where}: argument {name}")
             inputs.append(value)
             examples[name] = example
         known: list[Tensor] = tensors_in([examples])
@@ -184,6 +186,12 @@ class _Piece:
             result = compiled.run(**examples)
         record.current().scripted.append(record.ScriptedPiece(qualified(fn), site))
         return lift_result(graph, result, output, compiled.result, self.result_hint, known, fn)
+
+    @functools.cached_property
+    def unannotated(self) -> list[str]:
+        """The parameters that TorchScript would take for tensors, whatever they get."""
+        parameters = self.signature.parameters.values()
+        return [each.name for each in parameters if each.annotation is inspect.Parameter.empty]
 
     @functools.cached_property
     def result_hint(self) -> Any:
@@ -206,7 +214,10 @@ class _Piece:
             compose(
                 f"{qualified(self.fn)} can't be scripted: its {first!r} is no nn.Module",
                 where=place(code.co_filename, code.co_firstlineno),
-                differences=[f"{first}: expected an nn.Module, got {describe(owner)}"],
+                differences=[
+                    f"{first}: expected an nn.Module, got {describe(owner)}",
+                    "pitfall: a method of a class that is no nn.Module",
+                ],
                 instead="a function that takes what it needs of self as arguments:\n"
                 "@script_if_tracing\ndef piece(x: Tensor, threshold: float) -> Tensor: ...",
                 page="scripting-pitfalls",

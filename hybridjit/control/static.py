@@ -82,6 +82,16 @@ def static(value: object, *, reason: str) -> object:
                 )
             )
         number = value.item()
+        if isinstance(number, complex):
+            raise InputError(
+                compose(
+                    "static takes a bool, an integer or a floating-point number",
+                    where=str(site),
+                    differences=[f"expected a real number, got {describe(value)}"],
+                    instead="static(x.real, reason=...) and static(x.imag, reason=...)",
+                    page="inputerror",
+                )
+            )
     seen.statics.append(record.StaticValue(repr(number), reason, site))
     if tracing:
         _guard(value, number, f"value frozen at {site}: static ({reason}), captured {number}")
@@ -96,9 +106,13 @@ def _guard(value: Tensor, number: object, message: str) -> None:
     operator = {"BoolType": "aten::Bool", "IntType": "aten::Int", "FloatType": "aten::Float"}[kind]
     actual = _torch.insert(graph, operator, [traced], _torch.type_named(kind))
     expected = _torch.insert_constant(graph, number)
-    holds = _torch.insert(graph, "aten::eq", [actual, expected], _torch.type_named("BoolType"))
-    text = "hybridjit: " + message.replace("{", "{{").replace("}", "}}")
-    _torch.insert_raise_unless(graph, holds, text + ", got {}; write it without static to keep it dynamic", [actual])
+    # NaN is no value's equal, its own neither.
+    operator, inputs = ("aten::isnan", [actual]) if number != number else ("aten::eq", [actual, expected])
+    holds = _torch.insert(graph, operator, inputs, _torch.type_named("BoolType"))
+    # TorchScript's format knows no escape for {}, so text that may hold one is an argument.
+    head = _torch.insert_constant(graph, f"hybridjit: {message}")
+    template = "{}, got {}; write it without static to keep it dynamic"
+    _torch.insert_raise_unless(graph, holds, template, [head, actual])
 
 
 def static_modules(model: nn.Module) -> dict[nn.Module, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from types import FunctionType
 from typing import Any, NoReturn, get_args
@@ -28,6 +29,21 @@ def tensors_in(values: Sequence[Any]) -> list[Tensor]:
         elif isinstance(value, dict):
             found += tensors_in(list(value.values()))
     return found
+
+
+def number_type(value: Any) -> str:
+    """The name of a number's Python type, also of a traced size or a number that a piece returned.
+
+    Empty for anything else.
+    """
+    if type(value) in (bool, int, float):
+        return type(value).__name__
+    if isinstance(value, Tensor):
+        node = _torch.value_of(value).node()
+        if node.kind() == "prim::NumToTensor":
+            kind = _torch.kind(node.input().type())
+            return _NUMBERS[kind].__name__ if kind in _NUMBERS else ""
+    return ""
 
 
 def lower_argument(
@@ -111,20 +127,23 @@ def _refuse_argument(value: Any, type_: _torch.JitType, where: str) -> NoReturn:
     with _torch.paused_tracing():
         got = describe(value)
     expected = _torch.spell_type(type_)
-    name = where.rpartition("argument ")[2].strip("'")
-    if _torch.kind(type_) == "TensorType" and isinstance(value, (bool, int, float, str)):
-        pitfall = "an unannotated parameter is taken as Tensor"
-        instead = f"{name}: {type(value).__name__}"
-    elif _torch.kind(type_) in _NUMBERS:
-        pitfall, instead = "", f"a Python {expected}, or a tensor with one element of that kind"
-    else:
-        pitfall = "TorchScript can't take a value of this type from a trace"
-        instead = "pass its tensors and numbers as separate, annotated parameters"
+    name, inside = re.fullmatch(r"(\w+)(.*)", where.rpartition("argument ")[2] or "x").groups()
+    pitfall, instead = "", "its tensors and numbers as separate, annotated parameters"
+    if _torch.kind(type_) in _NUMBERS:
+        instead = f"a Python {expected}, or a tensor with one element of that kind"
+    elif inside:
+        pitfall = "mixed values in a dict or list"
+        instead = "class Values(NamedTuple):  # one field, with its own type, per value\n    x: Tensor\n    n: int"
+    elif _torch.kind(type_) == "TensorType":
+        pitfall = "an unannotated parameter, or one of another type"
+        spelled = {list: "List[Tensor]", tuple: "Tuple[Tensor, Tensor]", dict: "Dict[str, Tensor]"}
+        annotation = spelled.get(type(value), type(value).__name__)
+        instead = f"{name}: Optional[Tensor] = None" if value is None else f"{name}: {annotation}"
     raise CaptureError(
         compose(
             "a scripted piece got an argument of another type than it declares",
             where=where,
-            differences=[f"expected {expected}, got {got}", *([pitfall] if pitfall else [])],
+            differences=[f"expected {expected}, got {got}", *([f"pitfall: {pitfall}"] if pitfall else [])],
             instead=instead,
             page="scripting-pitfalls",
         )
@@ -137,7 +156,7 @@ def lift_result(
     value: _torch.Value,
     type_: _torch.JitType,
     hint: Any,
-    known: Sequence[Tensor],
+    known: list[Tensor],
     fn: FunctionType,
 ) -> Any:
     """Binds an example result to the graph values that stand for it.
@@ -151,7 +170,8 @@ def lift_result(
         value: Its graph value.
         type_: Its TorchScript type.
         hint: The result's annotation, for the class of a NamedTuple; ``None`` if unknown.
-        known: Tensors that the trace had before the call: the result must not re-bind those.
+        known: Tensors that are bound already: those the trace had before the call, and, added here,
+            those bound so far. The same tensor again must not be bound again.
         fn: The piece, for messages.
 
     Returns:
@@ -170,10 +190,12 @@ def lift_result(
     boolean = _torch.type_named("BoolType")
     if kind == "TensorType":
         if any(result is tensor for tensor in known):
-            # Re-binding the caller's own tensor would change what the rest of the trace takes it for.
+            # Binding the caller's own tensor would change what the rest of the trace takes it for; and
+            # what is one tensor on this path may be two on another.
             with _torch.paused_tracing():
                 result = torch.ops.aten.alias(result)
         _torch.bind_value(result, value)
+        known.append(result)
         return result
     if kind in _NUMBERS:
         with _torch.paused_tracing():
@@ -237,8 +259,12 @@ def lift_result(
         compose(
             f"{qualified(fn)} returns what a trace can't carry",
             where=place_,
-            differences=[f"expected tensors, numbers, tuples, lists and dicts of them, got {_torch.spell_type(type_)}"],
-            instead="return tensors and numbers, in a tuple or NamedTuple",
+            differences=[
+                f"expected tensors, numbers, tuples, lists and dicts of them, got {_torch.spell_type(type_)}",
+                "pitfall: mixed values in a dict or list",
+            ],
+            instead="class Out(NamedTuple):  # one field, with its own type, per value\n"
+            "    boxes: Tensor\n    count: int",
             page="scripting-pitfalls",
         )
     )

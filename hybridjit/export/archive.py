@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import shutil
+import struct
 import tempfile
 import zipfile
 import zlib
@@ -22,6 +23,11 @@ METADATA = "hybridjit.json"
 """The extra file that holds the schemas and the report."""
 VERSION = 1
 _OTHER_FORMATS = {".pt2": "pt2", ".onnx": "onnx", ".so": "aoti", ".pte": "executorch"}
+
+_UNREADABLE: tuple[type[Exception], ...] = (
+    zipfile.BadZipFile, zlib.error, struct.error, ValueError, LookupError, EOFError, RuntimeError, OSError,
+)  # fmt: skip
+"""What zipfile and json raise on damaged bytes."""
 
 
 def append_metadata(path: Path, metadata: Mapping[str, Any]) -> None:
@@ -42,7 +48,7 @@ def check_suffix(path: Path) -> None:
     Raises:
         ArchiveError: The suffix belongs to another format.
     """
-    other = _OTHER_FORMATS.get(path.suffix)
+    other = _OTHER_FORMATS.get(path.suffix.lower())
     if other:
         raise ArchiveError(
             compose(
@@ -63,7 +69,7 @@ def write_atomically(source: Path, target: Path) -> None:
     """
     temporary: str | None = None
     try:
-        descriptor, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+        descriptor, temporary = tempfile.mkstemp(dir=target.parent, prefix=".hybridjit-")
         with os.fdopen(descriptor, "wb") as out, source.open("rb") as whole:
             shutil.copyfileobj(whole, out, 1 << 20)
             out.flush()
@@ -142,11 +148,13 @@ def _check(path: Path) -> dict[str, Any]:
                         page="archiveerror",
                     )
                 )
-            metadata: dict[str, Any] = json.loads(archive.read(records[0]))
-    except (zipfile.BadZipFile, zlib.error, ValueError, EOFError, NotImplementedError, OSError) as error:
+            metadata: Any = json.loads(archive.read(records[0]))
+    except _UNREADABLE as error:
         if isinstance(error, ArchiveError):
             raise
         raise _broken(path, str(error)) from error
+    if not isinstance(metadata, dict):
+        raise _broken(path, f"its metadata is no JSON object but {type(metadata).__name__}")
     if metadata.get("version") != VERSION:
         found = metadata.get("version")
         raise ArchiveError(

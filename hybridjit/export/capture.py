@@ -78,6 +78,18 @@ def check_ready(model: nn.Module) -> None:
                 page="unsupportederror",
             )
         )
+    parameters: list[tuple[str, Any]] = list(model.named_parameters())
+    lazy = [name for name, tensor in parameters if isinstance(tensor, nn.UninitializedParameter)]
+    if lazy:
+        raise InputError(
+            compose(
+                "the model has lazy parameters that no call has made yet",
+                where=type(model).__qualname__,
+                differences=[f"lazy: {listed(lazy)}"],
+                instead="model(*inputs), once, before export",
+                page="inputerror",
+            )
+        )
     if _torch.tracing_state() is not None:
         raise UnsupportedError(
             compose("export was called while a trace is under way", instead="export outside of forward",

@@ -89,7 +89,7 @@ class Exported:
         """
         target = Path(path)
         archive.check_suffix(target)
-        if self._file is not None:
+        if self._file is not None and self._file.exists():  # a copy may outlive the folder
             archive.write_atomically(self._file, target)
             return
         with tempfile.TemporaryDirectory(prefix="hybridjit-") as folder:
@@ -147,7 +147,11 @@ def load(path: str | os.PathLike[str], device: torch.device | str | None = None)
     """
     try:
         where = None if device is None else torch.device(device)
-    except (RuntimeError, TypeError) as error:
+        if where is not None:
+            if where.type == "meta":
+                raise RuntimeError("expected a device that holds values, got meta")
+            torch.empty(0, device=where)
+    except (RuntimeError, TypeError, AssertionError, NotImplementedError) as error:
         raise InputError(
             compose(
                 "load takes a device",

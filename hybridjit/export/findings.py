@@ -114,7 +114,10 @@ def collecting(names: Mapping[int, str]) -> Iterator[list[Finding]]:
 
 
 def _read(text: str, names: Mapping[int, str]) -> Finding:
-    site = user_site(names, sys._getframe(2))
+    frame = sys._getframe(2)
+    while frame.f_code.co_filename == warnings.__file__ and frame.f_back is not None:
+        frame = frame.f_back  # Python's own dispatch of the warning
+    site = user_site(names, frame)
     for pattern, code, what, fix in _KINDS:
         if re.search(pattern, text):
             break

@@ -6,6 +6,7 @@ import contextlib
 import random
 import sys
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -72,9 +73,10 @@ class ModelState:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self._dicts = [(module, _copied(module.__dict__)) for module in model.modules()]
+        self._attributes = [(module, _kept(module.__dict__)) for module in model.modules()]
         self._model = model
-        tensors = [tensor for _, attributes in self._dicts for tensor in _tensors(attributes)]
+        loose = (tensor for module in model.modules() for tensor in _tensors(module.__dict__))
+        tensors = [*model.parameters(), *model.buffers(), *loose]
         self._grads = [(tensor, tensor.grad) for tensor in tensors if tensor.is_leaf]
         self._contents = Contents(tensors)
         self._buffers = buffers_of(model)
@@ -87,12 +89,13 @@ class ModelState:
         """The attributes, other than parameters and buffers, that were set or deleted since."""
         names = {id(module): name for name, module in self._model.named_modules()}
         changed = []
-        for module, before in self._dicts:
+        for module, kept in self._attributes:
+            before = kept.items
             for key in {*before, *module.__dict__}:
                 if key in _INTERNALS or key.startswith("__"):  # torch.jit leaves dunders on modules
                     continue
                 old, new = before.get(key, _ABSENT), module.__dict__.get(key, _ABSENT)
-                if not _same(old, new):
+                if _changed(old, new):
                     changed.append(f"{names[id(module)]}.{key}".lstrip("."))
         return sorted(changed)
 
@@ -102,9 +105,8 @@ class ModelState:
         Args:
             thorough: Also find writes that torch does not count; see `Contents.restore`.
         """
-        for module, before in self._dicts:
-            module.__dict__.clear()
-            module.__dict__.update(_copied(before))
+        for _, kept in self._attributes:
+            kept.restore()
         self._contents.restore(thorough=thorough)
         for tensor, grad in self._grads:
             if tensor.grad is not grad:
@@ -113,30 +115,64 @@ class ModelState:
 
 _ABSENT = object()
 _INTERNALS = {"_parameters", "_buffers", "_modules"}
-_CONTAINERS: tuple[type, ...] = (dict, list, set)
 
 
-def _copied(value: Any) -> Any:
-    """Copies plain containers, and nothing in them; ordered dicts and the like keep their class."""
+@dataclass
+class _Kept:
+    """A plain container and what was in it; put back into the same object, which others may hold.
+
+    A hook's handle, for one, removes the hook from the very dict that it was entered into.
+    """
+
+    container: Any
+    items: Any
+
+    def restore(self) -> Any:
+        """Puts the contents back, and returns the container."""
+        if isinstance(self.container, dict):
+            items = {key: _restored(item) for key, item in self.items.items()}
+            if not _same_items(self.container, items):
+                self.container.clear()
+                self.container.update(items)
+        elif isinstance(self.container, list):
+            self.container[:] = [_restored(item) for item in self.items]
+        elif self.container != self.items:
+            self.container.clear()
+            self.container.update(self.items)
+        return self.container
+
+
+def _kept(value: Any, above: tuple[int, ...] = ()) -> Any:
+    """Remembers what is in plain containers, nested ones too; anything else is itself."""
+    if id(value) in above:  # a container that holds itself is remembered once
+        return value
+    above = (*above, id(value))
     if isinstance(value, dict):
-        copied: dict[Any, Any] = value.copy()
-        for key, item in value.items():
-            if isinstance(item, _CONTAINERS):
-                copied[key] = _copied(item)
-        return copied
+        return _Kept(value, {key: _kept(item, above) for key, item in value.items()})
     if type(value) is list:
-        return [_copied(item) if isinstance(item, _CONTAINERS) else item for item in value]
-    return set(value) if type(value) is set else value
+        return _Kept(value, [_kept(item, above) for item in value])
+    return _Kept(value, set(value)) if type(value) is set else value
 
 
-def _same(old: Any, new: Any) -> bool:
-    if isinstance(old, dict) and isinstance(new, dict):
-        return old.keys() == new.keys() and all(_same(old[key], new[key]) for key in old)
-    if type(old) is list and type(new) is list:
-        return len(old) == len(new) and all(map(_same, old, new))
-    if isinstance(old, (int, float, str, set)) and type(old) is type(new):
-        return bool(old == new)
-    return old is new
+def _restored(item: Any) -> Any:
+    return item.restore() if isinstance(item, _Kept) else item
+
+
+def _same_items(container: dict[Any, Any], items: dict[Any, Any]) -> bool:
+    return list(container) == list(items) and all(container[key] is items[key] for key in items)
+
+
+def _changed(old: Any, new: Any) -> bool:
+    """Whether a remembered value is another one now, or has other things in it."""
+    if not isinstance(old, _Kept):
+        return old is not new and not (isinstance(old, (int, float, str)) and type(old) is type(new) and old == new)
+    if old.container is not new:
+        return True
+    if isinstance(new, dict):
+        return old.items.keys() != new.keys() or any(_changed(old.items[key], new[key]) for key in new)
+    if isinstance(new, list):
+        return len(old.items) != len(new) or any(map(_changed, old.items, new))
+    return bool(old.items != new)
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:

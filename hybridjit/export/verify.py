@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+import tempfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -226,7 +227,7 @@ def check_on(
     """
     if any(tensor.device != device for tensor in (*model.parameters(), *model.buffers())):
         model, known = copy.deepcopy(model).to(device), None
-        file = replace(file, module=copy.deepcopy(file.module).to(device))
+        file = replace(file, module=_moved_module(file.module, device))
         state = None
     state = state or ModelState(model)
     before = buffers_of(file.module)
@@ -242,6 +243,15 @@ def check_on(
             finally:
                 file_buffers.restore()
     return checks
+
+
+def _moved_module(module: _torch.ScriptModule, device: torch.device) -> _torch.ScriptModule:
+    if device.type != "meta":
+        return copy.deepcopy(module).to(device)
+    with tempfile.TemporaryDirectory(prefix="hybridjit-") as folder:  # a module can't be moved to meta
+        path = os.path.join(folder, "module.pt")
+        _torch.save_script(module, path, {})
+        return _torch.load_script(path, device)
 
 
 def _check_one(

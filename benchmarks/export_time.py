@@ -1,0 +1,59 @@
+"""How long an export takes, against `torch.jit.trace` with its default self-check."""
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.benchmark import Timer
+
+import hybridjit as hj
+from examples.faces.model import DATA, build, read_image
+from examples.faces.plain_trace import AsTuple
+
+from .models import Encoder, ResNet50
+from .table import Row, Table, paired
+
+ROUNDS = 5
+MOST = 1.5
+
+
+def run() -> Table:
+    detector = build()
+    image = read_image(DATA / "astronaut.jpg")
+    resnet, encoder = ResNet50().eval(), Encoder().eval()
+    picture, tokens = torch.randn(1, 3, 224, 224), torch.randn(1, 128, 768)
+    return Table(
+        "hybridjit.export (trace, save, load, compare), one input, CPU",
+        "torch.jit.trace",
+        (
+            compare("face detector", detector, AsTuple(detector), image),
+            compare("ResNet-50, 224 x 224", resnet, resnet, picture),
+            compare("encoder, 12 layers of 768, 128 tokens", encoder, encoder, tokens),
+        ),
+        f"at most {MOST} of the plain trace's time",
+        MOST,
+    )
+
+
+def compare(name: str, model: nn.Module, flat: nn.Module, inputs: Tensor) -> Row:
+    """Times both in turn, after one run of each that fills torch's caches."""
+
+    def ours() -> None:
+        hj.export(model, (inputs,), devices=["cpu"])
+
+    def peer() -> None:
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")  # deprecated, and that values are frozen
+            torch.jit.trace(flat, (inputs,))  # type: ignore[no-untyped-call]
+
+    ours()
+    peer()
+    return paired(name, [(once(ours), once(peer)) for _ in range(ROUNDS)])
+
+
+def once(function: Callable[[], Any]) -> float:
+    # torch's timer sets one thread unless told, which is not how models are exported
+    timer = Timer("function()", globals={"function": function}, num_threads=torch.get_num_threads())
+    return float(timer.timeit(1).median)

@@ -1,0 +1,75 @@
+"""A benchmark's table: ratios, a claim, and whether it held."""
+
+import json
+import os
+import platform
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+
+import torch
+
+
+@dataclass(frozen=True)
+class Row:
+    """One comparison: seconds of hybridjit and of the peer, and the median ratio of the pairs."""
+
+    name: str
+    ours: float
+    peer: float
+    ratio: float
+
+
+@dataclass(frozen=True)
+class Table:
+    """What was compared, and the ratio that every row is claimed to stay within."""
+
+    title: str
+    peer: str
+    rows: tuple[Row, ...]
+    claim: str
+    most: float
+
+    @property
+    def held(self) -> bool:
+        return all(row.ratio <= self.most for row in self.rows)
+
+    def __str__(self) -> str:
+        width = max(len(row.name) for row in self.rows)
+        peer = max(12, len(self.peer))
+        head = f"{self.title}\n{'':{width}}  {'hybridjit':>12}  {self.peer:>{peer}}  {'ratio':>6}"
+        rows = [
+            f"{row.name:{width}}  {spell(row.ours):>12}  {spell(row.peer):>{peer}}  {row.ratio:6.2f}"
+            for row in self.rows
+        ]
+        return "\n".join([head, *rows, f"claim: {self.claim}: {'held' if self.held else 'NOT held'}"])
+
+
+def paired(name: str, pairs: list[tuple[float, float]]) -> Row:
+    """A row of interleaved pairs of seconds, ours and the peer's: what slows both cancels in the ratio."""
+    ours, peer = zip(*pairs, strict=True)
+    return Row(name, median(ours), median(peer), median(our / other for our, other in pairs))
+
+
+def spell(seconds: float) -> str:
+    for unit, size in (("s", 1.0), ("ms", 1e-3), ("us", 1e-6)):
+        if seconds >= size:
+            return f"{seconds / size:.3g} {unit}"
+    return f"{seconds / 1e-9:.3g} ns"
+
+
+def environment() -> dict[str, str | int]:
+    """What a result depends on."""
+    return {
+        "torch": str(torch.__version__),
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "cpus": os.cpu_count() or 0,
+        "threads": torch.get_num_threads(),
+    }
+
+
+def write(table: Table, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    data = {"environment": environment(), **asdict(table), "held": table.held}
+    path.write_text(json.dumps(data, indent=2) + "\n")

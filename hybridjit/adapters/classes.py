@@ -1,0 +1,85 @@
+"""The classes of a loaded structure: those imported already, or ones that look like them."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import sys
+from collections import OrderedDict, defaultdict, namedtuple
+from typing import TYPE_CHECKING, Any
+
+from .. import _torch
+from .._errors import InputError, compose
+
+if TYPE_CHECKING:
+    from .tree import Container
+
+_standins: dict[tuple[str, str, tuple[Any, ...]], type] = {}
+
+
+def find_type(node: Container) -> type:
+    """Finds the class of a loaded container, or makes one that looks like it.
+
+    Nothing is imported: a class counts only if its module is imported already and it has the same
+    fields (or is registered with torch's pytree), so a file can't make Python import what it names.
+
+    Args:
+        node: A container of kind ``namedtuple``, ``dataclass`` or ``node``.
+
+    Returns:
+        The class, or a NamedTuple or dataclass with the same name and fields.
+    """
+    module, _, qualname = _split(node.type_name)
+    found: Any = sys.modules.get(module)
+    for part in qualname.split("."):
+        found = inspect.getattr_static(found, part, None)  # a module's own __getattr__ may import
+    if isinstance(found, type):
+        is_tuple = node.kind == "namedtuple" and issubclass(found, tuple)
+        if is_tuple and getattr(found, "_fields", None) == node.names:
+            return found
+        is_dataclass = node.kind == "dataclass" and dataclasses.is_dataclass(found)
+        if is_dataclass and tuple(f.name for f in dataclasses.fields(found)) == node.names:
+            return found
+    if node.kind == "node":
+        registered = _torch.registered_type(node.type_name)
+        if registered is not None and registered not in (dict, OrderedDict, defaultdict):
+            if node.dumped is not None:
+                return registered
+            raise InputError(
+                compose(
+                    f"a result holds a {node.type_name}, whose context is no plain data",
+                    instead=f"torch.utils._pytree.register_pytree_node({qualname}, flatten, unflatten, "
+                    f'serialized_type_name="{node.type_name}",\n'
+                    "    to_dumpable_context=..., from_dumpable_context=...), then export again",
+                    page="inputerror",
+                )
+            )
+        raise InputError(
+            compose(
+                f"a result holds a {node.type_name}, which is not registered in this process",
+                instead=f"import {module}  # before the call, where the class is registered",
+                page="inputerror",
+            )
+        )
+    key = (node.kind, node.type_name, node.names)
+    if key not in _standins:
+        name = qualname.rpartition(".")[2]
+        _standins[key] = (
+            _namedtuple(name, node.names)
+            if node.kind == "namedtuple"
+            else dataclasses.make_dataclass(name, node.names, frozen=True)
+        )
+    return _standins[key]
+
+
+def _namedtuple(name: str, fields: tuple[Any, ...]) -> type:
+    return namedtuple(name, fields)
+
+
+def _split(type_name: str) -> tuple[str, str, str]:
+    """``a.b.Outer.Inner`` as module and qualified name, by the longest module that is imported."""
+    parts = type_name.split(".")
+    for cut in range(len(parts) - 1, 0, -1):
+        if ".".join(parts[:cut]) in sys.modules:
+            return ".".join(parts[:cut]), ".", ".".join(parts[cut:])
+    return type_name.rpartition(".")

@@ -47,9 +47,7 @@ class Encoder(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.layers = nn.Sequential(
-            *(nn.TransformerEncoderLayer(768, 12, 3072, batch_first=True) for _ in range(12))
-        )
+        self.layers = nn.Sequential(*(nn.TransformerEncoderLayer(768, 12, 3072, batch_first=True) for _ in range(12)))
 
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = self.layers(x)

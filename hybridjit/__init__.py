@@ -1,15 +1,15 @@
 """Getting a real PyTorch model out of Python without it being quietly wrong.
 
-    import hybridjit as hj
+import hybridjit as hj
 
-    @hj.script_if_tracing  # a control-flow piece: scripted only while tracing
-    def at_most(boxes: Tensor, n: int) -> Tensor:
-        return boxes[:n] if boxes.shape[0] > n else boxes
+@hj.script_if_tracing  # a control-flow piece: scripted only while tracing
+def at_most(boxes: Tensor, n: int) -> Tensor:
+    return boxes[:n] if boxes.shape[0] > n else boxes
 
-    exported = hj.export(model, (image,), check_inputs=[(other_image,)])
-    print(exported.report)
-    exported.save("detector.pt")
-    result = hj.load("detector.pt")(image)  # the model's own result type
+exported = hj.export(model, (image,), check_inputs=[(other_image,)])
+print(exported.report)
+exported.save("detector.pt")
+result = hj.load("detector.pt")(image)  # the model's own result type
 """
 
 from ._errors import ArchiveError as ArchiveError

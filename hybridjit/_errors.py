@@ -52,9 +52,7 @@ class UnsupportedError(HybridJitError, NotImplementedError):
     """The request is well formed, but this format or this environment can't do it."""
 
 
-def compose(
-    what: str, *, where: str = "", differences: Sequence[str] = (), instead: str = "", page: str = ""
-) -> str:
+def compose(what: str, *, where: str = "", differences: Sequence[str] = (), instead: str = "", page: str = "") -> str:
     """Builds a message in the house order; every part but the first may be absent.
 
     Args:

@@ -39,7 +39,10 @@ JitError: type[Exception] = _jit.Error
 """Raised by TorchScript at run time, also for a ``raise`` written in the model."""
 
 tracing_state: Callable[[], Any] = _C._get_tracing_state
-"""The tracer's state, ``None`` when nothing is being traced. A C function: eager code pays one call."""
+"""The tracer's state, ``None`` when nothing is being traced."""
+
+is_tracing: Callable[[], bool] = _C._is_tracing
+"""Whether something is being traced; a C function, the cheapest that tells."""
 
 SCRIPT_IF_TRACING_MARK = "__script_if_tracing_wrapper"
 """``torch.jit.script`` and Dynamo unwrap a function that carries it, by ``__original_fn``."""
@@ -243,9 +246,7 @@ def compile_function(fn: FunctionType, parsed: Any) -> Compiled:
     )
 
 
-def compile_method(
-    fn: FunctionType, module: nn.Module, parsed: Any, called: Callable[[nn.Module], bool]
-) -> Compiled:
+def compile_method(fn: FunctionType, module: nn.Module, parsed: Any, called: Callable[[nn.Module], bool]) -> Compiled:
     """Compiles a method of a module, together with the submodules that it calls.
 
     The types are not shared with other scripted modules (as in a trace): sharing would mark the
@@ -319,7 +320,7 @@ def _lift_attributes(graph: Graph) -> tuple[str, ...]:
         nodes = _every_node(graph)
         names = sorted({node.s("name") for node in nodes if node.kind() == "prim::SetAttr"})
         if names:
-            raise RefusedPieceError(f"the method assigns self.{', '.join(names)}, here or in a module it calls")
+            raise RefusedPieceError(f"the method assigns self.{', '.join(names)}, or a module it calls does")
         raise RefusedPieceError("the method uses a module as a value, where it may only call it")
     graph.eraseInput(0)
     return tuple(lifted)

@@ -17,6 +17,7 @@ from .export import export_detector
 from .model import DATA, FaceDetector, Faces, Pyramid, build, read_image
 from .show import as_lines
 
+
 class AsTuple(nn.Module):
     """The detector with its dataclass flattened by hand, because a plain trace takes only tensors and tuples."""
 

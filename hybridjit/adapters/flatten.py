@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from .. import _torch
 from .._describe import describe
 from .._errors import InputError, compose
-from .inputs import Inputs
+from .inputs import Inputs, as_inputs
 from .schema import CallSchema, ValueSchema
 from .tree import differences, scan, show
 
@@ -51,7 +51,7 @@ class TracingAdapter(nn.Module):
 
     Args:
         model: The model. Its signature gives the flat arguments their names.
-        args: Example positional arguments: any nesting of dict, list, tuple, NamedTuple,
+        args: Example positional arguments, or a lone one: any nesting of dict, list, tuple, NamedTuple,
             dataclass and containers registered with torch's pytree. Text, numbers and ``None``
             stay in the schema.
         kwargs: Example keyword arguments.
@@ -72,9 +72,7 @@ class TracingAdapter(nn.Module):
 
     forward = _NamedForward()
 
-    def __init__(
-        self, model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None = None
-    ) -> None:
+    def __init__(self, model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None = None) -> None:
         super().__init__()
         if not isinstance(model, nn.Module):
             raise InputError(
@@ -85,7 +83,7 @@ class TracingAdapter(nn.Module):
                     page="inputerror",
                 )
             )
-        inputs = Inputs(*args, **(kwargs or {}))
+        inputs = as_inputs(args, kwargs)
         self.model = model
         self._schema, tensors = CallSchema.of(inspect.signature(model.forward), inputs)
         self._example = Inputs(*(tensor.detach() for tensor in tensors))  # non-leaves can't be copied

@@ -139,8 +139,7 @@ def _scan(value: Any, tensors: list[Tensor], path: Path, numbers_of: Node | None
     if isinstance(numbers_of, Container) and numbers_of.keys == shell.keys:
         old = numbers_of.children
     children = tuple(
-        _scan(part, tensors, path + key, before)
-        for part, key, before in zip(parts, shell.keys, old, strict=True)
+        _scan(part, tensors, path + key, before) for part, key, before in zip(parts, shell.keys, old, strict=True)
     )
     return dataclasses.replace(shell, children=children)
 
@@ -160,6 +159,8 @@ def _suggest(value: Any) -> str:
         return "a list, or a tuple: a set has no order"
     if isinstance(value, Enum):
         return "member.value, or an IntEnum"
+    if type(value).__module__ == "builtins" and name != "object":
+        return "a tensor, or text, a number, or a tuple of them"
     return f"torch.utils._pytree.register_pytree_node({name}, flatten, unflatten), or make {name} a dataclass"
 
 
@@ -202,9 +203,7 @@ def _is_known(value: Any) -> bool:
 def _dump(context: Any, dumped: str | None) -> str | None:
     """A registered container's context as text, our own way where plain JSON would lose a type."""
     try:
-        exact = dumped is not None and (
-            dumped != json.dumps(context) or pack(json.loads(dumped)) == pack(context)
-        )
+        exact = dumped is not None and (dumped != json.dumps(context) or pack(json.loads(dumped)) == pack(context))
     except (TypeError, ValueError):  # a context that only its own serializer knows
         exact = True
     return dumped if exact or not is_plain(context) else f"{_PACKED}{json.dumps(pack(context))}}}"

@@ -76,9 +76,7 @@ def _compile(
             _annotate(definition.args, inferred)
         _Outside(constants).visit(definition)
         for name in tensors:
-            definition.args.kwonlyargs.append(
-                ast.arg(name, lineno=definition.lineno, col_offset=definition.col_offset)
-            )
+            definition.args.kwonlyargs.append(ast.arg(name, lineno=definition.lineno, col_offset=definition.col_offset))
             definition.args.kw_defaults.append(None)
         if owner is None:
             compiled = _torch.compile_function(fn, parsed)

@@ -149,7 +149,7 @@ PITFALLS: list[Pitfall] = [
     Pitfall(
         "mixed values in a dict or list",
         r"Union\[",
-        "class Out(NamedTuple):  # one field, with its own type, per value\n    boxes: Tensor\n    count: int",
+        "class Out(NamedTuple):  # a field for each value\n    boxes: Tensor\n    count: int",
     ),
     Pitfall(
         "a container without element types",
@@ -256,7 +256,8 @@ def find_pitfall(text: str, line: str) -> Pitfall | None:
     for pitfall in PITFALLS:
         by_text, by_line = re.search(pitfall.pattern, text), re.search(pitfall.line, line)
         if by_text and by_line:
-            groups = {**by_text.groupdict(), **by_line.groupdict()}
-            instead = re.sub(r"<(\w+)>", lambda mark: groups.get(mark[1]) or mark[1], pitfall.instead)
+            instead = pitfall.instead
+            for name, found in {**by_text.groupdict(), **by_line.groupdict()}.items():
+                instead = instead.replace(f"<{name}>", found or name)
             return replace(pitfall, instead=instead)
     return None

@@ -101,7 +101,7 @@ def _suggest_for(fn: object) -> str:
 # The name of each free variable starts with an underscore and hj, out of the way of the user's.
 def _template(_hj_fn: Any, _hj_tracing: Any, _hj_record: Any) -> FunctionType:
     def wrapper(*args: Any, **kwargs: Any) -> Any:
-        if _hj_tracing() is None:
+        if not _hj_tracing():
             return _hj_fn(*args, **kwargs)
         return _hj_record(args, kwargs)
 
@@ -116,7 +116,7 @@ def _make_wrapper(fn: FunctionType, on_trace: Callable[..., Any]) -> FunctionTyp
     leads to, but looks its names up in the wrapper's globals and closure. So the wrapper has those
     of ``fn``, besides its own three.
     """
-    made = _template(fn, _torch.tracing_state, on_trace)
+    made = _template(fn, _torch.is_tracing, on_trace)
     code = _with_free_variables(fn.__code__.co_freevars)
     cells = dict(zip(made.__code__.co_freevars, made.__closure__ or (), strict=True))
     cells.update(zip(fn.__code__.co_freevars, fn.__closure__ or (), strict=True))
@@ -133,7 +133,7 @@ def _with_free_variables(names: tuple[str, ...]) -> CodeType:
     source = (
         f"def outer(_hj_fn, _hj_tracing, _hj_record, {', '.join(names)}):\n"
         "    def wrapper(*args, **kwargs):\n"
-        "        if _hj_tracing() is None:\n"
+        "        if not _hj_tracing():\n"
         "            return _hj_fn(*args, **kwargs)\n"
         "        return _hj_record(args, kwargs)\n" + inner
     )

@@ -46,9 +46,7 @@ def number_type(value: Any) -> str:
     return ""
 
 
-def lower_argument(
-    graph: _torch.Graph, value: Any, type_: _torch.JitType, where: str
-) -> tuple[_torch.Value, Any]:
+def lower_argument(graph: _torch.Graph, value: Any, type_: _torch.JitType, where: str) -> tuple[_torch.Value, Any]:
     """Finds or makes the graph value of a Python argument.
 
     Args:
@@ -127,16 +125,19 @@ def _refuse_argument(value: Any, type_: _torch.JitType, where: str) -> NoReturn:
     with _torch.paused_tracing():
         got = describe(value)
     expected = _torch.spell_type(type_)
-    name, inside = re.fullmatch(r"(\w+)(.*)", where.rpartition("argument ")[2] or "x").groups()
+    # "…: argument boxes", or "…: argument boxes[0]" for what is inside.
+    found = re.search(r"([\w.]+)((?:\[.*\]| key)?)$", where)
+    name, inside = found.groups() if found else ("x", "")
     pitfall, instead = "", "its tensors and numbers as separate, annotated parameters"
     if _torch.kind(type_) in _NUMBERS:
         instead = f"a Python {expected}, or a tensor with one element of that kind"
     elif inside:
         pitfall = "mixed values in a dict or list"
-        instead = "class Values(NamedTuple):  # one field, with its own type, per value\n    x: Tensor\n    n: int"
+        instead = "class Values(NamedTuple):  # a field for each value\n    x: Tensor\n    n: int"
     elif _torch.kind(type_) == "TensorType":
         pitfall = "an unannotated parameter, or one of another type"
-        spelled = {list: "List[Tensor]", tuple: "Tuple[Tensor, Tensor]", dict: "Dict[str, Tensor]"}
+        spelled: dict[type, str] = {list: "List[Tensor]", tuple: "Tuple[Tensor, Tensor]"}
+        spelled[dict] = "Dict[str, Tensor]"
         annotation = spelled.get(type(value), type(value).__name__)
         instead = f"{name}: Optional[Tensor] = None" if value is None else f"{name}: {annotation}"
     raise CaptureError(
@@ -208,9 +209,7 @@ def lift_result(
         return None
     if kind == "OptionalType":
         none = _torch.insert_constant(graph, None)
-        operator, state = (
-            ("aten::__is__", "a value") if result is None else ("aten::__isnot__", "None")
-        )
+        operator, state = ("aten::__is__", "a value") if result is None else ("aten::__isnot__", "None")
         holds = _torch.insert(graph, operator, [value, none], boolean)
         captured = "None" if result is None else "a value"
         guard(
@@ -263,8 +262,7 @@ def lift_result(
                 f"expected tensors, numbers, tuples, lists and dicts of them, got {_torch.spell_type(type_)}",
                 "pitfall: mixed values in a dict or list",
             ],
-            instead="class Out(NamedTuple):  # one field, with its own type, per value\n"
-            "    boxes: Tensor\n    count: int",
+            instead="class Out(NamedTuple):  # a field for each value\n    boxes: Tensor\n    count: int",
             page="scripting-pitfalls",
         )
     )

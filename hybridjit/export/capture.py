@@ -97,9 +97,7 @@ def check_ready(model: nn.Module) -> None:
         )  # fmt: skip
     meant = {id(inner) for module in static_modules(model) for inner in module.modules()}
     training = [
-        name or "(the model)"
-        for name, module in model.named_modules()
-        if module.training and id(module) not in meant
+        name or "(the model)" for name, module in model.named_modules() if module.training and id(module) not in meant
     ]
     if training:
         raise InputError(

@@ -166,11 +166,7 @@ def _capture(model: nn.Module, state: ModelState, first: Inputs) -> tuple[Captur
 def _failed(report: Report) -> VerificationError:
     """The error for a file that is not what the model is: every failing check, then the leads."""
     failing = [check for check in report.checks if not check.passed]
-    rows = [
-        f"{check.device}, {check.input} ({check.sizes}): {line}"
-        for check in failing
-        for line in check.differences
-    ]
+    rows = [f"{check.device}, {check.input} ({check.sizes}): {line}" for check in failing for line in check.differences]
     leads = [
         f"frozen at {place(f.file, f.line)}{' in ' + f.module_path if f.module_path else ''}: {f.message}"
         for f in report.findings

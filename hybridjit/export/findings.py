@@ -118,11 +118,8 @@ def _read(text: str, names: Mapping[int, str]) -> Finding:
     while frame.f_code.co_filename == warnings.__file__ and frame.f_back is not None:
         frame = frame.f_back  # Python's own dispatch of the warning
     site = user_site(names, frame)
-    for pattern, code, what, fix in _KINDS:
-        if re.search(pattern, text):
-            break
-    else:
-        code, what, fix = "HJ199", text.splitlines()[0], "see the tracer's text"
+    unknown = ("", "HJ199", text.splitlines()[0], "see the tracer's text")
+    _, code, what, fix = next((kind for kind in _KINDS if re.search(kind[0], text)), unknown)
     if site.library:
         what += ", in torch's own code called here"
     severity = "note" if site.library else "warning"

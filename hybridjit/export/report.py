@@ -199,9 +199,7 @@ class Report:
             ]
             for f in self.findings
         ]
-        statics = [
-            [s.value, place(s.file, s.line) if s.file else "", s.module_path, s.reason] for s in self.statics
-        ]
+        statics = [[s.value, place(s.file, s.line) if s.file else "", s.module_path, s.reason] for s in self.statics]
         scripted = [[s.name, place(s.file, s.line), s.module_path] for s in dict.fromkeys(self.scripted)]
         return [
             ("checks", ["device", "input", "sizes", "result", "max abs", "max rel", "time"], checks),

@@ -82,9 +82,7 @@ def verify(
         checks = [c for place in places for c in check_on(place, model, inputs, file, state=state)]
     finally:
         state.restore(thorough=True)
-    return Report(
-        exported.report.model, exported.format, tuple(checks), torch_version=str(torch.__version__)
-    )
+    return Report(exported.report.model, exported.format, tuple(checks), torch_version=str(torch.__version__))
 
 
 def device_list(devices: Sequence[torch.device | str] | None) -> list[torch.device]:
@@ -152,9 +150,7 @@ class Expectation:
     changed: dict[str, Tensor]
 
 
-def expect(
-    model: nn.Module, state: ModelState, inputs: Inputs, name: str, device: torch.device | None
-) -> Expectation:
+def expect(model: nn.Module, state: ModelState, inputs: Inputs, name: str, device: torch.device | None) -> Expectation:
     """Runs the model in eager mode, on copies of the inputs, and puts it back.
 
     Args:
@@ -279,9 +275,7 @@ def _check_one(
     return Check(device, name, sizes, not wrong, *errors, seconds, tuple(wrong))
 
 
-def _compare_buffers(
-    changed: dict[str, Tensor], in_file: dict[str, Tensor], module: _torch.ScriptModule
-) -> list[str]:
+def _compare_buffers(changed: dict[str, Tensor], in_file: dict[str, Tensor], module: _torch.ScriptModule) -> list[str]:
     """What a call leaves in the buffers must be the same, or the second call is wrong."""
     buffers = dict(module.named_buffers())
     names = sorted({*changed, *(name.removeprefix("model.") for name in in_file)})

@@ -302,6 +302,19 @@ def test_odd_shapes(example: Tensor) -> None:
     assert got["x"].shape == example.shape and isinstance(got["n"][0], Tensor)
 
 
+def test_a_lone_argument() -> None:
+    """One tensor, or one dict, instead of a tuple is the one argument, as with export."""
+    assert torch.equal(hj.TracingAdapter(Call(lambda x: x * 2), Y)(Y), Y * 2)  # type: ignore[arg-type]
+    adapter = hj.TracingAdapter(Call(lambda x: x["a"]), {"a": Y})  # type: ignore[arg-type]
+    assert adapter.input_schema.names() == ["x_a"]
+
+
+def test_float_numbers_are_as_exact_as_the_trace() -> None:
+    """A float computed from a size is computed in float32 by the file, and passes as such."""
+    exported = hj.export(Call(lambda x: {"n": x.shape[0] / 3, "x": x}).eval(), (X,), check_inputs=[(Y,)])
+    assert exported(torch.ones(5))["n"] == pytest.approx(5 / 3, rel=1e-6)
+
+
 def test_training_goes_through() -> None:
     """The adapter follows the model's mode, has its parameters, and gradients flow."""
     model = nn.Linear(2, 1)

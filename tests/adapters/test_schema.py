@@ -137,9 +137,7 @@ def test_a_fresh_process_needs_no_code() -> None:
     value = [Pair(torch.tensor(1), "x"), Out(torch.tensor(2), 3)]
     text = json.dumps(ValueSchema(scan(value, [], "result")).to_json())
     command = [sys.executable, "-c", CHILD, text]
-    done = subprocess.run(
-        command, capture_output=True, text=True, check=True, cwd=Path(hj.__file__).parents[1]
-    )
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(hj.__file__).parents[1])
     rows = done.stdout.splitlines()
     assert rows[0] == "[Pair(a=tensor(1), b='x'), Out(boxes=tensor(2), count=3)]"
     assert rows[1] == "('a', 'b') ['boxes', 'count']"

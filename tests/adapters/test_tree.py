@@ -162,6 +162,7 @@ def test_torch_return_types() -> None:
         (torch.ones(2).numpy()[0], ".item()"),
         (object(), "register_pytree_node(object"),
         ({1, 2}, "a list"),
+        (slice(3), "a tuple of them"),
         (Shade.DARK, "member.value"),
     ],
 )

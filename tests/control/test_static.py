@@ -53,9 +53,7 @@ def test_a_guard_in_the_export(tmp_path: Path) -> None:
         assert torch.equal(loaded(torch.ones(3, 4)), torch.full((3, 4), 4.0))
         with pytest.raises(hj.GuardError) as error:
             loaded(torch.ones(2, 5))
-        assert f"{Path(__file__).name}:{line}: static (the {{width}}), captured 4, got 5; write" in str(
-            error.value
-        )
+        assert f"{Path(__file__).name}:{line}: static (the {{width}}), captured 4, got 5; write" in str(error.value)
     plain = torch.jit.load(path)  # type: ignore[no-untyped-call]
     with pytest.raises(torch.jit.Error, match=rf"frozen at .*test_static\.py:{line}.*captured 4, got 5"):
         plain(torch.ones(2, 5))

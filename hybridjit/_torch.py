@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import inspect
 import io
 import json
 import os
 import re
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -39,10 +41,7 @@ JitError: type[Exception] = _jit.Error
 """Raised by TorchScript at run time, also for a ``raise`` written in the model."""
 
 tracing_state: Callable[[], Any] = _C._get_tracing_state
-"""The tracer's state, ``None`` when nothing is being traced."""
-
-is_tracing: Callable[[], bool] = _C._is_tracing
-"""Whether something is being traced; a C function, the cheapest that tells."""
+"""The tracer's state, ``None`` when nothing is being traced; Dynamo understands this call."""
 
 SCRIPT_IF_TRACING_MARK = "__script_if_tracing_wrapper"
 """``torch.jit.script`` and Dynamo unwrap a function that carries it, by ``__original_fn``."""
@@ -270,7 +269,7 @@ def compile_method(fn: FunctionType, module: nn.Module, parsed: Any, called: Cal
         found: list[Any] = recursive.infer_methods_to_compile(candidate) if called(candidate) else []
         return found
 
-    with quiet():
+    with quiet(), _resolved_annotations(module):
         scripted = recursive.create_script_module(module, stubs, share_types=False)
         method = scripted._c._get_method(fn.__name__)
     graph = method.graph.copy()
@@ -284,6 +283,36 @@ def compile_method(fn: FunctionType, module: nn.Module, parsed: Any, called: Cal
         result=schema.returns[0].type,
         attributes=attributes,
     )
+
+
+@contextlib.contextmanager
+def _resolved_annotations(root: nn.Module) -> Iterator[None]:
+    """Lets torch read the annotations of classes under ``from __future__ import annotations``.
+
+    It takes a module's own ``__annotations__`` before its class's, and can't read those that are
+    text. One that can't be evaluated is left out: torch then goes by the value.
+    """
+    changed = []
+    for module in root.modules():
+        classes = [cls for cls in type(module).__mro__ if issubclass(cls, nn.Module) and cls is not nn.Module]
+        found: dict[str, tuple[Any, type]] = {}
+        for cls in reversed(classes):
+            found |= {name: (note, cls) for name, note in inspect.get_annotations(cls).items()}
+        if isinstance(module, ScriptModule) or not any(isinstance(note, str) for note, _ in found.values()):
+            continue
+        resolved: dict[str, Any] = {"": None}  # never empty: torch would go on to the class
+        for name, (note, cls) in found.items():
+            with contextlib.suppress(NameError, AttributeError, TypeError, SyntaxError):
+                # Evaluates what Python itself would have evaluated without the future import.
+                space = vars(sys.modules[cls.__module__])
+                resolved[name] = eval(note, space, dict(vars(cls))) if isinstance(note, str) else note
+        module.__dict__["__annotations__"] = resolved
+        changed.append(module)
+    try:
+        yield
+    finally:
+        for module in changed:
+            del module.__dict__["__annotations__"]
 
 
 def _build_definition(fn: FunctionType, parsed: Any, self_name: str | None) -> Any:

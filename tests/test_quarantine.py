@@ -174,8 +174,9 @@ def test_own_folder_is_no_import_backwards() -> None:
 
 
 def test_files_are_short() -> None:
-    """No Python file is longer than 400 lines: past that it holds two ideas."""
-    long = {name(path): count for path in EVERYTHING if (count := line_count(path)) > MOST_LINES}
+    """No Python file outside the tests is longer than 400 lines: past that it holds two ideas."""
+    counts = {name(path): line_count(path) for path in EVERYTHING}
+    long = {file: n for file, n in counts.items() if n > MOST_LINES and not file.startswith("tests/")}
     # What is private to torch stays in one file, however much of it there is: when torch changes, one file changes.
     assert long.pop("hybridjit/_torch.py", 0) <= 500
     assert long == {}

@@ -72,7 +72,7 @@ def _compile(
         parsed = _torch.parse(fn)
         definition = parsed.ast.body[0]
         _torch.without_keyword_defaults(definition)
-        if "# type:" not in parsed.source:  # the older spelling of annotations, which says all of them
+        if not _TYPE_COMMENT.search(parsed.source):  # the older spelling, which types every parameter
             _annotate(definition.args, inferred)
         _Outside(constants).visit(definition)
         for name in tensors:
@@ -91,6 +91,9 @@ def _compile(
         raise _explain(fn, owner, error, says="") from None
     except Exception as error:
         raise _explain(fn, owner, error) from error
+
+
+_TYPE_COMMENT = re.compile(r"#\s*type:(?!\s*ignore)")
 
 
 def _annotate(arguments: ast.arguments, inferred: Mapping[str, str]) -> None:

@@ -6,7 +6,7 @@ import functools
 import inspect
 import threading
 from collections.abc import Callable
-from types import CodeType, FunctionType
+from types import CellType, CodeType, FunctionType
 from typing import Any, TypeVar
 
 from torch import Tensor, nn
@@ -98,48 +98,63 @@ def _suggest_for(fn: object) -> str:
     return "a def statement with @script_if_tracing above it"
 
 
-# The name of each free variable starts with an underscore and hj, out of the way of the user's.
-def _template(_hj_fn: Any, _hj_tracing: Any, _hj_record: Any) -> FunctionType:
-    def wrapper(*args: Any, **kwargs: Any) -> Any:
-        if not _hj_tracing():
-            return _hj_fn(*args, **kwargs)
-        return _hj_record(args, kwargs)
+def _make_wrapper(fn: FunctionType, on_trace: Callable[..., Any]) -> FunctionType:
+    """Makes the wrapper, with the parameters, globals and free variables of ``fn``.
 
-    assert isinstance(wrapper, FunctionType)
+    Its own parameters are those of ``fn``, because passing ``*args, **kwargs`` on costs eager code
+    more than the question whether a trace is under way. ``torch.jit.script(model)`` compiles a
+    decorated method from the source that ``__wrapped__`` leads to, but looks its names up in the
+    wrapper's globals and closure; so the wrapper has those of ``fn``, besides its own three.
+    """
+    code = fn.__code__
+    count, only = code.co_argcount, code.co_kwonlyargcount
+    names = code.co_varnames
+    rest = list(names[count + only :])
+    stars = rest.pop(0) if code.co_flags & inspect.CO_VARARGS else ""
+    double = rest.pop(0) if code.co_flags & inspect.CO_VARKEYWORDS else ""
+    made = _wrapper_code(
+        names[: code.co_posonlyargcount],
+        names[code.co_posonlyargcount : count],
+        stars,
+        names[count : count + only],
+        double,
+        code.co_freevars,
+    )
+    own = {"_hj_fn": fn, "_hj_tracing": _torch.tracing_state, "_hj_record": on_trace}
+    cells = {name: CellType(value) for name, value in own.items()}
+    cells.update(zip(code.co_freevars, fn.__closure__ or (), strict=True))
+    closure = tuple(cells[name] for name in made.co_freevars)
+    wrapper = FunctionType(made, fn.__globals__, fn.__name__, fn.__defaults__, closure)
+    wrapper.__kwdefaults__ = fn.__kwdefaults__
     return wrapper
 
 
-def _make_wrapper(fn: FunctionType, on_trace: Callable[..., Any]) -> FunctionType:
-    """Makes the wrapper look out of ``fn``'s own globals and free variables.
-
-    ``torch.jit.script(model)`` compiles a decorated method from the source that ``__wrapped__``
-    leads to, but looks its names up in the wrapper's globals and closure. So the wrapper has those
-    of ``fn``, besides its own three.
-    """
-    made = _template(fn, _torch.is_tracing, on_trace)
-    code = _with_free_variables(fn.__code__.co_freevars)
-    cells = dict(zip(made.__code__.co_freevars, made.__closure__ or (), strict=True))
-    cells.update(zip(fn.__code__.co_freevars, fn.__closure__ or (), strict=True))
-    closure = tuple(cells[name] for name in code.co_freevars)
-    return FunctionType(code, fn.__globals__, fn.__name__, None, closure)
-
-
 @functools.cache
-def _with_free_variables(names: tuple[str, ...]) -> CodeType:
-    own = _template(None, None, None).__code__
-    if not names:
-        return own
-    inner = "\n".join(f"        {name}" for name in names)
-    source = (
-        f"def outer(_hj_fn, _hj_tracing, _hj_record, {', '.join(names)}):\n"
-        "    def wrapper(*args, **kwargs):\n"
-        "        if not _hj_tracing():\n"
-        "            return _hj_fn(*args, **kwargs)\n"
-        "        return _hj_record(args, kwargs)\n" + inner
-    )
-    outer = next(c for c in compile(source, own.co_filename, "exec").co_consts if isinstance(c, CodeType))
-    code = next(c for c in outer.co_consts if isinstance(c, CodeType))
-    return code.replace(co_firstlineno=own.co_firstlineno)
+def _wrapper_code(
+    positional_only: tuple[str, ...],
+    positional: tuple[str, ...],
+    stars: str,
+    keyword_only: tuple[str, ...],
+    double: str,
+    free: tuple[str, ...],
+) -> CodeType:
+    """The code of a wrapper for one list of parameters; shared by the functions that have it."""
+    parameters = [*positional_only, *(["/"] if positional_only else []), *positional]
+    parameters += [f"*{stars}" if stars else "*"] if stars or keyword_only else []
+    parameters += [*keyword_only, *([f"**{double}"] if double else [])]
+    given = [*positional_only, *positional, *([f"*{stars}"] if stars else [])]
+    named = [f"{name}={name}" for name in keyword_only] + ([f"**{double}"] if double else [])
+    # The wrapper's own names start with an underscore and hj, out of the way of the user's.
+    source = f"""
+def outer({", ".join(["_hj_fn", "_hj_tracing", "_hj_record", *free])}):
+    def wrapper({", ".join(parameters)}):
+        if _hj_tracing() is None:
+            return _hj_fn({", ".join(given + named)})
+        return _hj_record(({"".join(f"{each}, " for each in given)}), dict({", ".join(named)}))
+        {", ".join(free)}
+"""
+    outer = next(c for c in compile(source, __file__, "exec").co_consts if isinstance(c, CodeType))
+    return next(c for c in outer.co_consts if isinstance(c, CodeType))
 
 
 class _Piece:

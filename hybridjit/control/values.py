@@ -282,6 +282,8 @@ def _lift_dict(
     made = {}
     for key, item in result.items():
         key_value = _torch.insert_constant(graph, key)
+        present = _torch.insert(graph, "aten::__contains__", [value, key_value], _torch.type_named("BoolType"))
+        guard(present, f"captured a dict with the key {key!r}, which is missing here")
         item_value = _torch.insert(graph, "aten::__getitem__", [value, key_value], item_type)
         made[key] = lift(item, item_value, item_type, None)
     return made

@@ -21,10 +21,9 @@ from .._describe import place, qualified
 from .._errors import CaptureError, compose
 from .pitfalls import find_pitfall
 
-# An entry holds on to its module: another one, made in the same trace, could get the same id.
-_Kept: TypeAlias = dict[Any, tuple[_torch.Compiled, nn.Module | None]]
-_functions: weakref.WeakKeyDictionary[FunctionType, _Kept] = weakref.WeakKeyDictionary()
-_methods: weakref.WeakKeyDictionary[Any, _Kept] = weakref.WeakKeyDictionary()
+_functions: weakref.WeakKeyDictionary[FunctionType, dict[Any, _torch.Compiled]] = weakref.WeakKeyDictionary()
+_methods: weakref.WeakKeyDictionary[nn.Module, tuple[Any, dict[Any, _torch.Compiled]]]
+_methods = weakref.WeakKeyDictionary()
 
 
 def compile_piece(
@@ -54,11 +53,30 @@ def compile_piece(
     if owner is None:
         kept = _functions.setdefault(fn, {})
     else:
-        kept = _methods.setdefault(_torch.tracing_state(), {})
-        key = (fn, id(owner), key)
+        # A trace has no identity that outlives it, only an address, which the next may get too.
+        now = repr(_torch.tracing_state()), _fingerprint(owner)
+        if owner not in _methods or _methods[owner][0] != now:
+            _methods[owner] = now, {}
+        kept = _methods[owner][1]
+        key = fn, key
     if key not in kept:
-        kept[key] = _compile(fn, owner, constants, tuple(tensors), inferred), owner
-    return kept[key][0], tensors
+        kept[key] = _compile(fn, owner, constants, tuple(tensors), inferred)
+    return kept[key], tensors
+
+
+def _fingerprint(owner: nn.Module) -> list[Any]:
+    """What a module's compiled methods depend on: all attributes of it and of its submodules."""
+
+    def spell(value: Any) -> Any:
+        if _is_constant(value):
+            return repr(value)
+        if isinstance(value, (list, tuple)):
+            return [type(value), *map(spell, value)]
+        if isinstance(value, dict):
+            return [type(value), *((repr(key), spell(item)) for key, item in value.items())]
+        return type(value), id(value)
+
+    return [(path, spell(vars(module))) for path, module in owner.named_modules()]
 
 
 def _compile(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Sequence
 from types import FunctionType
@@ -15,6 +16,8 @@ from .._describe import describe, place, qualified
 from .._errors import CaptureError, compose
 
 _NUMBERS = {"IntType": int, "FloatType": float, "BoolType": bool}
+_ENUMERATIONS = (torch.dtype, torch.layout, torch.memory_format)
+"""TorchScript has them as integers."""
 _CONVERSIONS = {"IntType": "aten::Int", "FloatType": "aten::Float", "BoolType": "aten::Bool"}
 
 
@@ -94,7 +97,7 @@ def lower_argument(graph: _torch.Graph, value: Any, type_: _torch.JitType, where
         return _torch.insert(graph, "prim::DictConstruct", flat, type_), examples_by_key
     if tensors_in([value]):
         _refuse_argument(value, type_, where)
-    if kind in _NUMBERS:
+    if kind in _NUMBERS and not (kind == "IntType" and isinstance(value, _ENUMERATIONS)):
         allowed: tuple[type, ...] = (int, float) if kind == "FloatType" else (_NUMBERS[kind],)
         if not isinstance(value, allowed):
             _refuse_argument(value, type_, where)
@@ -296,7 +299,10 @@ def _inner_hint(hint: Any) -> Any:
 
 def _field_hints(hint: Any, count: int) -> list[Any]:
     if hasattr(hint, "_fields"):
-        annotations = getattr(hint, "__annotations__", {})
+        try:
+            annotations = inspect.get_annotations(hint, eval_str=True)
+        except (NameError, TypeError, SyntaxError):  # names that exist for a type checker only
+            annotations = {}
         hints = [annotations.get(name) for name in hint._fields]
     else:
         hints = list(get_args(hint))

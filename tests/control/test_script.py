@@ -21,7 +21,7 @@ from hybridjit import CaptureError, InputError
 
 class Kept(NamedTuple):
     boxes: Tensor
-    count: int
+    number: int
 
 
 @hj.script_if_tracing
@@ -68,7 +68,7 @@ def test_eager_is_the_function_itself() -> None:
     """Outside a trace the very objects go in and come out, and every way to call works."""
     assert same_or_double(DOWN) is DOWN
     assert torch.equal(at_most(n=2, x=UP), UP[:2] * 2)
-    assert keep(UP).count == 3
+    assert keep(UP).number == 3
 
 
 def test_the_wrapper_looks_like_the_function() -> None:
@@ -155,7 +155,7 @@ def test_numbers_in_results_stay_dynamic() -> None:
 
 def test_a_result_feeds_the_next_piece() -> None:
     """A number from one piece is a number for the next, not a constant."""
-    check(lambda x: at_most(x, keep(x, n=2).count), UP, torch.ones(1))
+    check(lambda x: at_most(x, keep(x, n=2).number), UP, torch.ones(1))
 
 
 @hj.script_if_tracing
@@ -185,7 +185,7 @@ def test_a_named_tuple_keeps_its_class() -> None:
     def model(x: Tensor) -> Tensor:
         result = keep(x)
         seen.append(type(result))
-        return result.boxes * result.count
+        return result.boxes * result.number
 
     check(model, UP, DOWN)
     assert set(seen) == {Kept}
@@ -593,7 +593,7 @@ def test_decorating_something_else(target: Any, got: str, instead: str) -> None:
 def test_decorating_a_static_method() -> None:
     """A staticmethod is refused with the order to write; that order works."""
     with pytest.raises(InputError, match="write instead: @staticmethod"):
-        hj.script_if_tracing(staticmethod(at_most))  # type: ignore[arg-type]
+        hj.script_if_tracing(staticmethod(at_most))
 
     class Model(nn.Module):
         @staticmethod

@@ -12,7 +12,7 @@ import re
 import weakref
 from collections.abc import Mapping
 from types import CodeType, FunctionType
-from typing import Any, TypeAlias
+from typing import Any
 
 from torch import Tensor, nn
 

@@ -317,7 +317,9 @@ def _resolved_annotations(root: nn.Module) -> Iterator[None]:
 
 def _build_definition(fn: FunctionType, parsed: Any, self_name: str | None) -> Any:
     frontend: Any = _jit.frontend
-    type_line = _jit.annotations.get_type_line(parsed.source)
+    # torch takes some spellings of "type: ignore" for a type comment.
+    source = re.sub(r"#\s*type:\s*ignore.*", "", parsed.source)
+    type_line = _jit.annotations.get_type_line(source)
     return frontend.build_def(parsed.ctx, parsed.ast.body[0], type_line, fn.__name__, self_name)
 
 

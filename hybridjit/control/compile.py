@@ -268,6 +268,7 @@ def _refuse_writes(fn: FunctionType, method: FunctionType, tree: ast.AST, first_
 
 _PLACE = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+)')
 _HERE = re.compile(r"^(?P<code>.*)\n\s*~+\s*(?:\.\.\.\s*)*<--- HERE", re.MULTILINE)
+_MARKED = re.compile(r"^\s*~+", re.MULTILINE)
 
 
 def _explain(
@@ -279,6 +280,8 @@ def _explain(
     location, shown = _PLACE.search(text), _HERE.search(text)
     if location:
         file, number = location["file"], int(location["line"])
+        if shown:  # the number is that of the first marked line, and the last is shown
+            number += len(_MARKED.findall(text[location.end() : shown.end()])) - 1
     else:
         file, number = fn.__code__.co_filename, _definition_line(fn)
     line = (shown["code"] if shown else linecache.getline(file, number)).strip()

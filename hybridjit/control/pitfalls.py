@@ -63,7 +63,7 @@ PITFALLS: list[Pitfall] = [
     ),
     Pitfall(
         "an untyped empty list or dict",
-        r"Empty lists default to List\[Tensor\][\s\S]*\+=|actually of type List\[Tensor\]",
+        r"annotated as having type List\[\w+\] but is actually of type List\[Tensor\]",
         "numbers: List[int] = []  # where the list is made",
     ),
     Pitfall(

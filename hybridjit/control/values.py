@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import inspect
 import re
 from collections.abc import Sequence
 from types import FunctionType
-from typing import Any, NoReturn, get_args
+from typing import Any, NoReturn, get_args, get_type_hints
 
 import torch
 from torch import Tensor
@@ -230,10 +229,9 @@ def lift_result(
         hints = _field_hints(hint, len(types))
         values = _torch.insert_unpack(graph, "prim::TupleUnpack", value, types)
         items = [lift(*each) for each in zip(result, values, types, hints, strict=True)]
-        if not hasattr(result, "_fields"):
-            return tuple(items)
-        own = hint if getattr(hint, "_fields", None) == result._fields else type(result)
-        return own(*items)
+        if len(getattr(hint, "_fields", ())) == len(items):
+            return hint(*items)
+        return type(result)(*items) if hasattr(result, "_fields") else tuple(items)
     if kind == "ListType":
         inner = _torch.element_types(type_)[0]
         integer = _torch.type_named("IntType")
@@ -300,7 +298,7 @@ def _inner_hint(hint: Any) -> Any:
 def _field_hints(hint: Any, count: int) -> list[Any]:
     if hasattr(hint, "_fields"):
         try:
-            annotations = inspect.get_annotations(hint, eval_str=True)
+            annotations = get_type_hints(hint)
         except (NameError, TypeError, SyntaxError):  # names that exist for a type checker only
             annotations = {}
         hints = [annotations.get(name) for name in hint._fields]

@@ -79,13 +79,10 @@ def test_a_changed_number_compiles_again(compiled: list[str], monkeypatch: pytes
     """A module-level number is compiled in at its value of now, and the old value is still known."""
     check(limited, UP, DOWN)
     before = len(compiled)
-    monkeypatch.setattr(f"{__name__}.LIMIT", 4, raising=False)
-    limited.__globals__["LIMIT"] = 4
-    try:
+    with monkeypatch.context() as patch:
+        patch.setitem(globals(), "LIMIT", 4)
         check(limited, UP, DOWN, torch.ones(4))
         assert len(compiled) == before + 1
-    finally:
-        limited.__globals__["LIMIT"] = 2
     check(limited, UP, DOWN, torch.ones(4))
     assert len(compiled) == before + 1
 

@@ -21,6 +21,15 @@ from ._errors import UnsupportedError as UnsupportedError
 from ._errors import VerificationError as VerificationError
 from .adapters.flatten import TracingAdapter as TracingAdapter
 from .adapters.inputs import Inputs as Inputs
+from .control.branch import branch_if_tracing as branch_if_tracing
+from .control.cond import cond as cond
+from .control.cond import switch as switch
+from .control.loops import fori_loop as fori_loop
+from .control.loops import map as map
+from .control.loops import scan as scan
+from .control.loops import while_loop as while_loop
+from .control.questions import is_exporting as is_exporting
+from .control.questions import is_tracing as is_tracing
 from .control.script import script_if_tracing as script_if_tracing
 from .control.static import static as static
 from .export.export import export as export

@@ -16,7 +16,7 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import FunctionType
 from typing import Any, TypeAlias
@@ -75,6 +75,10 @@ def paused_tracing() -> Iterator[None]:
         _C._set_tracing_state(state)
 
 
+unwatched: Callable[[], contextlib.AbstractContextManager[None]] = _C.DisableTorchFunction
+"""Hides operations from every ``TorchFunctionMode``."""
+
+
 def current_graph() -> Graph:
     """The graph that the running trace records into."""
     return _C._get_tracing_state().graph()
@@ -88,9 +92,12 @@ def current_scope(graph: Graph) -> str:
     return scope
 
 
-def value_of(tensor: Tensor) -> Value:
-    """The graph value of a tensor; a tensor the trace does not know becomes a constant."""
-    return _C._get_value_trace(tensor)
+def value_of(self: Tensor) -> Value:
+    """The graph value of a tensor; a tensor the trace does not know becomes a constant.
+
+    The tracer names a value after the variable of its caller that holds the tensor, unless that is ``self``.
+    """
+    return _C._get_value_trace(self)
 
 
 def bind_value(tensor: Tensor, value: Value) -> None:
@@ -180,16 +187,234 @@ def insert_raise_unless(graph: Graph, holds: Value, message: str, got: Sequence[
     after it.
     """
     template, none = insert_constant(graph, message), insert_constant(graph, None)
-    node = graph.insertNode(graph.create("prim::If", [holds], 0))
+    node = insert_if(graph, holds)
     node.addBlock()
     otherwise = node.addBlock()
     text = template
     if got:
         text = otherwise.addNode("aten::format", [template, *got]).output()
         text.setType(_TYPES["StringType"])
-    failure = otherwise.addNode("prim::RaiseException", [text, none])
-    for output in list(failure.outputs()):
-        failure.eraseOutput(output.offset())
+    _without_outputs(otherwise.addNode("prim::RaiseException", [text, none]))
+
+
+def _without_outputs(node: Any) -> None:
+    for output in list(node.outputs()):
+        node.eraseOutput(output.offset())
+
+
+def insert_raise(graph: Graph, message: str) -> None:
+    """Inserts ``raise RuntimeError(message)``."""
+    inputs = [insert_constant(graph, message), insert_constant(graph, None)]
+    _without_outputs(graph.insertNode(graph.create("prim::RaiseException", inputs)))
+
+
+def insert_uninitialized(graph: Graph) -> Value:
+    """Inserts a tensor that is never read: the result of a side that raises."""
+    return insert(graph, "prim::Uninitialized", [], _TYPES["TensorType"])
+
+
+_COMPARISONS = {f"aten::{name}" for name in ("gt", "lt", "ge", "le", "eq", "ne")}
+
+
+def insert_bool(graph: Graph, value: Value) -> Value:
+    """Inserts the truth of a tensor of one element; of sizes compared, without a detour by tensors."""
+    node = value.node()
+    if node.kind() == "prim::NumToTensor" and kind(node.input().type()) == "BoolType":
+        return node.input()
+    if node.kind() in _COMPARISONS:
+        numbers = [_number_behind(each) for each in node.inputs()]
+        if all(number is not None for number in numbers):
+            return insert(graph, node.kind(), numbers, _TYPES["BoolType"])
+    return insert(graph, "aten::Bool", [value], _TYPES["BoolType"])
+
+
+def _number_behind(value: Value) -> Value | None:
+    if value.node().kind() == "prim::NumToTensor":
+        value = value.node().input()
+    return value if kind(value.type()) in ("IntType", "FloatType") else None
+
+
+def insert_unusable(graph: Graph, message: str) -> Value:
+    """Inserts a tensor that raises ``message`` when it is used, and vanishes when it is not.
+
+    No operator raises without a side effect, but a key that a dict lacks does.
+    """
+    empty = insert(graph, "prim::DictConstruct", [], _C.DictType(_TYPES["StringType"], _TYPES["TensorType"]))
+    return insert(graph, "aten::__getitem__", [empty, insert_constant(graph, message)], _TYPES["TensorType"])
+
+
+# --- blocks in a running trace ------------------------------------------------------------------
+
+
+def insert_if(graph: Graph, holds: Value) -> Any:
+    """Inserts a ``prim::If`` without blocks or outputs."""
+    return graph.insertNode(graph.create("prim::If", [holds], 0))
+
+
+def insert_loop(graph: Graph, trips: Value, starts: Value, carried: Sequence[Value]) -> tuple[Any, Value, list[Value]]:
+    """Inserts a ``prim::Loop``, and returns it, its iteration number and what it carries, both inside."""
+    node = graph.insertNode(graph.create("prim::Loop", [trips, starts, *carried], 0))
+    block = node.addBlock()
+    block.addInputToBlock().setType(_TYPES["IntType"])
+    for _ in carried:
+        block.addInputToBlock().setType(_TYPES["TensorType"])
+    index, *values = block.inputs()
+    return node, index, values
+
+
+def append_to_list(graph: Graph, node: Any, value: Value) -> Value:
+    """Makes an empty list before a node, appends a tensor to it where recording goes on, and returns the list."""
+    point = graph.insertPoint()
+    graph.setInsertPoint(node)
+    made = insert(graph, "prim::ListConstruct", [], _C.ListType(_TYPES["TensorType"]))
+    graph.setInsertPoint(point)
+    insert(graph, "aten::append", [made, value], _C.ListType(_TYPES["TensorType"]))
+    return made
+
+
+@contextlib.contextmanager
+def recording_into(graph: Graph, block: Any) -> Iterator[None]:
+    """Records into a block instead of behind the last operation.
+
+    Modules that are called in it open no scope of their own: the trace's scope fix-up makes a
+    method of each scope, and can't reach into blocks.
+    """
+    point, scopes = graph.insertPoint(), _jit._trace._trace_module_map
+    graph.setInsertPoint(block)
+    _jit._trace._trace_module_map = None
+    try:
+        yield
+    finally:
+        _jit._trace._trace_module_map = scopes
+        graph.setInsertPoint(point)
+
+
+def close_blocks(graph: Graph, node: Any, results: Sequence[Sequence[Value]], loop: bool = False) -> list[Value]:
+    """Gives each block of a node its results, and returns the node's own, in the same order.
+
+    Constants move before the node: the tracer hands out a tensor constant again, wherever it was
+    first made. What the blocks use from outside comes in through a tuple: so the scope fix-up can
+    lift it out of a module scope that has closed, and torch lowers the tuple away afterwards.
+
+    Args:
+        graph: The graph.
+        node: A ``prim::If`` or ``prim::Loop`` whose blocks are recorded.
+        results: Per block its results; of a loop first whether it goes on.
+        loop: Whether it is a loop, whose first result is not handed out.
+    """
+    for block, values in zip(node.blocks(), results, strict=True):
+        for value in values:
+            block.registerOutput(value)
+        for inner in list(block.nodes()):
+            if inner.kind() == "prim::Constant":
+                inner.moveBefore(node)
+    outer: dict[int, Value] = {}
+    uses: list[tuple[Any, int, int]] = []
+    for block in node.blocks():
+        _find_outer(block, set(), outer, uses)
+    if outer:
+        point = graph.insertPoint()
+        graph.setInsertPoint(node)
+        types = [value.type() for value in outer.values()]
+        packed = insert(graph, "prim::TupleConstruct", list(outer.values()), _C.TupleType(types))
+        inner = dict(zip(outer, insert_unpack(graph, "prim::TupleUnpack", packed, types), strict=True))
+        for user, index, unique in uses:
+            user.replaceInput(index, inner[unique])
+        graph.setInsertPoint(point)
+    outputs = [node.addOutput() for _ in results[0][loop:]]
+    for output in outputs:
+        output.setType(_TYPES["TensorType"])
+    return outputs
+
+
+def _find_outer(block: Any, known: set[int], outer: dict[int, Value], uses: list[tuple[Any, int, int]]) -> None:
+    """Collects the values that a block takes from outside of it, and where it uses them."""
+    known |= {value.unique() for value in block.inputs()}
+    for node in [*block.nodes(), block.returnNode()]:
+        for index, value in enumerate(node.inputs()):
+            unique = value.unique()
+            if unique not in known and value.node().kind() != "prim::Constant":
+                outer.setdefault(unique, value)
+                uses.append((node, index, unique))
+        for inner in node.blocks():
+            _find_outer(inner, known, outer, uses)
+        known |= {value.unique() for value in node.outputs()}
+
+
+def is_in_place(func: Any) -> bool:
+    """Whether an operation, as a ``TorchFunctionMode`` sees it, changes its first argument by name."""
+    name = getattr(func, "__name__", "")
+    if name.endswith("__"):
+        return name in ("__setitem__", "__set__") or (
+            name.startswith("__i") and name not in ("__invert__", "__index__", "__int__")
+        )
+    return name.endswith("_")
+
+
+def known_value(tensor: Tensor) -> Value | None:
+    """The graph value of a tensor, ``None`` if it can't have one: it needs a gradient, and the trace never saw it."""
+    try:
+        return value_of(tensor)
+    except RuntimeError:
+        return None
+
+
+_ARITHMETIC = _COMPARISONS | {f"aten::{name}" for name in ("size", "numel", "add", "sub", "mul", "floor_divide", "Int")}
+
+
+def expression(value: Value) -> object:
+    """What tells whether two values are the same: for arithmetic on sizes its terms, else the value itself."""
+    node = value.node()
+    if node.kind() == "prim::Constant" and kind(value.type()) in ("IntType", "FloatType", "BoolType"):
+        return repr(value.toIValue())
+    if node.kind() in ("prim::NumToTensor", "aten::Int"):
+        return expression(node.input())
+    if node.kind() in _ARITHMETIC:
+        first, *rest = node.inputs()
+        start = first.unique() if kind(first.type()) == "TensorType" and node.kind() in _SIZES else expression(first)
+        return (node.kind(), start, *map(expression, rest))
+    return value.unique()
+
+
+_SIZES = ("aten::size", "aten::numel")
+
+
+def is_constant(tensor: Tensor) -> bool:
+    """Whether the trace takes a tensor for a constant."""
+    value = known_value(tensor)
+    return value is None or value.node().kind() == "prim::Constant"
+
+
+def is_random(results: Iterable[Tensor]) -> bool:
+    """Whether one of these tensors was drawn at random."""
+    return any((value := known_value(each)) is not None and value.node().isNondeterministic() for each in results)
+
+
+def mark(graph: Graph) -> tuple[Any, int]:
+    """A place in the block that records, for `erase_after`."""
+    block = graph.insertPoint().owningBlock()
+    return block, sum(1 for _ in block.nodes())
+
+
+def drop_stashed_index() -> None:
+    """Makes the tracer forget the index of an ``x[i]`` that raised; the next ``select`` would get it."""
+    with unwatched():
+        torch.zeros(1).select(0, 0)
+
+
+def erase_after(place: tuple[Any, int]) -> None:
+    """Removes what was recorded into a block since `mark`."""
+    block, count = place
+    for node in reversed(list(block.nodes())[count:]):
+        node.destroy()
+
+
+def storage_key(tensor: Tensor) -> int:
+    """Identifies the memory behind a tensor while it lives."""
+    try:
+        return int(tensor.untyped_storage()._cdata)
+    except (NotImplementedError, RuntimeError):  # sparse and other tensors without one storage
+        return id(tensor)
 
 
 # --- compiling ----------------------------------------------------------------------------------
@@ -477,6 +702,16 @@ def open_node(value: object) -> TreeNode | None:
     return TreeNode(keys, children, context, _dump_context(type(value), context))
 
 
+def tree_flatten(value: object) -> tuple[list[Any], list[str], Any]:
+    """Flattens a pytree to its leaves, their paths and its spec."""
+    pairs, spec = _pytree.tree_flatten_with_path(value)
+    return [leaf for _, leaf in pairs], [_pytree.keystr(path) for path, _ in pairs], spec
+
+
+tree_unflatten: Callable[[Iterable[Any], Any], Any] = _pytree.tree_unflatten
+"""Puts leaves into the structure of a spec."""
+
+
 def _dump_context(type_: type, context: Any) -> str | None:
     serializer = _pytree.SUPPORTED_SERIALIZED_TYPES.get(type_)
     dump = serializer.to_dumpable_context if serializer and serializer.to_dumpable_context else None
@@ -501,3 +736,58 @@ def registered_type(name: str) -> type | None:
         if f"{type_.__module__}.{type_.__qualname__}" == name:
             return type_
     return None
+
+
+# --- torch.export and Dynamo --------------------------------------------------------------------
+
+dispatch_modes: Callable[[], int] = _C._len_torch_dispatch_stack
+"""How many dispatch modes are on: none in plain eager code, and cheap to ask."""
+dynamo_traces: Callable[[], bool] = torch.compiler.is_dynamo_compiling
+"""Whether Dynamo traces; it takes the answer for a constant."""
+
+
+def tracing_modes() -> bool:
+    """Whether a mode of torch's own tracing is on: fake tensors, functionalization or proxies."""
+    stack = torch.utils._python_dispatch._get_current_dispatch_mode_stack()
+    return any(getattr(mode, "_mode_key", None) is not None for mode in stack)
+
+
+@contextlib.contextmanager
+def unrecorded() -> Iterator[None]:
+    """Runs the body on fake tensors, and records none of it; sizes that appear in it are forgotten."""
+    from torch._guards import detect_fake_mode
+    from torch._subclasses.fake_tensor import FakeTensorMode
+    from torch.fx.experimental.proxy_tensor import _temp_remove_pre_dispatch_torch_function_mode
+    from torch.fx.experimental.symbolic_shapes import ShapeEnv
+    from torch.utils._python_dispatch import _disable_current_modes
+
+    fake = detect_fake_mode() or FakeTensorMode(shape_env=ShapeEnv(), allow_non_fake_inputs=True)
+    with _temp_remove_pre_dispatch_torch_function_mode(), _disable_current_modes(), fake:
+        with fake.shape_env.ignore_fresh_unbacked_symbols() if fake.shape_env else contextlib.nullcontext():
+            yield
+        fake.epoch += 1  # or an operation's new size would be taken for the one it had in here
+
+
+def fresh_integer(example: int) -> int:
+    """An integer of unknown value within `unrecorded`."""
+    from torch._guards import detect_fake_mode
+
+    shapes = getattr(detect_fake_mode(), "shape_env", None)
+    return example if shapes is None else shapes.create_unbacked_symint()  # type: ignore[no-any-return]
+
+
+def size_of_symbol(number: Any, symbol: Any) -> int:
+    """The size that a symbol in another size stands for."""
+    size: int = number.node.shape_env.create_symintnode(symbol, hint=None)
+    return size
+
+
+def raise_in_graph(message: str) -> None:
+    """Records an assertion that always fails."""
+    torch.ops.aten._assert_async.msg(torch.full((), False), message)
+
+
+def tree_flatten_until(value: object, is_leaf: Callable[[Any], bool]) -> tuple[list[Any], list[str], Any]:
+    """`tree_flatten` that goes no deeper than ``is_leaf``."""
+    pairs, spec = _pytree.tree_flatten_with_path(value, is_leaf)
+    return [leaf for _, leaf in pairs], [_pytree.keystr(path) for path, _ in pairs], spec

@@ -42,6 +42,19 @@ class ScriptedPiece:
     site: Site
 
 
+@dataclass(frozen=True)
+class BranchPoint:
+    """A place where a branch was recorded.
+
+    Attributes:
+        site: Where it is.
+        raises: Per side, true first, whether it was recorded as a raise.
+    """
+
+    site: Site
+    raises: tuple[bool, ...]
+
+
 @dataclass
 class Record:
     """What one capture saw.
@@ -50,14 +63,21 @@ class Record:
         names: ``id(module)`` to the module's path in the model.
         statics: Values frozen by `static`.
         scripted: Pieces that were scripted, in call order.
+        branches: Branches that were recorded, innermost first.
     """
 
     names: Mapping[int, str] = field(default_factory=dict)
     statics: list[StaticValue] = field(default_factory=list)
     scripted: list[ScriptedPiece] = field(default_factory=list)
+    branches: list[BranchPoint] = field(default_factory=list)
 
 
 _current: ContextVar[Record | None] = ContextVar("hybridjit_record", default=None)
+
+
+def is_recording() -> bool:
+    """Whether an export is capturing."""
+    return _current.get() is not None
 
 
 def current() -> Record:

@@ -14,10 +14,12 @@ from typing_extensions import ParamSpec
 
 from .. import _torch
 from .._describe import describe, place, qualified
-from .._errors import CaptureError, InputError, compose
+from .._errors import CaptureError, compose
 from .._sites import user_site
 from . import record
 from .compile import compile_piece
+from .recorder import as_one_operation
+from .targets import check_function
 from .values import lift_result, lower_argument, number_type, tensors_in
 from .wrapper import make_wrapper
 
@@ -66,37 +68,14 @@ def script_if_tracing(fn: Callable[P, R]) -> Callable[P, R]:
         >>> traced(torch.zeros(2, 4)).shape
         torch.Size([2, 4])
     """
-    if not isinstance(fn, FunctionType):
-        raise InputError(
-            compose(
-                "script_if_tracing takes a Python function",
-                where=qualified(fn),
-                differences=[f"expected a function, got {_spell_wrong_target(fn)}"],
-                instead=_suggest_for(fn),
-                page="inputerror",
-            )
-        )
+    check_function("script_if_tracing", fn)
+    assert isinstance(fn, FunctionType)
     piece = _Piece(fn)
-    wrapper = make_wrapper(fn, _torch.tracing_state, piece.call)
+    wrapper = make_wrapper(fn, _torch.tracing_state, piece.on_capture)
     functools.update_wrapper(wrapper, fn)
     setattr(wrapper, _torch.SCRIPT_IF_TRACING_MARK, True)
     wrapper.__original_fn = fn  # type: ignore[attr-defined]
     return wrapper
-
-
-def _spell_wrong_target(fn: object) -> str:
-    if isinstance(fn, nn.Module):
-        return f"the module {type(fn).__name__}"
-    return f"the class {fn.__name__}" if isinstance(fn, type) else type(fn).__name__
-
-
-def _suggest_for(fn: object) -> str:
-    if isinstance(fn, (staticmethod, classmethod)):
-        name = type(fn).__name__
-        return f"@{name}\n@script_if_tracing\ndef {getattr(fn, '__name__', 'fn')}(...): ..."
-    if isinstance(fn, (type, nn.Module)):
-        return "decorate the method with the control flow: @script_if_tracing above def forward(self, x)"
-    return "a def statement with @script_if_tracing above it"
 
 
 class _Piece:
@@ -109,6 +88,10 @@ class _Piece:
     @functools.cached_property
     def signature(self) -> inspect.Signature:
         return inspect.signature(self.fn)
+
+    def on_capture(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Records a call, once if it is part of a path that runs again."""
+        return as_one_operation(self.fn, args, lambda: self.call(args, kwargs))
 
     def call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Records a call into the running trace, and returns example results bound to it."""

@@ -1,0 +1,157 @@
+"""Branches and loop bodies as blocks of the running trace's graph."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import _torch
+from .._errors import HybridJitError
+from .._sites import Site, user_site
+from . import record
+from .recorder import Frame, Recorder, watching
+from .structure import Flat, check_same, flatten, is_static
+
+
+@dataclass
+class Side:
+    """A function that ran in a block.
+
+    Attributes:
+        block: Its block.
+        frame: What was made in it.
+        result: What it returned; ``None`` if it raised.
+        raised: What it raised, as ``ValueError: …``, and where.
+    """
+
+    block: Any
+    frame: Frame
+    result: Flat | None
+    raised: str = ""
+
+
+def run_side(
+    recorder: Recorder, block: Any, says: str, fn: Callable[..., Any], operands: Sequence[Any], must: bool
+) -> Side:
+    """Runs a function, its operations recorded into a block.
+
+    Args:
+        recorder: The recorder of the trace.
+        block: The block, empty.
+        says: What it is, for messages.
+        fn: The function.
+        operands: Its arguments.
+        must: Whether eager mode would run it too, so that what it raises is the model's answer.
+            Otherwise the example's data may contradict it: then it becomes a raise.
+    """
+    graph = _torch.current_graph()
+    with recorder.block(says) as frame, _torch.recording_into(graph, block):
+        try:
+            return Side(block, frame, flatten(fn(*operands)))
+        except HybridJitError:
+            raise
+        except Exception as error:
+            if must:
+                raise
+            names = record.current().names
+            last = error.__traceback__
+            while last is not None and last.tb_next is not None:
+                last = last.tb_next
+            site = user_site(names, last.tb_frame if last else None)
+            raised = f"{type(error).__name__}: {error} ({site})"
+    with _torch.recording_into(graph, block):
+        _torch.drop_stashed_index()
+        _torch.erase_after((block, 0))
+        _torch.insert_raise(graph, raised)
+    return Side(block, Frame(says), None, raised)
+
+
+def as_tensor(leaf: Any) -> Tensor:
+    """A leaf that a graph carries: a number as a tensor of no dimensions, of the dtype that its type has."""
+    if isinstance(leaf, Tensor):
+        return leaf
+    with _torch.paused_tracing():
+        return torch.tensor(leaf, dtype=torch.float64 if isinstance(leaf, float) else None)
+
+
+def fresh(tensor: Tensor) -> Tensor:
+    """The same example data under another name, for the trace to bind to another value."""
+    with _torch.paused_tracing():
+        made: Tensor = torch.ops.aten.alias(tensor)
+    return made
+
+
+def trace_cond(
+    pred: Any,
+    true_fn: Callable[..., Any],
+    false_fn: Callable[..., Any],
+    operands: Sequence[Any],
+    names: tuple[str, str],
+    site: Site | None = None,
+) -> Any:
+    """Records both sides of a branch into the running trace.
+
+    Args:
+        pred: A tensor of one element, or a bool, which is static.
+        true_fn: One side.
+        false_fn: The other.
+        operands: Arguments for both.
+        names: What the sides are called.
+        site: Where the branch is; where `cond` was called if absent.
+    """
+    if not isinstance(pred, Tensor):
+        site = user_site(record.current().names)
+        record.current().statics.append(record.StaticValue(repr(pred), "a bool given to cond", site))
+        return (true_fn if pred else false_fn)(*operands)
+    graph = _torch.current_graph()
+    site = site or user_site(record.current().names)
+    with watching() as recorder:
+        with _torch.paused_tracing():
+            taken = bool(pred)
+        node = _torch.insert_if(graph, _torch.insert_bool(graph, _torch.value_of(pred)))
+        sides = []
+        for holds, fn, name in ((True, true_fn, names[0]), (False, false_fn, names[1])):
+            block = node.addBlock()
+            with recorder.assuming(pred, holds):
+                sides.append(run_side(recorder, block, name, fn, operands, must=holds == taken))
+        record.current().branches.append(record.BranchPoint(site, tuple(bool(side.raised) for side in sides)))
+        return _join(recorder, node, sides, taken, names, str(site))
+
+
+def _join(recorder: Recorder, node: Any, sides: list[Side], taken: bool, names: tuple[str, str], where: str) -> Any:
+    """Closes both blocks, and gives the results of the side that the example took, as the branch's own."""
+    graph = _torch.current_graph()
+    one, other = (side.result or sides[1 - index].result for index, side in enumerate(sides))
+    assert one is not None and other is not None  # the side that was taken has not raised
+    with _torch.paused_tracing():
+        check_same("the sides of a branch return different things", where, names, (one, other))
+    dynamic = [not is_static(a, b) for a, b in zip(one.leaves, other.leaves, strict=True)]
+    results: list[list[Any]] = []
+    made: list[Tensor] = []
+    for side, is_taken in zip(sides, (taken, not taken), strict=True):
+        with _torch.recording_into(graph, side.block):
+            if side.result is None:
+                results.append([_torch.insert_uninitialized(graph) for moves in dynamic if moves])
+                continue
+            tensors = [as_tensor(leaf) for leaf, moves in zip(side.result.leaves, dynamic, strict=True) if moves]
+            results.append([_torch.value_of(tensor) for tensor in tensors])
+            made = [fresh(tensor) for tensor in tensors] if is_taken else made
+    for tensor, output in zip(made, _torch.close_blocks(graph, node, results), strict=True):
+        _torch.bind_value(tensor, output)
+    own = sides[not taken]
+    recorder.adopt(made, own.frame)
+    following = iter(made)
+    flat = own.result
+    assert flat is not None
+    rebuilt = flat.rebuild(
+        [next(following) if moves else leaf for leaf, moves in zip(flat.leaves, dynamic, strict=True)]
+    )
+    del tensors, flat, one, other
+    for side in sides:
+        side.result = None  # seal looks for tensors that somebody else still holds
+        recorder.seal(side.frame)
+    return rebuilt

@@ -1,0 +1,69 @@
+"""`branch_if_tracing`: ordinary Python ``if``s on tensors stay ``if``s in the exported graph."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from types import FunctionType
+from typing import Any, TypeVar
+
+from typing_extensions import ParamSpec
+
+from .. import _torch
+from .lower import capturing
+from .paths import trace_paths
+from .targets import check_function
+from .wrapper import make_wrapper
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def branch_if_tracing(fn: Callable[P, R]) -> Callable[P, R]:
+    """Keeps the Python ``if``s of a function that ask for a tensor's truth, in a trace.
+
+    In eager mode this is just ``fn``::
+
+        def branch_if_tracing(fn):
+            return fn
+
+    While a trace records, ``fn`` runs once for each path through its ``if``s (``elif``, early
+    returns, ``and``, ``or``, ``assert``, comparisons of sizes), and each path is recorded into its
+    side of a branch. The body may be any Python: methods, closures, submodules, helpers that are
+    not decorated. What ran before an ``if`` is recorded once. A path that raises on the example's
+    data becomes a raise with its message.
+
+    Args:
+        fn: A function or a method. It must do the same when it runs again on the same tensors, and
+            its paths must return the same structure and leave the same attributes behind.
+
+    Returns:
+        A function of the same signature.
+
+    Raises:
+        InputError: ``fn`` is no function (at decoration).
+        CaptureError: More than 64 paths, a ``while`` over a tensor, paths that return or leave
+            behind different things (in a trace).
+
+    Example:
+        >>> import torch, hybridjit as hj
+        >>> @hj.branch_if_tracing
+        ... def largest(x):
+        ...     if x.numel() == 0:
+        ...         return x.new_zeros(())
+        ...     return x.max()
+        >>> traced = torch.jit.trace(largest, torch.ones(3))
+        >>> traced(torch.zeros(0))
+        tensor(0.)
+    """
+    check_function("branch_if_tracing", fn)
+    assert isinstance(fn, FunctionType)
+
+    def on_capture(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if _torch.tracing_state() is None:
+            return fn(*args, **kwargs)
+        return trace_paths(fn, args, kwargs)
+
+    wrapper = make_wrapper(fn, _torch.tracing_state, on_capture)
+    functools.update_wrapper(wrapper, fn)
+    return wrapper

@@ -1,0 +1,249 @@
+"""Path tracing: a function run again for each side of the Python ``if``s that ask for a tensor's truth.
+
+A run goes as far as the first ``bool(tensor)`` that is not decided yet. There the two sides become
+the blocks of a branch, and the function runs again in each. What it did up to there is not done
+again: each operation gives what it gave the first time.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import linecache
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
+
+import torch
+from torch import Tensor
+
+from .. import _torch
+from .._errors import CaptureError, compose
+from .._sites import Site, user_site
+from . import record
+from .blocks import trace_cond
+from .effects import Effects
+from .recorder import Call, Recorder, active, decision, tensors_of, watching
+from .structure import flatten
+
+PATH_LIMIT = 64
+
+_TRUTH = (torch.Tensor.__bool__, torch.Tensor.is_nonzero, torch.is_nonzero)
+
+
+class _Undecided(BaseException):  # noqa: N818  # no error: it ends a run, past any except Exception of the model
+    """A run met the truth of a tensor that no side of a branch has decided yet."""
+
+    def __init__(self, func: Any, pred: Tensor, site: Site) -> None:
+        super().__init__()
+        self.func = func
+        self.pred = pred
+        self.site = site
+
+
+class _Anew(BaseException):  # noqa: N818
+    """A run changes memory that an earlier run made; it begins again, with memory of its own."""
+
+
+@dataclass
+class Budget:
+    """How many paths one call may have, and the lines where they part."""
+
+    fn: Callable[..., Any]
+    sites: list[Site] = field(default_factory=list)
+
+    def spend(self, site: Site) -> None:
+        """Counts one more branch.
+
+        Raises:
+            CaptureError: There are more paths than the limit.
+        """
+        self.sites.append(site)
+        if len(self.sites) >= PATH_LIMIT:
+            lines = {str(each): self.sites.count(each) for each in self.sites}
+            raise CaptureError(
+                compose(
+                    f"{getattr(self.fn, '__qualname__', self.fn)} has more than {PATH_LIMIT} paths",
+                    where=str(self.sites[0]),
+                    differences=[f"{line}: an if that parts {count} paths" for line, count in lines.items()],
+                    instead="a function of its own with @branch_if_tracing around each if, so that its paths "
+                    "meet again before the next one, or hj.cond",
+                    page="too-many-paths",
+                )
+            )
+
+
+class Run:
+    """One run of a function, along the decisions made so far."""
+
+    def __init__(self, recorder: Recorder, fn: Callable[..., Any], log: list[Call], anew: set[int]) -> None:
+        self.recorder = recorder
+        self.fn = fn
+        self.log = log
+        self.anew = anew
+        self.position = 0
+        self.inherited = len(log)
+
+    def call(self, func: Any, args: Any, run: Callable[[], Call]) -> Any:
+        """Gives what the operation gave in an earlier run, or runs it."""
+        index = self.position
+        self.position += 1
+        if index < self.inherited:
+            earlier = self.log[index]
+            if earlier.func != func:  # not is: a property's getter is a new object each time
+                self._refuse_divergence(earlier.func, func)
+            if not (earlier.touched & self.anew):
+                return copied(earlier.result)
+            self._refuse_random(earlier)
+            self.log[index] = run()  # the runs that follow this one go on with its memory
+            return copied(self.log[index].result)
+        if func in _TRUTH:
+            done = Call(func, self._decide(func, args[0]))
+        else:
+            done = run()
+        self.log.append(done)
+        return copied(done.result)
+
+    def _decide(self, func: Any, pred: Tensor) -> bool:
+        with _torch.paused_tracing():
+            one = pred.numel() == 1
+        if not one or _torch.is_constant(pred):
+            with _torch.paused_tracing():
+                return bool(pred)  # of more than one element: torch says what is wrong
+        known = self.recorder.decided.get(decision(pred))
+        if known is not None:
+            return known
+        raise _Undecided(func, pred, user_site(record.current().names))
+
+    def own_memory(self, storage: int) -> None:
+        """Ends the run, to begin it again with memory of its own, if an earlier run made that which is to change."""
+        if storage not in self.anew and any(storage in each.made for each in self.log[: self.inherited]):
+            self.anew.add(storage)
+            raise _Anew
+
+    def _refuse_divergence(self, earlier: Any, now: Any) -> NoReturn:
+        names = [getattr(each, "__name__", str(each)) for each in (earlier, now)]
+        raise CaptureError(
+            compose(
+                f"{getattr(self.fn, '__qualname__', self.fn)} does not do the same when it runs again",
+                where=str(user_site(record.current().names)),
+                differences=[f"first {names[0]}, then {names[1]}"],
+                instead="a function that does the same on the same tensors: no caches that its first run fills, "
+                "no iterator that its first run uses up",
+                page="paths-that-differ",
+            )
+        )
+
+    def _refuse_random(self, earlier: Call) -> None:
+        if not _torch.is_random(tensors_of(earlier.result)):
+            return
+        raise CaptureError(
+            compose(
+                "a side of a branch changes random numbers in place that were drawn before it",
+                where=str(user_site(record.current().names)),
+                differences=[f"drawn by {getattr(earlier.func, '__name__', earlier.func)}"],
+                instead="a new tensor instead of the change: noise = noise * mask",
+                page="branches-that-write",
+            )
+        )
+
+
+def copied(result: Any) -> Any:
+    """A container of its own for each run, which may change it."""
+    if isinstance(result, Tensor) or not isinstance(result, (list, dict, tuple)) or isinstance(result, torch.Size):
+        return result
+    flat = flatten(result)
+    return flat.rebuild(flat.leaves)
+
+
+def as_paths(fn: Callable[..., Any]) -> Callable[..., Any]:
+    """The function of a branch or loop; its own ``if``s become branches if it is part of a path."""
+    recorder = active()
+    if recorder is None or all(frame.path is None for frame in recorder.frames):
+        return fn
+    # While an example is computed, the function just runs.
+    return lambda *args: fn(*args) if _torch.tracing_state() is None else explore(recorder, fn, args, {})
+
+
+def trace_paths(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    """Records a function with all its paths into the running trace."""
+    with watching() as recorder:
+        return recorder.through_path(fn, args, lambda: Call(fn, explore(recorder, fn, args, kwargs)))
+
+
+def explore(recorder: Recorder, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    """Runs a function, and again for the sides of each branch."""
+    effects = Effects(fn, args, kwargs)
+    before = effects.take(), random.getstate()
+    budget = Budget(fn)
+
+    def along(log: list[Call]) -> Any:
+        frame = recorder.frames[-1]
+        outer, anew = frame.path, set[int]()
+        mark = _torch.mark(_torch.current_graph())
+        while True:
+            effects.put(before[0])
+            random.setstate(before[1])
+            run = Run(recorder, fn, list(log), anew)
+            frame.path = run
+            try:
+                return fn(*args, **kwargs)
+            except _Anew:
+                _torch.erase_after(mark)
+                continue
+            except _Undecided as stop:
+                func, pred, site = stop.func, stop.pred, stop.site
+                break
+            finally:
+                frame.path = outer
+        refuse_while(site)
+        budget.spend(site)
+        ends: list[Any] = []
+
+        def side(holds: bool) -> Any:
+            result = along([*run.log, Call(func, holds)])
+            ends.append(effects.take())
+            return result
+
+        names = (f"the path where {site} holds", f"the path where {site} does not hold")
+        result = trace_cond(pred, lambda: side(True), lambda: side(False), (), names, site)
+        effects.check_same(ends, names, str(site))
+        return result
+
+    return along([])
+
+
+def refuse_while(site: Site) -> None:
+    """Refuses a ``while`` over a tensor: paths have an end, and a loop needs none.
+
+    Raises:
+        CaptureError: With the loop to write.
+    """
+    test = next((text for first, last, text in _while_tests(site.file) if first <= site.line <= last), None)
+    if test is None:
+        return
+    raise CaptureError(
+        compose(
+            "a while loop over a tensor's value can't be unrolled into paths",
+            where=str(site),
+            differences=[f"while {test}:"],
+            instead="state = hj.while_loop(\n"
+            f"    lambda state: {test},  # in terms of state\n"
+            "    lambda state: (...,),  # the loop's body, returns the new state\n"
+            "    (state,),\n)",
+            page="loops-over-tensors",
+        )
+    )
+
+
+@functools.lru_cache(maxsize=64)
+def _while_tests(file: str) -> list[tuple[int, int, str]]:
+    """The tests of a file's ``while`` loops: first line, last line, text."""
+    source = "".join(linecache.getlines(file))
+    try:
+        tree = ast.parse(source)
+    except SyntaxError:  # a notebook cell with magic commands, say
+        return []
+    loops = [node.test for node in ast.walk(tree) if isinstance(node, ast.While)]
+    return [(test.lineno, test.end_lineno or test.lineno, ast.unparse(test)) for test in loops]

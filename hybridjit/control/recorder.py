@@ -1,0 +1,275 @@
+"""What happens inside the blocks of a trace: which tensors are made in them, what may not leave or change."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import sys
+import threading
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from types import FrameType, FunctionType
+from typing import Any, NoReturn
+
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from typing_extensions import Protocol
+
+from .. import _torch
+from .._describe import describe
+from .._errors import CaptureError, compose
+from .._sites import user_site
+from . import record
+
+
+@dataclass(frozen=True)
+class Call:
+    """One operation that ran.
+
+    Attributes:
+        func: What was called.
+        result: What it gave.
+        touched: The memory that it made, gave a view of, or changed.
+        made: The memory that it made.
+    """
+
+    func: Any
+    result: Any
+    touched: frozenset[int] = frozenset()
+    made: frozenset[int] = frozenset()
+
+
+class Path(Protocol):
+    """One run of a function whose Python ``if``s become branches."""
+
+    def call(self, func: Any, args: Any, run: Callable[[], Call]) -> Any:
+        """Gives what the operation gave in an earlier run, or runs it."""
+
+    def own_memory(self, storage: int) -> None:
+        """Ends the run, to begin it again with memory of its own, if an earlier run made that which is to change."""
+
+
+@dataclass
+class Frame:
+    """One block under construction.
+
+    Attributes:
+        says: What the block is, for messages: ``a branch (tall at model.py:41)``.
+        path: The path that runs in it, or ``None``.
+        storages: Memory that was made in it.
+        made: Tensors that were made in it.
+    """
+
+    says: str
+    path: Path | None = None
+    storages: list[int] = field(default_factory=list)
+    made: list[weakref.ref[Tensor]] = field(default_factory=list)
+
+
+class Recorder(TorchFunctionMode):
+    """Watches every operation of a trace while blocks or paths are recorded.
+
+    One for all nested blocks, so that an operation costs the same at any depth.
+
+    Attributes:
+        frames: The blocks under construction, the innermost last; the first is the trace itself.
+        decided: The predicates that are known to hold, or not to, where recording goes on.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.frames = [Frame("the trace")]
+        self.decided: dict[Any, bool] = {}
+        self._depths: dict[int, int] = {}
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if _torch.tracing_state() is None:  # an example is computed
+            return func(*args, **kwargs)
+        caller = sys._getframe(1)
+        return self.through_path(func, args, lambda: self._run(func, args, kwargs, caller))
+
+    def through_path(self, func: Any, args: Any, run: Callable[[], Call]) -> Any:
+        """Runs something as one operation of the path under way, if there is one."""
+        path = self.frames[-1].path
+        return run().result if path is None else path.call(func, args, run)
+
+    def _run(self, func: Any, args: Any, kwargs: Any, caller: FrameType) -> Call:
+        frame, depth = self.frames[-1], len(self.frames) - 1
+        if not depth and frame.path is None:
+            return Call(func, _at_line_of(caller)(func, args, kwargs))
+        given = tensors_of((args, kwargs))
+        keys = {id(tensor): _torch.storage_key(tensor) for tensor in given}
+        name = getattr(func, "__name__", str(func))
+        in_place = _torch.is_in_place(func)
+        if in_place and given:
+            # Before it runs: the example's data are still whole, and the path may begin again.
+            if frame.path is not None and self._depth(keys[id(given[0])]) < depth:
+                frame.path.own_memory(keys[id(given[0])])
+        before = [(_version(tensor), _torch.known_value(tensor)) for tensor in given]
+        _name_values(given, [value for _, value in before], caller)
+        result = _at_line_of(caller)(func, args, kwargs)
+        touched = set()
+        for tensor, (version, _) in zip(given, before, strict=True):
+            if _version(tensor) != version:
+                touched.add(keys[id(tensor)])
+                if self._depth(keys[id(tensor)]) < depth:
+                    self._refuse_write(tensor, name, frame)
+        values = {id(tensor): value for tensor, (_, value) in zip(given, before, strict=True)}
+        made = set()
+        for tensor in tensors_of(result):
+            key = _torch.storage_key(tensor)
+            touched.add(key)
+            if id(tensor) in values:
+                if not in_place and values[id(tensor)] is not None:
+                    # The tracer takes the argument for the result, which is known inside this block only.
+                    _torch.bind_value(tensor, values[id(tensor)])
+                continue
+            frame.made.append(weakref.ref(tensor))
+            if key not in self._depths and key not in keys.values():
+                self._depths[key] = depth
+                frame.storages.append(key)
+                made.add(key)
+        return Call(func, result, frozenset(touched), frozenset(made))
+
+    def _depth(self, storage: int) -> int:
+        return self._depths.get(storage, 0)
+
+    def _refuse_write(self, tensor: Tensor, operation: str, frame: Frame) -> NoReturn:
+        with _torch.paused_tracing():
+            got = describe(tensor)
+        raise CaptureError(
+            compose(
+                f"{frame.says} changes a tensor in place that was made outside of it",
+                where=str(user_site(record.current().names)),
+                differences=[f"{operation} changes {got}"],
+                instead="return the new value, and only read what comes from outside:\n"
+                "y = hj.cond(p, lambda: y + 1, lambda: y)",
+                page="branches-that-write",
+            )
+        )
+
+    @contextlib.contextmanager
+    def block(self, says: str) -> Iterator[Frame]:
+        """Opens the frame of a block."""
+        frame = Frame(says)
+        self.frames.append(frame)
+        try:
+            yield frame
+        finally:
+            self.frames.pop()
+            for key in frame.storages:
+                self._depths.pop(key, None)
+
+    @contextlib.contextmanager
+    def assuming(self, pred: Tensor, holds: bool) -> Iterator[None]:
+        """Knows within the body that a predicate holds, or does not."""
+        before = self.decided
+        self.decided = before | {decision(pred): holds}
+        try:
+            yield
+        finally:
+            self.decided = before
+
+    def adopt(self, tensors: Sequence[Tensor], inner: Frame | None = None) -> None:
+        """Takes tensors for made in the innermost block, though no operation made them there."""
+        frame, depth = self.frames[-1], len(self.frames) - 1
+        for tensor in tensors:
+            with _torch.unwatched():
+                key = _torch.storage_key(tensor)
+            if depth and (inner is None or key in inner.storages):
+                self._depths[key] = depth
+                frame.storages.append(key)
+            frame.made.append(weakref.ref(tensor))
+
+    def seal(self, frame: Frame) -> None:
+        """Makes tensors that outlive their block raise when they are used outside of it.
+
+        Those that autograd alone keeps have no name left, so that nobody can use them.
+        """
+        graph = _torch.current_graph()
+        for reference in frame.made:
+            tensor = reference()
+            if tensor is not None and sys.getrefcount(tensor) > 2:
+                text = f"hybridjit: a tensor made inside {frame.says} is used outside of it; return it instead"
+                _torch.bind_value(tensor, _torch.insert_unusable(graph, text))
+
+
+def tensors_of(value: Any) -> list[Tensor]:
+    """The tensors among an operation's arguments or results."""
+    if isinstance(value, Tensor):
+        return [value]
+    if isinstance(value, (tuple, list)):
+        return [tensor for item in value for tensor in tensors_of(item)]
+    if isinstance(value, dict):
+        return [tensor for item in value.values() for tensor in tensors_of(item)]
+    return []
+
+
+def _name_values(tensors: Sequence[Tensor], values: Sequence[Any], frame: FrameType) -> None:
+    """Names values after the user's variables; the tracer would look for them where the mode calls the operation."""
+    for tensor, value in zip(tensors, values, strict=True):
+        if value is None or not value.debugName().isdigit():
+            continue
+        found = (name for name, held in frame.f_locals.items() if held is tensor and name != "self")
+        if name := next(found, ""):
+            value.setDebugName(name)
+
+
+def _at_line_of(frame: FrameType) -> Callable[[Any, Any, Any], Any]:
+    """Something that calls a function as if from a frame's line: the tracer notes the innermost line it sees."""
+    return _caller(frame.f_code.co_filename, frame.f_lineno)
+
+
+@functools.lru_cache(maxsize=4096)
+def _caller(file: str, line: int) -> Callable[[Any, Any, Any], Any]:
+    call = _call
+    code = call.__code__.replace(co_filename=file, co_firstlineno=line)
+    return FunctionType(code, call.__globals__)
+
+
+# On one line, which is then the only one that its code knows.
+_call = lambda func, args, kwargs: func(*args, **kwargs)  # noqa: E731
+
+
+def _version(tensor: Tensor) -> int:
+    return 0 if tensor.is_inference() else tensor._version
+
+
+def decision(pred: Tensor) -> tuple[object, int]:
+    """What two predicates have in common that can't differ at run time."""
+    with _torch.unwatched():
+        return _torch.expression(_torch.value_of(pred)), _version(pred)
+
+
+_active = threading.local()
+
+
+def active() -> Recorder | None:
+    """The recorder of the running trace, if one watches it."""
+    found: Recorder | None = getattr(_active, "recorder", None)
+    return found
+
+
+@contextlib.contextmanager
+def watching() -> Iterator[Recorder]:
+    """Watches the running trace; within it, blocks and paths share one recorder."""
+    if (found := active()) is not None:
+        yield found
+        return
+    recorder = Recorder()
+    _active.recorder = recorder
+    try:
+        with recorder:
+            yield recorder
+    finally:
+        _active.recorder = None
+
+
+def as_one_operation(func: Any, args: Any, run: Callable[[], Any]) -> Any:
+    """Runs something that writes into the graph itself, so that a path gives its result again."""
+    recorder = active()
+    if recorder is None:
+        return run()
+    return recorder.through_path(func, args, lambda: Call(func, run()))

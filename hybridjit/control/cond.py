@@ -69,22 +69,24 @@ def cond(
     """
     if _tracing_state() is None and type(pred) is Tensor and not _dynamo():
         try:
-            taken = true_fn if pred else false_fn
+            taken: Callable[..., R] = true_fn if pred else false_fn
         except RuntimeError:
             return _not_plain(pred, true_fn, false_fn, operands)
         return taken(*operands) if operands else taken()
     return _not_plain(pred, true_fn, false_fn, operands)
 
 
-def _not_plain(pred: Any, true_fn: Any, false_fn: Any, operands: Any) -> Any:
+def _not_plain(pred: Any, true_fn: Callable[..., R], false_fn: Callable[..., R], operands: Any) -> R:
     """What is left once a plain tensor in eager mode is ruled out."""
     if _tracing_state() is not None:
         check_pred(pred)
         names = f"true_fn ({spell_function(true_fn)})", f"false_fn ({spell_function(false_fn)})"
         sides = as_paths(true_fn), as_paths(false_fn)
-        return as_one_operation(cond, (pred,), lambda: trace_cond(pred, *sides, operands, names))
+        result: R = as_one_operation(cond, (pred,), lambda: trace_cond(pred, *sides, operands, names))
+        return result
     if capturing():
-        return lower_cond(pred, true_fn, false_fn, operands)
+        result = lower_cond(pred, true_fn, false_fn, operands)
+        return result
     check_pred(pred)
     return true_fn(*operands) if pred else false_fn(*operands)
 

@@ -73,11 +73,11 @@ def while_loop(
         run = lambda: trace_while_loop(*functions, tuple(carried_inputs), (cond_fn, body_fn))  # noqa: E731
         return as_one_operation(while_loop, carried_inputs, run)  # type: ignore[no-any-return]
     if capturing():
-        return lower_while_loop(cond_fn, body_fn, carried_inputs)  # type: ignore[no-any-return]
-    carried = tuple(carried_inputs)
+        return lower_while_loop(cond_fn, body_fn, carried_inputs)
+    carried: Any = tuple(carried_inputs)
     while cond_fn(*carried):
         carried = as_carry(body_fn(*carried), len(carried))
-    return carried
+    return carried  # type: ignore[no-any-return]
 
 
 def fori_loop(lower: int | Tensor, upper: int | Tensor, body_fn: Callable[[Any, C], C], init: C) -> C:
@@ -184,7 +184,7 @@ def scan(
         run = lambda: trace_scan(body, init, xs, dim, reverse, combine_fn)  # noqa: E731
         return as_one_operation(scan, (init, xs), run)  # type: ignore[no-any-return]
     if capturing():
-        return lower_scan(combine_fn, init, xs, dim, reverse)  # type: ignore[no-any-return]
+        return lower_scan(combine_fn, init, xs, dim, reverse)
     return _eager_scan(combine_fn, init, xs, dim, reverse)  # type: ignore[no-any-return]
 
 
@@ -266,7 +266,7 @@ def _check_xs(name: str, xs: Any, dim: int) -> int:
                     page="inputerror",
                 )
             )
-    return places.pop()
+    return int(places.pop())
 
 
 def _refuse(function: str, name: str, expected: str, got: Any, instead: str) -> None:

@@ -32,7 +32,7 @@ PATH_LIMIT = 64
 _TRUTH = (torch.Tensor.__bool__, torch.Tensor.is_nonzero, torch.is_nonzero)
 
 
-class _Undecided(BaseException):  # noqa: N818  # no error: it ends a run, past any except Exception of the model
+class _Undecided(BaseException):  # no Exception: it passes what the model catches
     """A run met the truth of a tensor that no side of a branch has decided yet."""
 
     def __init__(self, func: Any, pred: Tensor, site: Site) -> None:
@@ -42,7 +42,7 @@ class _Undecided(BaseException):  # noqa: N818  # no error: it ends a run, past 
         self.site = site
 
 
-class _Anew(BaseException):  # noqa: N818
+class _Anew(BaseException):
     """A run changes memory that an earlier run made; it begins again, with memory of its own."""
 
 
@@ -98,10 +98,7 @@ class Run:
             self._refuse_random(earlier)
             self.log[index] = run()  # the runs that follow this one go on with its memory
             return copied(self.log[index].result)
-        if func in _TRUTH:
-            done = Call(func, self._decide(func, args[0]))
-        else:
-            done = run()
+        done = Call(func, self._decide(func, args[0])) if func in _TRUTH else run()
         self.log.append(done)
         return copied(done.result)
 

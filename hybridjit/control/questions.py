@@ -27,7 +27,7 @@ def is_tracing() -> bool:
         >>> hj.is_tracing()
         False
     """
-    if torch.jit.is_scripting():
+    if _torch.is_scripting():
         return False
     return _torch.tracing_state() is not None or torch.compiler.is_compiling()
 
@@ -44,6 +44,6 @@ def is_exporting() -> bool:
         >>> hj.is_exporting()
         False
     """
-    if torch.jit.is_scripting():
+    if _torch.is_scripting():
         return True
     return record.is_recording() or torch.compiler.is_exporting()

@@ -103,10 +103,9 @@ class Recorder(TorchFunctionMode):
         keys = {id(tensor): _torch.storage_key(tensor) for tensor in given}
         name = getattr(func, "__name__", str(func))
         in_place = _torch.is_in_place(func)
-        if in_place and given:
+        if in_place and given and frame.path is not None and self._depth(keys[id(given[0])]) < depth:
             # Before it runs: the example's data are still whole, and the path may begin again.
-            if frame.path is not None and self._depth(keys[id(given[0])]) < depth:
-                frame.path.own_memory(keys[id(given[0])])
+            frame.path.own_memory(keys[id(given[0])])
         before = [(_version(tensor), _torch.known_value(tensor)) for tensor in given]
         _name_values(given, [value for _, value in before], caller)
         result = _at_line_of(caller)(func, args, kwargs)

@@ -43,6 +43,9 @@ JitError: type[Exception] = _jit.Error
 tracing_state: Callable[[], Any] = _C._get_tracing_state
 """The tracer's state, ``None`` when nothing is being traced; Dynamo understands this call."""
 
+is_scripting: Callable[[], bool] = _jit.is_scripting
+"""Whether TorchScript compiled the code that asks; TorchScript knows the call."""
+
 SCRIPT_IF_TRACING_MARK = "__script_if_tracing_wrapper"
 """``torch.jit.script`` and Dynamo unwrap a function that carries it, by ``__original_fn``."""
 
@@ -289,56 +292,75 @@ def recording_into(graph: Graph, block: Any) -> Iterator[None]:
         graph.setInsertPoint(point)
 
 
-def close_blocks(graph: Graph, node: Any, results: Sequence[Sequence[Value]], loop: bool = False) -> list[Value]:
+def close_blocks(
+    graph: Graph, node: Any, results: Sequence[Sequence[Value]], *, loop: bool = False, nested: bool = False
+) -> list[Value]:
     """Gives each block of a node its results, and returns the node's own, in the same order.
-
-    Constants move before the node: the tracer hands out a tensor constant again, wherever it was
-    first made. What the blocks use from outside comes in through a tuple: so the scope fix-up can
-    lift it out of a module scope that has closed, and torch lowers the tuple away afterwards.
 
     Args:
         graph: The graph.
         node: A ``prim::If`` or ``prim::Loop`` whose blocks are recorded.
         results: Per block its results; of a loop first whether it goes on.
         loop: Whether it is a loop, whose first result is not handed out.
+        nested: Whether the node is itself in a block.
     """
     for block, values in zip(node.blocks(), results, strict=True):
         for value in values:
             block.registerOutput(value)
-        for inner in list(block.nodes()):
-            if inner.kind() == "prim::Constant":
-                inner.moveBefore(node)
-    outer: dict[int, Value] = {}
-    uses: list[tuple[Any, int, int]] = []
-    for block in node.blocks():
-        _find_outer(block, set(), outer, uses)
-    if outer:
-        point = graph.insertPoint()
-        graph.setInsertPoint(node)
-        types = [value.type() for value in outer.values()]
-        packed = insert(graph, "prim::TupleConstruct", list(outer.values()), _C.TupleType(types))
-        inner = dict(zip(outer, insert_unpack(graph, "prim::TupleUnpack", packed, types), strict=True))
-        for user, index, unique in uses:
-            user.replaceInput(index, inner[unique])
-        graph.setInsertPoint(point)
+        if not nested:
+            keep_constants(block, node)
+    if not nested:
+        _bring_in(graph, node)
     outputs = [node.addOutput() for _ in results[0][loop:]]
     for output in outputs:
         output.setType(_TYPES["TensorType"])
     return outputs
 
 
-def _find_outer(block: Any, known: set[int], outer: dict[int, Value], uses: list[tuple[Any, int, int]]) -> None:
-    """Collects the values that a block takes from outside of it, and where it uses them."""
-    known |= {value.unique() for value in block.inputs()}
+def keep_constants(block: Any, node: Any) -> None:
+    """Moves a block's tensor constants before a node: the tracer hands them out again, wherever they were made."""
+    for constant in block.findAllNodes("prim::Constant", True):
+        if kind(constant.output().type()) == "TensorType":
+            constant.moveBefore(node)
+
+
+def _bring_in(graph: Graph, node: Any) -> None:
+    """Brings what a node's blocks use of other module scopes in through a tuple before the node.
+
+    The trace's scope fix-up, which makes a method of each scope, lifts a value out of a scope that
+    has closed, but only to where the top level uses it. Torch lowers the tuple away afterwards.
+    """
+    here = current_scope(graph)
+    uses: list[tuple[Any, int]] = []
+    foreign: dict[int, Value] = {}
+    for block in node.blocks():
+        for index, user in _every_use(block):
+            value = user.inputsAt(index)
+            source = value.node()
+            # All blocks are flat: what is made in them has the scope they stand in. A parameter that a
+            # block returns as it is has none, and the fix-up overlooks it.
+            returned = source.kind() == "prim::TracedAttr" and user.kind() == "prim::Return"
+            if returned or (source.kind() != "prim::Constant" and source.scopeName() != here):
+                foreign[value.unique()] = value
+                uses.append((user, index))
+    if not foreign:
+        return
+    point = graph.insertPoint()
+    graph.setInsertPoint(node)
+    types = [value.type() for value in foreign.values()]
+    packed = insert(graph, "prim::TupleConstruct", list(foreign.values()), _C.TupleType(types))
+    brought = dict(zip(foreign, insert_unpack(graph, "prim::TupleUnpack", packed, types), strict=True))
+    for user, index in uses:
+        user.replaceInput(index, brought[user.inputsAt(index).unique()])
+    graph.setInsertPoint(point)
+
+
+def _every_use(block: Any) -> Iterator[tuple[int, Any]]:
     for node in [*block.nodes(), block.returnNode()]:
-        for index, value in enumerate(node.inputs()):
-            unique = value.unique()
-            if unique not in known and value.node().kind() != "prim::Constant":
-                outer.setdefault(unique, value)
-                uses.append((node, index, unique))
+        for index in range(node.inputsSize()):
+            yield index, node
         for inner in node.blocks():
-            _find_outer(inner, known, outer, uses)
-        known |= {value.unique() for value in node.outputs()}
+            yield from _every_use(inner)
 
 
 def is_in_place(func: Any) -> bool:
@@ -405,6 +427,7 @@ def drop_stashed_index() -> None:
 def erase_after(place: tuple[Any, int]) -> None:
     """Removes what was recorded into a block since `mark`."""
     block, count = place
+    keep_constants(block, block.owningNode())
     for node in reversed(list(block.nodes())[count:]):
         node.destroy()
 
@@ -629,10 +652,55 @@ def without_keyword_defaults(definition: ast.FunctionDef) -> None:
 
 def trace(module: nn.Module, inputs: tuple[Tensor, ...]) -> ScriptModule:
     """``torch.jit.trace`` without its self-check, which re-runs the very inputs it was traced on."""
-    with quiet():
-        traced = _jit.trace(module, inputs, check_trace=False)
+    # The casts that autocast made and keeps would be constants in the trace.
+    cached = torch.is_autocast_cache_enabled()
+    torch.set_autocast_cache_enabled(False)
+    torch.clear_autocast_cache()
+    try:
+        with quiet(), _traceable(module):
+            traced = _jit.trace(module, inputs, check_trace=False)
+    finally:
+        torch.set_autocast_cache_enabled(cached)
     assert isinstance(traced, ScriptModule)
     return traced
+
+
+_REFUSED = ("_backward_hooks", "_backward_pre_hooks", "_compiled_call_impl")
+
+
+@contextlib.contextmanager
+def _traceable(root: nn.Module) -> Iterator[None]:
+    """Takes away, within the body, what the tracer refuses and a trace without gradients has no use for.
+
+    That is hooks of the backward pass, and what ``module.compile()`` set. A frozen script module
+    gets the type that one loaded from a file has, without which it can't be a submodule.
+    """
+    changed: list[tuple[dict[str, Any], str, Any]] = []
+    try:
+        for module in root.modules():
+            held = vars(module)
+            if isinstance(module, ScriptModule):
+                if "_concrete_type" not in held and "_c" in held:
+                    changed.append((held, "_concrete_type", None))
+                    held["_concrete_type"] = _C.ConcreteModuleType.from_jit_type(held["_c"]._type())
+                continue
+            for name in _REFUSED:
+                if held.get(name):
+                    changed.append((held, name, held[name]))
+                    held[name] = type(held[name])() if isinstance(held[name], dict) else None
+        yield
+    finally:
+        for held, name, value in changed:
+            if value is None:
+                del held[name]
+            else:
+                held[name] = value
+
+
+def uncompiled(model: nn.Module) -> nn.Module | None:
+    """The module that ``torch.compile`` was given, ``None`` if this is none that it made."""
+    dynamo: Any = sys.modules.get("torch._dynamo")
+    return model._orig_mod if dynamo is not None and isinstance(model, dynamo.OptimizedModule) else None  # type: ignore[return-value]
 
 
 def save_script(module: ScriptModule, path: str | os.PathLike[str], extra: Mapping[str, str]) -> None:
@@ -659,6 +727,45 @@ def moved_script(module: ScriptModule, device: torch.device) -> ScriptModule:
         _jit.save(module, buffer)
     buffer.seek(0)
     return load_script(buffer, device)
+
+
+def signature_of(forward: Callable[..., Any]) -> inspect.Signature:
+    """The signature of a function; a traced or loaded method, which has none, tells it by its schema.
+
+    Raises:
+        ValueError: It has neither.
+    """
+    try:
+        return inspect.signature(forward)
+    except ValueError:
+        if not isinstance(forward, _C.ScriptMethod):
+            raise
+    parameters = []
+    for argument in list(forward.schema.arguments)[1:]:  # without self
+        kind = inspect.Parameter.KEYWORD_ONLY if argument.kwarg_only else inspect.Parameter.POSITIONAL_OR_KEYWORD
+        default = argument.default_value if argument.has_default_value() else inspect.Parameter.empty
+        parameters.append(inspect.Parameter(argument.name, kind, default=default))
+    return inspect.Signature(parameters)
+
+
+def script_attributes(module: ScriptModule) -> dict[str, Any]:
+    """What a script module holds besides parameters and submodules; the values of containers are copies."""
+    cpp: Any = module._c
+    known = _C.ConcreteModuleType.from_jit_type(cpp._type()).get_attributes()
+    names = [name for name, (_, is_parameter) in known.items() if not is_parameter]
+    return {name: cpp.getattr(name) for name in names if kind(known[name][0]) in _HELD}
+
+
+_HELD = {f"{name}Type" for name in "Tensor Int Float Bool String List Dict Tuple Optional".split()}
+
+
+def set_script_attributes(module: ScriptModule, values: Mapping[str, Any]) -> None:
+    """Puts back what `script_attributes` told."""
+    cpp: Any = module._c
+    for name, value in values.items():
+        now = cpp.getattr(name)
+        if now is not value:
+            cpp.setattr(name, value)
 
 
 def script_code(module: ScriptModule) -> str:
@@ -773,7 +880,7 @@ def fresh_integer(example: int) -> int:
     from torch._guards import detect_fake_mode
 
     shapes = getattr(detect_fake_mode(), "shape_env", None)
-    return example if shapes is None else shapes.create_unbacked_symint()  # type: ignore[no-any-return]
+    return example if shapes is None else shapes.create_unbacked_symint()
 
 
 def size_of_symbol(number: Any, symbol: Any) -> int:
@@ -791,3 +898,24 @@ def tree_flatten_until(value: object, is_leaf: Callable[[Any], bool]) -> tuple[l
     """`tree_flatten` that goes no deeper than ``is_leaf``."""
     pairs, spec = _pytree.tree_flatten_with_path(value, is_leaf)
     return [leaf for _, leaf in pairs], [_pytree.keystr(path) for path, _ in pairs], spec
+
+
+def current_tracer() -> Any:
+    """What records the graph, or the subgraph, under way in ``make_fx`` and non-strict export; or ``None``."""
+    from torch.fx.experimental import proxy_tensor
+
+    return getattr(proxy_tensor._CURRENT_MAKE_FX_TRACER, "fx_tracer", None)
+
+
+def lend_modules(outer: Any) -> None:
+    """Tells a subgraph's tracer the names of modules by which the outer one knows them."""
+    inner = current_tracer()
+    if inner is not outer and hasattr(inner, "proxy_paths") and hasattr(outer, "proxy_paths"):
+        inner.proxy_paths, inner.proxy_modules = outer.proxy_paths, outer.proxy_modules
+
+
+def function_modes() -> list[Any]:
+    """The function modes that are on, besides those by which ``make_fx`` records."""
+    stack: list[Any] = torch.overrides._get_current_function_mode_stack()  # type: ignore[no-untyped-call]
+    own = ("PreDispatchTorchFunctionMode", "TorchFunctionMetadataMode")
+    return [mode for mode in stack if type(mode).__name__ not in own]

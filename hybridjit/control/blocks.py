@@ -62,7 +62,7 @@ def run_side(
             while last is not None and last.tb_next is not None:
                 last = last.tb_next
             site = user_site(names, last.tb_frame if last else None)
-            raised = f"{type(error).__name__}: {error} ({site})"
+            raised = f"hybridjit: {type(error).__name__}: {error} (raised at {site})"
     with _torch.recording_into(graph, block):
         _torch.drop_stashed_index()
         _torch.erase_after((block, 0))
@@ -140,7 +140,7 @@ def _join(recorder: Recorder, node: Any, sides: list[Side], taken: bool, names: 
             tensors = [as_tensor(leaf) for leaf, moves in zip(side.result.leaves, dynamic, strict=True) if moves]
             results.append([_torch.value_of(tensor) for tensor in tensors])
             made = [fresh(tensor) for tensor in tensors] if is_taken else made
-    for tensor, output in zip(made, _torch.close_blocks(graph, node, results), strict=True):
+    for tensor, output in zip(made, _torch.close_blocks(graph, node, results, nested=recorder.depth > 0), strict=True):
         _torch.bind_value(tensor, output)
     own = sides[not taken]
     recorder.adopt(made, own.frame)

@@ -96,7 +96,7 @@ class Recorder(TorchFunctionMode):
         return run().result if path is None else path.call(func, args, run)
 
     def _run(self, func: Any, args: Any, kwargs: Any, caller: FrameType) -> Call:
-        frame, depth = self.frames[-1], len(self.frames) - 1
+        frame, depth = self.frames[-1], self.depth
         if not depth and frame.path is None:
             return Call(func, _at_line_of(caller)(func, args, kwargs))
         given = tensors_of((args, kwargs))
@@ -131,6 +131,11 @@ class Recorder(TorchFunctionMode):
                 frame.storages.append(key)
                 made.add(key)
         return Call(func, result, frozenset(touched), frozenset(made))
+
+    @property
+    def depth(self) -> int:
+        """In how many blocks recording goes on."""
+        return len(self.frames) - 1
 
     def _depth(self, storage: int) -> int:
         return self._depths.get(storage, 0)
@@ -173,7 +178,7 @@ class Recorder(TorchFunctionMode):
 
     def adopt(self, tensors: Sequence[Tensor], inner: Frame | None = None) -> None:
         """Takes tensors for made in the innermost block, though no operation made them there."""
-        frame, depth = self.frames[-1], len(self.frames) - 1
+        frame, depth = self.frames[-1], self.depth
         for tensor in tensors:
             with _torch.unwatched():
                 key = _torch.storage_key(tensor)

@@ -231,7 +231,7 @@ def _record(
                 columns.append(([], _torch.append_to_list(graph, node, _torch.value_of(as_tensor(leaf)))))
             with _torch.paused_tracing():
                 rounds = rest(done[0]) if runs else [Round(start)]
-    outputs = _torch.close_blocks(graph, node, [[goes, *results]], loop=True)
+    outputs = _torch.close_blocks(graph, node, [[goes, *results]], loop=True, nested=recorder.depth > 0)
     final = rounds[-1].carry if not side.raised else start
     values = iter(outputs)
     leaves = [leaf if _is_fixed(leaf) else _bind(fresh(as_tensor(leaf)), next(values)) for leaf in final.leaves]

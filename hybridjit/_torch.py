@@ -78,6 +78,11 @@ def paused_tracing() -> Iterator[None]:
         _C._set_tracing_state(state)
 
 
+def resume_tracing(state: Any) -> None:
+    """Goes on with a trace; an operation that raises may leave it switched off."""
+    _C._set_tracing_state(state)
+
+
 unwatched: Callable[[], contextlib.AbstractContextManager[None]] = _C.DisableTorchFunction
 """Hides operations from every ``TorchFunctionMode``."""
 

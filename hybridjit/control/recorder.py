@@ -85,10 +85,15 @@ class Recorder(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if _torch.tracing_state() is None:  # an example is computed
+        state = _torch.tracing_state()
+        if state is None:  # an example is computed
             return func(*args, **kwargs)
         caller = sys._getframe(1)
-        return self.through_path(func, args, lambda: self._run(func, args, kwargs, caller))
+        try:
+            return self.through_path(func, args, lambda: self._run(func, args, kwargs, caller))
+        except Exception:
+            _torch.resume_tracing(state)
+            raise
 
     def through_path(self, func: Any, args: Any, run: Callable[[], Call]) -> Any:
         """Runs something as one operation of the path under way, if there is one."""

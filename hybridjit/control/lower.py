@@ -76,7 +76,7 @@ def lower_cond(
 
     def side(index: int) -> Callable[..., tuple[Tensor, ...]]:
         def run(*args: Any) -> tuple[Tensor, ...]:
-            with Swap(scout.captured, args[: len(scout.captured)]) as swapped:
+            with Swap(scout, args) as swapped:
                 if isinstance(runs[index], Exception):
                     return fail(runs[index], slots)
                 leaves = [swapped.inside(leaf) for leaf in flatten(sides[index]()).leaves]

@@ -125,6 +125,7 @@ def plan(
 
 
 def where() -> str:
+    """The line of the model that is running."""
     return str(user_site(record.current().names))
 
 
@@ -196,7 +197,7 @@ def while_loop(cond_fn: Callable[..., Any], body_fn: Callable[..., Any], carried
         taken = [_torch.storage_key(tensor) for tensor in (*scout.stand_ins(), *given) if isinstance(tensor, Tensor)]
         lent = isinstance(goes[0], Tensor) and _torch.storage_key(goes[0]) in taken
     if known is False:
-        return tuple(start.rebuild(start.leaves))
+        return tuple(carried)
     if known:
         raise CaptureError(
             compose(
@@ -214,22 +215,24 @@ def while_loop(cond_fn: Callable[..., Any], body_fn: Callable[..., Any], carried
         return [carrier.start if carrier.static else carrier.enter(next(values)) for carrier in carriers]
 
     def flat_cond(*args: Any) -> Any:
-        with Swap(scout.captured, args[len(held) :][: len(scout.captured)]) as swapped:
+        with Swap(scout, args[len(held) :]) as swapped:
             goes_on = swapped.inside(cond_fn(*start.rebuild(whole(args))))
             return as_condition(goes_on.clone() if lent else goes_on)
 
     def flat_body(*args: Any) -> tuple[Any, ...]:
-        with Swap(scout.captured, args[len(held) :][: len(scout.captured)]) as swapped:
+        with Swap(scout, args[len(held) :]) as swapped:
             leaves = [swapped.inside(leaf) for leaf in body(whole(args)).leaves]
             return tuple(each.settle(leaf) for each, leaf in zip(carriers, leaves, strict=True) if not each.static)
 
     captured = own_memory(scout.captured)
     begin = own_memory([carrier.begin() for carrier in held], scout.captured)
-    results = _operators.while_loop(flat_cond, flat_body, tuple(begin), (*captured, *sizes))
-    return tuple(start.rebuild(whole(results)))
+    results: Sequence[Any] = _operators.while_loop(flat_cond, flat_body, tuple(begin), (*captured, *sizes))
+    last: tuple[Any, ...] = start.rebuild(whole(results))
+    return last
 
 
 def read(scout: Scout, start: Flat) -> None:
+    """Notes that an outer piece uses what a loop in it begins with."""
     for leaf in start.leaves:
         scout.inside(leaf)
 

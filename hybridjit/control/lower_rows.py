@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .. import _torch
-from .lower_loops import Carrier, plan, read, unknown, while_loop
+from .lower_loops import Carrier, plan, read, unknown
 from .results import dtype_of, same
 from .scout import Scout, Swap, active, imitate, own_memory, scouting
 from .structure import Flat, flatten
@@ -33,16 +33,19 @@ def map_rows(fn: Callable[..., Any], xs: Any) -> Any:
 
 
 def each(value: Any, fn: Callable[[Tensor], Tensor]) -> Any:
+    """Does something to every tensor of a pytree."""
     flat = flatten(value)
     return flat.rebuild([fn(leaf) if isinstance(leaf, Tensor) else leaf for leaf in flat.leaves])
 
 
 def from_dim(tensor: Tensor, dim: int, reverse: bool) -> Tensor:
+    """Brings a dimension to the front, and its end to its beginning."""
     tensor = tensor.movedim(dim, 0) if dim else tensor
     return tensor.flip([0]) if reverse else tensor
 
 
 def to_dim(tensor: Tensor, dim: int, reverse: bool) -> Tensor:
+    """Undoes `from_dim` on what was stacked."""
     tensor = tensor.flip([0]) if reverse else tensor
     return tensor.movedim(0, dim) if dim and dim < tensor.dim() else tensor
 
@@ -79,8 +82,8 @@ def _over_rows(fn: Any, init: Flat, rows: Flat, tensors: list[Any], spelled: Any
     if same(length, 0):
         return init.rebuild(init.leaves), ys[0].rebuild([layer.of_length(0) for layer in layers])
     held = [carrier for carrier in carriers if not carrier.static]
-    if held and _has_gradients([*scout.captured, *init.leaves, *tensors]) and not _all_floating((*carriers, *layers)):
-        return _by_index(fn, init, rows, tensors, ys[0], layers)
+    packs = bool(held) and _has_gradients([*scout.captured, *init.leaves, *tensors])
+    kept = [*held, *(layer for layer in layers if not layer.static)]
     padded = isinstance(length, torch.SymInt)
     if padded:
         tensors = [torch.cat([tensor, one_more(tensor)]) for tensor in tensors]
@@ -89,24 +92,27 @@ def _over_rows(fn: Any, init: Flat, rows: Flat, tensors: list[Any], spelled: Any
 
     def flat(*args: Any) -> tuple[Any, ...]:
         count = len(held) + len(tensors)
-        with Swap(scout.captured, args[count:][: len(scout.captured)]) as swapped:
-            values = iter(args[: len(held)])
+        with Swap(scout, args[count:]) as swapped:
+            old = [_unpacked(each, arg, packs) for each, arg in zip(held, args[: len(held)], strict=True)]
+            values = iter(old)
             whole = [each.start if each.static else next(values) for each in carriers]
             after, y = step([*whole, *args[len(held) :][: len(rows.leaves)]])
             leaves = [swapped.inside(leaf) for leaf in after.leaves]
             new = [each.settle(leaf) for each, leaf in zip(carriers, leaves, strict=True) if not each.static]
             if padded and held:
-                new = [torch.where(args[count - 1], one, old) for one, old in zip(new, args[: len(held)], strict=True)]
+                new = [torch.where(args[count - 1], *pair) for pair in zip(new, old, strict=True)]
             pairs = zip(layers, [swapped.inside(leaf) for leaf in y.leaves], strict=True)
-            return (*new, *(layer.settle(leaf) for layer, leaf in pairs if not layer.static))
+            given = (*new, *(layer.settle(leaf) for layer, leaf in pairs if not layer.static))
+            return tuple(pack(each) for each in given) if packs else given
 
     captured = (*own_memory(scout.captured), *sizes)
     tensors = own_memory(tensors, scout.captured)
     if held:
-        begin = own_memory([carrier.begin() for carrier in held], (*scout.captured, *tensors))
-        results = iter(_operators.scan(flat, begin, tensors, captured))
+        begin = [pack(carrier.begin()) if packs else carrier.begin() for carrier in held]
+        found = _operators.scan(flat, own_memory(begin, (*scout.captured, *tensors)), tensors, captured)
     else:
-        results = iter(_operators.map_impl(flat, tensors, captured))
+        found = _operators.map_impl(flat, tensors, captured)
+    results = iter([_unpacked(each, result, packs) for each, result in zip(kept, found, strict=True)])
     carry = [carrier.start if carrier.static else next(results) for carrier in carriers]
     stacked = [layer.start if layer.static else next(results) for layer in layers]
     if padded:
@@ -118,35 +124,25 @@ def _has_gradients(values: Sequence[Any]) -> bool:
     return torch.is_grad_enabled() and any(isinstance(value, Tensor) and value.requires_grad for value in values)
 
 
-def _all_floating(carriers: Sequence[Carrier]) -> bool:
-    dtypes = [each.start.dtype if each.kind == "tensor" else each.kind for each in carriers if not each.static]
-    return all(dtype.is_floating_point or dtype.is_complex for dtype in dtypes)
+def pack(value: Tensor) -> Tensor:
+    """The bits of an integer tensor as floats: torch's `scan` with gradients takes and gives nothing else."""
+    return value if is_plain(value.dtype) else value.to(torch.int64).view(torch.float64)
 
 
-def _by_index(
-    fn: Any, init: Flat, rows: Flat, tensors: Sequence[Tensor], y: Flat, layers: Sequence[Layer]
-) -> tuple[Any, Any]:
-    """`scan` as a `while_loop`: torch's own has no gradients where it carries or gives integers."""
-    length = tensors[0].shape[0]
-    stacks = [None if layer.static else layer.of_length(length) for layer in layers]
+def unpack(value: Tensor, dtype: torch.dtype) -> Tensor:
+    """What `pack` was given."""
+    return value if is_plain(dtype) else value.view(torch.int64).to(dtype)
 
-    def body(index: Tensor, carry: Any, stacks: list[Any]) -> tuple[Tensor, Any, list[Any]]:
-        place = index.reshape(1)
-        after, given = fn(carry, rows.rebuild([tensor.index_select(0, place).squeeze(0) for tensor in tensors]))
-        leaves = [
-            layer if layer.static else layer.settle(leaf)
-            for layer, leaf in zip(layers, flatten(given).leaves, strict=True)
-        ]
-        filled = [
-            None if stack is None else stack.index_copy(0, place, leaf.unsqueeze(0))
-            for stack, leaf in zip(stacks, leaves, strict=True)
-        ]
-        return index + 1, after, filled
 
-    begin = torch.zeros((), dtype=torch.int64, device=tensors[0].device)
-    _, carry, filled = while_loop(lambda index, *_: index < length, body, (begin, init.rebuild(init.leaves), stacks))
-    leaves = [layer.start if layer.static else stack for layer, stack in zip(layers, filled, strict=True)]
-    return carry, y.rebuild(leaves)
+def is_plain(dtype: torch.dtype) -> bool:
+    """Whether a dtype has gradients."""
+    return dtype.is_floating_point or dtype.is_complex
+
+
+def _unpacked(carrier: Carrier, value: Tensor, packs: bool) -> Tensor:
+    if not packs:
+        return value
+    return unpack(value, carrier.start.dtype if carrier.kind == "tensor" else carrier.kind)
 
 
 def one_more(tensor: Tensor) -> Tensor:

@@ -33,6 +33,8 @@ class Scout(TorchFunctionMode):
     Attributes:
         captured: The tensors from outside that an operation took, in order.
         sizes: The sizes from outside that an operation took, and that no captured tensor has.
+        tracer: What records the graph around.
+        modes: The modes that are on around, besides those of torch's own tracing.
     """
 
     def __init__(self) -> None:
@@ -44,6 +46,8 @@ class Scout(TorchFunctionMode):
         self._inner: set[Any] = set()
         self._versions: dict[int, int] = {}
         self._working = False
+        self.tracer = _torch.current_tracer()
+        self.modes = [mode for mode in _torch.function_modes() if not isinstance(mode, (Scout, Swap))]
 
     @contextlib.contextmanager
     def at_work(self) -> Iterator[None]:
@@ -108,7 +112,8 @@ class Scout(TorchFunctionMode):
     @property
     def sizes(self) -> list[Any]:
         """The sizes from outside that no captured tensor has."""
-        known = {size.node.expr for tensor in self.captured for size in tensor.shape if isinstance(size, torch.SymInt)}
+        shapes: list[Any] = [size for tensor in self.captured for size in tensor.shape]
+        known = {size.node.expr for size in shapes if isinstance(size, SYMBOLIC)}
         found = {}
         for number in self._numbers:
             for symbol in _symbols([number]) - self._inner - known:
@@ -135,12 +140,31 @@ class Scout(TorchFunctionMode):
 
 
 class Swap(TorchFunctionMode):
-    """Puts tensors in the place of others, in every operation."""
+    """Puts what an operator hands to a function in the place of what it captured, in every operation.
 
-    def __init__(self, originals: Sequence[Tensor], others: Sequence[Any]) -> None:
+    Args:
+        scout: What found that out.
+        others: What stands for each captured tensor, in order; more may follow.
+    """
+
+    def __init__(self, scout: Scout, others: Sequence[Any]) -> None:
         super().__init__()
-        self._originals = originals
-        self._others = {id(one): other for one, other in zip(originals, others, strict=True)}
+        self._captured = scout.captured  # keeps their identities theirs
+        self._others = {id(one): other for one, other in zip(scout.captured, others, strict=False)}
+        self._modes = scout.modes
+        self._entered = contextlib.ExitStack()
+        _torch.lend_modules(scout.tracer)
+
+    def __enter__(self) -> Swap:
+        # An operator runs functions without the modes that were on when it was called.
+        for mode in self._modes:
+            self._entered.enter_context(mode)
+        super().__enter__()  # type: ignore[no-untyped-call]
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)  # type: ignore[no-untyped-call]
+        self._entered.__exit__(*error)
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         return func(*swap(args, self.inside), **swap(kwargs or {}, self.inside))
@@ -234,8 +258,8 @@ def scouting() -> Iterator[Scout]:
     if outer is not None:
         yield outer
         return
+    scout = Scout()
     with _torch.unrecorded():
-        scout = Scout()
         token = _current.set(scout)
         try:
             yield scout

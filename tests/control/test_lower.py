@@ -95,7 +95,7 @@ def returned(net: Any, x: Tensor) -> Any:
 
 
 def views(net: Any, x: Tensor) -> Any:
-    return cond(x.sum() > 0, lambda: (x.T, x.view(-1)), lambda: (x.T * 2, x.view(-1) + 1))
+    return cond(x.sum() > 0, lambda: (x.t(), x.view(-1)), lambda: (x.t() * 2, x.view(-1) + 1))
 
 
 def structured(net: Any, x: Tensor) -> Any:
@@ -141,10 +141,10 @@ def sizes(net: Any, x: Tensor) -> Any:
     return cond(x.sum() > 0, lambda: y * n, lambda: y.new_zeros(n + 1).sum() + y)
 
 
-def rows(net: Any, x: Tensor) -> Any:
+def rows_and_transposed(net: Any, x: Tensor) -> Any:
     def first() -> Tensor:
         total = x.new_zeros(3)
-        for row in net.big.weight:
+        for row in net.big.weight.T:
             total = total + row
         return total
 
@@ -170,13 +170,15 @@ def without_gradient(net: Any, x: Tensor) -> Any:
 
 
 BRANCHES = [
-    closure, operands, returned, views, structured, numbers, nested, by_size, one_element, known, sizes, rows,
-    in_place_inside, without_gradient,
+    closure, operands, returned, views, structured, numbers, nested, by_size, one_element, known, sizes,
+    rows_and_transposed, in_place_inside, without_gradient,
 ]  # fmt: skip
 
 
 def halve(net: Any, x: Tensor) -> Any:
-    return while_loop(lambda y, n: y.abs().sum() > 1, lambda y, n: (y / 2 + net.constant * 0, n + 1), (x, torch.tensor(0)))
+    return while_loop(
+        lambda y, n: y.abs().sum() > 1, lambda y, n: (y / 2 + net.constant * 0, n + 1), (x, torch.tensor(0))
+    )
 
 
 def counted(net: Any, x: Tensor) -> Any:

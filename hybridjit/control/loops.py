@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import builtins
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -249,13 +248,12 @@ def _check_xs(name: str, xs: Any, dim: int) -> int:
     """Refuses what has no slices, and gives the dimension as one from 0."""
     flat = flatten(xs)
     with _torch.paused_tracing(), _torch.unwatched():
-        tensors = builtins.all(isinstance(x, Tensor) and -x.dim() <= dim < x.dim() for x in flat.leaves)
-        if not flat.leaves or not tensors:
+        fits = [isinstance(x, Tensor) and -x.dim() <= dim < x.dim() for x in flat.leaves]
+        if not fits or False in fits:
             _refuse(name, "xs", f"tensors that have the dimension {dim}", xs, f"hj.{name}(fn, ..., x.unsqueeze(0))")
-        places = {dim % x.dim() for x in flat.leaves}
-        # A traced or symbolic length is compared by its example.
-        lengths = {str(x.shape[dim]) for x in flat.leaves}
-        if len(places) > 1 or len(lengths) > 1:
+        first = flat.leaves[0]
+        differ = [x.shape[dim] != first.shape[dim] or dim % x.dim() != dim % first.dim() for x in flat.leaves[1:]]
+        if True in differ:
             rows = [f"xs{path}: {describe(x)}" for path, x in zip(flat.paths, flat.leaves, strict=True)]
             raise InputError(
                 compose(
@@ -266,7 +264,7 @@ def _check_xs(name: str, xs: Any, dim: int) -> int:
                     page="inputerror",
                 )
             )
-    return int(places.pop())
+        return int(dim % first.dim())
 
 
 def _refuse(function: str, name: str, expected: str, got: Any, instead: str) -> None:

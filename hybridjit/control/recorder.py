@@ -131,7 +131,9 @@ class Recorder(TorchFunctionMode):
                     _torch.bind_value(tensor, values[id(tensor)])
                 continue
             frame.made.append(weakref.ref(tensor))
-            if key not in self._depths and key not in keys.values():
+            # Memory that no argument has is new, though a tensor that is gone may have had it before; a
+            # getter (x.grad) alone gives what was there.
+            if key not in keys.values() and name != "__get__":
                 self._depths[key] = depth
                 frame.storages.append(key)
                 made.add(key)
@@ -169,7 +171,8 @@ class Recorder(TorchFunctionMode):
         finally:
             self.frames.pop()
             for key in frame.storages:
-                self._depths.pop(key, None)
+                if self._depth(key) > self.depth:
+                    del self._depths[key]
 
     @contextlib.contextmanager
     def assuming(self, pred: Tensor, holds: bool) -> Iterator[None]:

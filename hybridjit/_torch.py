@@ -92,14 +92,6 @@ def current_graph() -> Graph:
     return _C._get_tracing_state().graph()
 
 
-def current_scope(graph: Graph) -> str:
-    """The module scope that the running trace is in, as nodes spell it."""
-    probe = graph.create("prim::TupleConstruct", [])
-    scope: str = probe.scopeName()
-    probe.destroy()
-    return scope
-
-
 def value_of(self: Tensor) -> Value:
     """The graph value of a tensor; a tensor the trace does not know becomes a constant.
 
@@ -323,49 +315,53 @@ def close_blocks(
 
 
 def keep_constants(block: Any, node: Any) -> None:
-    """Moves a block's tensor constants before a node: the tracer hands them out again, wherever they were made."""
+    """Moves a block's tensors and bools that are constants before a node.
+
+    The tracer hands a tensor out again, wherever it was made. A bool that says whether a loop goes on
+    would keep the loop and all blocks around it when nobody needs them, and torch can't load empty ones.
+    """
     for constant in block.findAllNodes("prim::Constant", True):
-        if kind(constant.output().type()) == "TensorType":
+        if kind(constant.output().type()) in ("TensorType", "BoolType"):
             constant.moveBefore(node)
 
 
 def _bring_in(graph: Graph, node: Any) -> None:
-    """Brings what a node's blocks use of other module scopes in through a tuple before the node.
+    """Brings what a node's blocks use from outside in through a tuple before the node.
 
-    The trace's scope fix-up, which makes a method of each scope, lifts a value out of a scope that
-    has closed, but only to where the top level uses it. Torch lowers the tuple away afterwards.
+    The trace's scope fix-up, which makes a method of each call of a module, lifts a value out of a call
+    that has ended, but only to where its top level uses it. Torch lowers the tuple away afterwards.
     """
-    here = current_scope(graph)
     uses: list[tuple[Any, int]] = []
-    foreign: dict[int, Value] = {}
+    own: set[int] = set()
     for block in node.blocks():
-        for index, user in _every_use(block):
-            value = user.inputsAt(index)
-            source = value.node()
-            # All blocks are flat: what is made in them has the scope they stand in. A parameter that a
-            # block returns as it is has none, and the fix-up overlooks it.
-            returned = source.kind() == "prim::TracedAttr" and user.kind() == "prim::Return"
-            if returned or (source.kind() != "prim::Constant" and source.scopeName() != here):
-                foreign[value.unique()] = value
-                uses.append((user, index))
-    if not foreign:
+        _find_uses(block, uses, own)
+    outer: dict[int, Value] = {}
+    places = []
+    for user, index in uses:
+        value = user.inputsAt(index)
+        if value.unique() not in own and value.node().kind() != "prim::Constant":
+            outer[value.unique()] = value
+            places.append((user, index))
+    if not outer:
         return
     point = graph.insertPoint()
     graph.setInsertPoint(node)
-    types = [value.type() for value in foreign.values()]
-    packed = insert(graph, "prim::TupleConstruct", list(foreign.values()), _C.TupleType(types))
-    brought = dict(zip(foreign, insert_unpack(graph, "prim::TupleUnpack", packed, types), strict=True))
-    for user, index in uses:
+    types = [value.type() for value in outer.values()]
+    packed = insert(graph, "prim::TupleConstruct", list(outer.values()), _C.TupleType(types))
+    brought = dict(zip(outer, insert_unpack(graph, "prim::TupleUnpack", packed, types), strict=True))
+    for user, index in places:
         user.replaceInput(index, brought[user.inputsAt(index).unique()])
     graph.setInsertPoint(point)
 
 
-def _every_use(block: Any) -> Iterator[tuple[int, Any]]:
+def _find_uses(block: Any, uses: list[tuple[Any, int]], made: set[int]) -> None:
+    """Collects every use of a value in a block, and every value that is made in it."""
+    made.update(value.unique() for value in block.inputs())
     for node in [*block.nodes(), block.returnNode()]:
-        for index in range(node.inputsSize()):
-            yield index, node
+        uses += [(node, index) for index in range(node.inputsSize())]
+        made.update(value.unique() for value in node.outputs())
         for inner in node.blocks():
-            yield from _every_use(inner)
+            _find_uses(inner, uses, made)
 
 
 def is_in_place(func: Any) -> bool:
@@ -705,7 +701,7 @@ def _traceable(root: nn.Module) -> Iterator[None]:
 def uncompiled(model: nn.Module) -> nn.Module | None:
     """The module that ``torch.compile`` was given, ``None`` if this is none that it made."""
     dynamo: Any = sys.modules.get("torch._dynamo")
-    return model._orig_mod if dynamo is not None and isinstance(model, dynamo.OptimizedModule) else None  # type: ignore[return-value]
+    return model._orig_mod if dynamo is not None and isinstance(model, dynamo.OptimizedModule) else None
 
 
 def save_script(module: ScriptModule, path: str | os.PathLike[str], extra: Mapping[str, str]) -> None:

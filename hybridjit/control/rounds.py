@@ -215,7 +215,7 @@ def _record(
     columns: list[tuple[list[Tensor], Any]] = []
     with _torch.recording_into(graph, block):
         if side.raised:
-            goes = _torch.insert_constant(graph, False)
+            goes = counts[1]  # never read; a loop that counts must go on, or torch can't print it
             results = [_torch.insert_uninitialized(graph) for _ in tensors]
         else:
             where = str(user_site(record.current().names))
@@ -224,9 +224,7 @@ def _record(
                 check_same(what, where, ("the carry", "the body"), (start, done[0].carry))
             results = [_torch.value_of(as_tensor(leaf)) for leaf in done[0].carry.leaves if not _is_fixed(leaf)]
             after = done[0].after
-            goes = _torch.insert_constant(graph, True)
-            if after is not None:
-                goes = _torch.insert_bool(graph, _torch.value_of(after))
+            goes = counts[1] if after is None else _torch.insert_bool(graph, _torch.value_of(after))
             for leaf in done[0].row.leaves if done[0].row else ():
                 columns.append(([], _torch.append_to_list(graph, node, _torch.value_of(as_tensor(leaf)))))
             with _torch.paused_tracing():

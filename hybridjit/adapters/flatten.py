@@ -24,6 +24,21 @@ def _listed(title: str, rows: list[str]) -> str:
     return "\n      ".join([f"{title}:", *rows[:_MOST], *rest])
 
 
+def _signature(model: nn.Module) -> inspect.Signature:
+    try:
+        return _torch.signature_of(model.forward)
+    except (ValueError, TypeError) as error:
+        raise InputError(
+            compose(
+                "the model's forward has no signature that Python can read",
+                where=type(model).__qualname__,
+                differences=[str(error)],
+                instead="def forward(self, x): return function(x)",
+                page="inputerror",
+            )
+        ) from None
+
+
 class _NamedForward:
     """``forward`` with the real argument names in its signature, which torch.jit.trace asks for."""
 
@@ -85,10 +100,10 @@ class TracingAdapter(nn.Module):
             )
         inputs = as_inputs(args, kwargs)
         self.model = model
-        self._schema, tensors = CallSchema.of(inspect.signature(model.forward), inputs)
+        self._schema, tensors = CallSchema.of(_signature(model), inputs)
         self._example = Inputs(*(tensor.detach() for tensor in tensors))  # non-leaves can't be copied
         self._output_schema: ValueSchema | None = None
-        self.training = model.training
+        self.training = getattr(model, "training", False)  # a frozen script module has no mode
 
     @property
     def input_schema(self) -> CallSchema:

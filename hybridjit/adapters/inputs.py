@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from .._describe import describe
+from .._errors import InputError, compose
+
 
 class Inputs:
     """A call's positional and keyword arguments.
@@ -28,8 +31,6 @@ class Inputs:
         self.kwargs: dict[str, Any] = kwargs
 
     def __repr__(self) -> str:
-        from .._describe import describe
-
         parts = [describe(value) for value in self.args]
         parts += [f"{name}={describe(value)}" for name, value in self.kwargs.items()]
         return f"Inputs({', '.join(parts)})"
@@ -45,7 +46,19 @@ def as_inputs(inputs: Any, kwargs: Mapping[str, Any] | None = None) -> Inputs:
 
     Returns:
         The call's arguments.
+
+    Raises:
+        InputError: ``kwargs`` is no dict of names.
     """
+    if kwargs is not None and not (isinstance(kwargs, Mapping) and all(isinstance(name, str) for name in kwargs)):
+        raise InputError(
+            compose(
+                "kwargs takes the keyword arguments as a dict",
+                differences=[f"expected a dict of names, got {describe(kwargs)}"],
+                instead='kwargs={"name": value}',
+                page="inputerror",
+            )
+        )
     if isinstance(inputs, Inputs):
         return Inputs(*inputs.args, **{**(kwargs or {}), **inputs.kwargs})
     if type(inputs) is tuple:

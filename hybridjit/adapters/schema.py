@@ -6,7 +6,7 @@ import inspect
 import keyword
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
@@ -116,10 +116,12 @@ class CallSchema:
     Attributes:
         signature: The parameters; a default that is no plain data is ``...`` after loading.
         arguments: The structure of the captured arguments, a dict by parameter name.
+        keywords: The parameters that were given by keyword, which a hook can tell; not saved.
     """
 
     signature: inspect.Signature
     arguments: Container
+    keywords: tuple[str, ...] = field(default=(), compare=False)
 
     def to_json(self) -> dict[str, Any]:
         """The schema as JSON data."""
@@ -154,7 +156,7 @@ class CallSchema:
         children = tuple(scan(value, tensors, name) for name, value in bound.items())
         names = tuple(bound)
         arguments = Container("dict", names, names, children, "builtins.dict")
-        return CallSchema(signature, arguments), tuple(tensors)
+        return CallSchema(signature, arguments, tuple(inputs.kwargs)), tuple(tensors)
 
     def names(self) -> list[str]:
         """The flat side's argument names: ``image``, ``targets_boxes``, ``images_0``."""
@@ -176,13 +178,17 @@ class CallSchema:
             names.append(name)
         return names
 
-    def flatten(self, inputs: Inputs) -> tuple[Tensor, ...]:
+    def flatten(self, inputs: Inputs, where: str = "") -> tuple[Tensor, ...]:
         """The tensors of a call of this structure.
+
+        Args:
+            inputs: The call.
+            where: What the call is named in messages.
 
         Raises:
             InputError: The structure, or a static value, is another one; every difference is listed.
         """
-        bound = bind(self.signature, inputs)
+        bound = bind(self.signature, inputs, where)
         for name in self.arguments.names:
             if name not in bound and self._default(name) is not inspect.Parameter.empty:
                 bound[name] = self._default(name)
@@ -210,6 +216,7 @@ class CallSchema:
             raise InputError(
                 compose(
                     "the call has another structure than the captured one",
+                    where=where,
                     differences=wrong,
                     instead="a call of the captured structure, or export the model with these inputs",
                     page="inputerror",
@@ -227,8 +234,14 @@ class CallSchema:
         if len(tensors) != len(names):
             raise _miscounted("the call", names, tensors)
         values = build(self.arguments, iter(tensors))
+        by_keyword = {name: values.pop(name) for name in self.keywords if name in self._named and name in values}
         bound = inspect.BoundArguments(self.signature, values)
-        return Inputs(*bound.args, **bound.kwargs)
+        return Inputs(*bound.args, **bound.kwargs, **by_keyword)
+
+    @property
+    def _named(self) -> set[str]:
+        """The parameters that are no ``*args`` or ``**kwargs``, whose own names say nothing of a call."""
+        return {name for name, p in self.signature.parameters.items() if not p.kind.name.startswith("VAR_")}
 
     def _default(self, name: str) -> Any:
         return self.signature.parameters[name].default
@@ -258,8 +271,13 @@ def _miscounted(what: str, names: Sequence[str], tensors: Sequence[Tensor]) -> I
     )
 
 
-def bind(signature: inspect.Signature, inputs: Inputs) -> dict[str, Any]:
+def bind(signature: inspect.Signature, inputs: Inputs, where: str = "") -> dict[str, Any]:
     """The arguments of a call by parameter name, in the order of the parameters.
+
+    Args:
+        signature: The signature.
+        inputs: The call.
+        where: What the call is named in messages.
 
     Raises:
         InputError: The call does not fit the signature.
@@ -270,7 +288,7 @@ def bind(signature: inspect.Signature, inputs: Inputs) -> dict[str, Any]:
         raise InputError(
             compose(
                 "the arguments don't fit the model's forward",
-                where=f"forward{signature}",
+                where=f"{where}, forward{signature}" if where else f"forward{signature}",
                 differences=[str(error), f"got {inputs!r}"],
                 instead="a tuple of the positional arguments, or hybridjit.Inputs(*args, **kwargs)",
                 page="inputerror",

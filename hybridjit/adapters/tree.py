@@ -111,6 +111,15 @@ def scan(value: Any, tensors: list[Tensor], path: Path = "", numbers_of: Node | 
 
 
 def _scan(value: Any, tensors: list[Tensor], path: Path, numbers_of: Node | None) -> Node:
+    if isinstance(value, Tensor) and value.is_nested:
+        raise InputError(
+            compose(
+                "a nested tensor can't be traced",
+                where=path or "the value",
+                instead="nested.to_padded_tensor(0.0), or a list of tensors",
+                page="inputerror",
+            )
+        )
     if isinstance(value, Tensor):
         number = _number_type(numbers_of) if value.dim() == 0 else None
         tensors.append(value.to(_DTYPES[number]) if number else value)

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from .._describe import describe
+from .._errors import UnsupportedError, compose
+from .values import aligned, identical, same
 
 
 @dataclass(frozen=True)
@@ -34,8 +36,11 @@ _TOLERANCES = {
     torch.complex32: (1e-3, 1e-5),
     torch.complex64: (1.3e-6, 1e-5),
     torch.complex128: (1e-7, 1e-7),
+    torch.quint8: (1.3e-6, 1e-5),
+    torch.qint8: (1.3e-6, 1e-5),
+    torch.qint32: (1.3e-6, 1e-5),
 }
-"""As `torch.testing.assert_close` documents them, for the count in a message; exact otherwise."""
+"""As `torch.testing.assert_close` documents them; exact otherwise."""
 
 
 def compare(
@@ -45,10 +50,11 @@ def compare(
     rtol: float | None = None,
     atol: float | None = None,
 ) -> Comparison:
-    """Compares dtype, device, shape and then values of tensors in pairs.
+    """Compares dtype, device, layout, shape and then values of tensors in pairs.
 
     Values agree as `torch.testing.assert_close` has it: its tolerances by dtype unless given, NaN
-    equal to NaN.
+    equal to NaN. A quantized tensor's values are those it stands for, a sparse one's those of all
+    its places.
 
     Args:
         paths: Names each pair.
@@ -59,6 +65,9 @@ def compare(
 
     Returns:
         All differences, and the largest errors.
+
+    Raises:
+        UnsupportedError: Torch can't compare the values of such tensors.
     """
     differences = []
     if len(expected) != len(got):
@@ -66,59 +75,70 @@ def compare(
     absolute: list[float] = []
     relative: list[float] = []
     for path, a, b in zip(paths, expected, got, strict=False):
-        if describe(a) != describe(b):
-            differences.append(f"{path}: expected {describe(a)}, got {describe(b)}")
+        wanted, had = _kind(a), _kind(b)
+        if wanted != had:
+            differences.append(f"{path}: expected {wanted}, got {had}")
             continue
         if a.device.type == "meta":
             continue
-        largest = _largest(a, b)
+        try:
+            largest, mismatch = _compare_values(a, b, rtol, atol)
+        except (NotImplementedError, RuntimeError) as error:
+            raise _incomparable(path, wanted, error) from error
         absolute.append(largest[0])
         relative.append(largest[1])
-        try:
-            torch.testing.assert_close(b, a, rtol=rtol, atol=atol, equal_nan=True)
-        except AssertionError:
-            differences.append(f"{path}: {_spell_mismatch(a, b, largest, rtol, atol)}")
+        if mismatch:
+            differences.append(f"{path}: {mismatch} ({wanted})")
     return Comparison(tuple(differences), max(absolute, default=None), max(relative, default=None))
 
 
-def _largest(expected: Tensor, got: Tensor) -> tuple[float, float]:
-    """The largest absolute and relative difference; NaN against NaN, or equal infinities, are none."""
-    if expected.numel() == 0:
-        return 0.0, 0.0
-    if torch.equal(expected, got):
-        return 0.0, 0.0
-    a, b = (_widened(t) for t in (expected, got))
-    same = (a == b) | (a.isnan() & b.isnan())
-    gap = torch.where(same, 0.0, (a - b).abs())
-    gap = gap.nan_to_num(nan=float("inf"), posinf=float("inf"))  # NaN against a number
-    share = torch.where(same, 0.0, gap / a.abs()).nan_to_num(nan=float("inf"), posinf=float("inf"))
-    return float(gap.max()), float(share.max())
+def _kind(tensor: Tensor) -> str:
+    """What must agree before values do."""
+    return describe(tensor) + (f" {tensor.qscheme()}" if tensor.is_quantized else "")
 
 
-def _widened(tensor: Tensor) -> Tensor:
-    tensor = tensor.detach()
-    if tensor.is_quantized:
-        tensor = tensor.dequantize()
-    if tensor.layout != torch.strided:
-        tensor = tensor.to_dense()
-    return tensor.to(torch.complex128 if tensor.is_complex() else torch.float64)
-
-
-def _spell_mismatch(
-    expected: Tensor, got: Tensor, largest: tuple[float, float], rtol: float | None, atol: float | None
-) -> str:
-    a, b = _widened(expected), _widened(got)
-    if rtol is None or atol is None:
-        rtol, atol = _TOLERANCES.get(expected.dtype, (0.0, 0.0))
-    if expected.is_floating_point() or expected.is_complex() or expected.is_quantized:
-        close = torch.isclose(b, a, rtol=rtol, atol=atol, equal_nan=True)
-    else:  # float64 can't tell large integers apart
-        close = (expected == got).to_dense()
-    gap = torch.where(close, 0.0, (a - b).abs()).nan_to_num(nan=float("inf"))
-    flat = int(gap.argmax())
-    index = tuple(int(i) for i in torch.unravel_index(torch.tensor(flat), a.shape)) if a.dim() else ()
-    count = int((~close).sum())
-    return (
-        f"{count} of {a.numel()} values differ, most at {list(index)}: by {largest[0]:.3g} absolute, "
-        f"{largest[1]:.3g} relative at most ({describe(expected)})"
+def _incomparable(path: str, kind: str, error: Exception) -> UnsupportedError:
+    return UnsupportedError(
+        compose(
+            f"torch can't compare the values of {path}",
+            differences=[kind, f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"],
+            instead="a result of another dtype or layout: tensor.to_dense(), or tensor.float()",
+            page="unsupportederror",
+        )
     )
+
+
+def _compare_values(
+    expected: Tensor, got: Tensor, rtol: float | None, atol: float | None
+) -> tuple[tuple[float, float], str]:
+    """The largest absolute and relative difference, and how many values differ where, if too far."""
+    if expected.numel() == 0 or identical(expected, got):
+        return (0.0, 0.0), ""
+    a, b, places = aligned(expected, got)
+    exact = same(a, b)
+    if bool(exact.all()):
+        return (0.0, 0.0), ""
+    wide = torch.complex128 if a.is_complex() else torch.float64
+    inexact = a.is_floating_point() or a.is_complex()
+    given = rtol is not None and atol is not None
+    a, b = a.to(wide), b.to(wide)
+    gap = torch.where(exact, 0.0, (a - b).abs())
+    gap = gap.nan_to_num(nan=float("inf"), posinf=float("inf"))  # NaN against a number
+    share = torch.where(exact, 0.0, gap / a.abs()).nan_to_num(nan=float("inf"), posinf=float("inf"))
+    largest = float(gap.max()), float(share.max())
+    close = exact  # float64 can't tell large integers apart
+    if inexact or (given and expected.dtype != torch.bool):
+        near = (rtol, atol) if rtol is not None and atol is not None else _TOLERANCES.get(expected.dtype, (0.0, 0.0))
+        close = exact | torch.isclose(b, a, rtol=near[0], atol=near[1], equal_nan=True)
+    count = int((~close).sum())
+    if not count:
+        return largest, ""
+    worst = int(torch.where(close, -1.0, gap).argmax())
+    index: list[int] = []
+    for size in reversed(a.shape):  # torch.unravel_index imports sympy
+        worst, here = divmod(worst, size)
+        index.insert(0, here)
+    if places is not None:  # the first dimension counts the places of a sparse tensor
+        index = [*places[:, index[0]].tolist(), *index[1:]]
+    text = f"{count} of {expected.numel()} values differ, most at {index}: by {largest[0]:.3g} absolute, "
+    return largest, text + f"{largest[1]:.3g} relative at most"

@@ -35,6 +35,12 @@ _KINDS = [
         "the tensor itself in the arithmetic, or hybridjit.static(value, reason=...)",
     ),
     (
+        r"Python number",
+        "HJ103",
+        "a number taken out of a tensor (item, in, a format string): it is kept",
+        "the tensor itself in the arithmetic, (tensor == value).any() for in",
+    ),
+    (
         r"Python index",
         "HJ104",
         "a tensor used as an index: the index is kept",
@@ -65,7 +71,7 @@ _KINDS = [
         "tensor.shape[0]",
     ),
     (
-        r"torch\.(tensor|as_tensor|from_numpy) results are registered as constants",
+        r"results are registered as constants",
         "HJ108",
         "torch.tensor(...) in forward: its contents are kept",
         "torch.stack([...]) of tensors, or a buffer registered in __init__",

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
-import shutil
+import secrets
+import stat
 import struct
-import tempfile
+import threading
+import weakref
 import zipfile
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 
@@ -39,7 +42,7 @@ def append_metadata(path: Path, metadata: Mapping[str, Any]) -> None:
     """
     with zipfile.ZipFile(path, "a", zipfile.ZIP_STORED) as archive:
         root = archive.namelist()[0].split("/")[0]
-        archive.writestr(f"{root}/extra/{METADATA}", json.dumps(metadata))
+        archive.writestr(f"{root}/extra/{METADATA}", json.dumps(metadata, allow_nan=False))
 
 
 def check_suffix(path: Path) -> None:
@@ -61,25 +64,85 @@ def check_suffix(path: Path) -> None:
         )
 
 
-def write_atomically(source: Path, target: Path) -> None:
-    """Copies a file so that at every moment the target is the old file or the new one, whole.
+class KeptFile:
+    """The bytes of a file, as they were when this was made, whatever becomes of its path.
+
+    A rename or removal leaves an open file as it is, so nothing is copied.
+
+    Args:
+        path: The file.
 
     Raises:
-        ArchiveError: The folder is missing or can't be written, or the disk is full.
+        OSError: It can't be read.
     """
-    temporary: str | None = None
+
+    def __init__(self, path: Path) -> None:
+        self._descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+        weakref.finalize(self, os.close, self._descriptor)
+        self._stamp = _stamp(os.fstat(self._descriptor))
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> KeptFile:
+        return self
+
+    def is_at(self, path: Path) -> bool:
+        """Whether the path still leads to these bytes."""
+        return _stamp(path.stat()) == self._stamp
+
+    def copy_to(self, out: BinaryIO) -> None:
+        """Copies the bytes; several threads may at once.
+
+        Raises:
+            OSError: They were overwritten in place.
+        """
+        at = 0
+        while chunk := _read_at(self._descriptor, 1 << 20, at):
+            out.write(chunk)
+            at += len(chunk)
+        if _stamp(os.fstat(self._descriptor)) != self._stamp:
+            raise OSError(errno.ESTALE, "the file it came from was overwritten in place since it was loaded")
+
+
+def _stamp(status: os.stat_result) -> tuple[int, int, int, int]:
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def _read_at(descriptor: int, size: int, at: int) -> bytes:
+    if hasattr(os, "pread"):
+        return os.pread(descriptor, size, at)
+    with _SEEKING:
+        os.lseek(descriptor, at, os.SEEK_SET)
+        return os.read(descriptor, size)
+
+
+_SEEKING = threading.Lock()
+
+
+def write_atomically(source: KeptFile, target: Path) -> None:
+    """Copies a file so that at every moment the target is the old file or the new one, whole.
+
+    A link is followed, and a file that is replaced hands on its mode and its owner.
+
+    Raises:
+        ArchiveError: The folder is missing or can't be written, the disk is full, or the target is
+            no plain file.
+    """
+    temporary: Path | None = None
     try:
-        descriptor, temporary = tempfile.mkstemp(dir=target.parent, prefix=".hybridjit-")
-        with os.fdopen(descriptor, "wb") as out, source.open("rb") as whole:
-            shutil.copyfileobj(whole, out, 1 << 20)
+        real = Path(os.path.realpath(target))
+        before = _status(real)
+        temporary = real.with_name(f".hybridjit-{secrets.token_hex(8)}")
+        # Never readable by more than the old file was; a new one is what open() makes it.
+        mode = 0o666 if before is None else stat.S_IMODE(before.st_mode)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+        with os.fdopen(os.open(temporary, flags, mode & 0o666), "wb") as out:
+            source.copy_to(out)
             out.flush()
+            if before is not None:
+                _hand_on(before, temporary)
             os.fsync(out.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        Path(temporary).chmod(0o666 & ~umask)  # mkstemp is stricter than open()
-        Path(temporary).replace(target)
+        os.replace(temporary, real)
         temporary = None
-        _sync_folder(target.parent)
+        _sync_folder(real.parent)
     except OSError as error:
         raise ArchiveError(
             compose(
@@ -91,8 +154,32 @@ def write_atomically(source: Path, target: Path) -> None:
         ) from error
     finally:
         if temporary is not None:
-            with contextlib.suppress(FileNotFoundError):
-                Path(temporary).unlink()
+            temporary.unlink(missing_ok=True)
+
+
+def _status(path: Path) -> os.stat_result | None:
+    """The status of a plain file, ``None`` if there is none.
+
+    Raises:
+        OSError: There is something else (a folder, a device), or the links lead in a circle.
+    """
+    try:
+        status = path.lstat()
+    except FileNotFoundError:
+        return None
+    if stat.S_ISLNK(status.st_mode):
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, "it is no plain file")
+    return status
+
+
+def _hand_on(before: os.stat_result, path: Path) -> None:
+    """Gives a new file the mode of the old one, and its owner where the system lets us."""
+    if hasattr(os, "chown"):
+        with contextlib.suppress(PermissionError):
+            os.chown(path, before.st_uid, before.st_gid)
+    path.chmod(stat.S_IMODE(before.st_mode))
 
 
 def _sync_folder(folder: Path) -> None:
@@ -105,7 +192,7 @@ def _sync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
-def read(path: Path, device: torch.device | None) -> tuple[_torch.ScriptModule, dict[str, Any]]:
+def read(path: Path, device: torch.device | None) -> tuple[_torch.ScriptModule, dict[str, Any], KeptFile]:
     """Reads a file, every record against its checksum.
 
     Args:
@@ -113,25 +200,34 @@ def read(path: Path, device: torch.device | None) -> tuple[_torch.ScriptModule, 
         device: Where its tensors go; where they were saved from if absent.
 
     Returns:
-        The module and the metadata.
+        The module, the metadata and the file's bytes.
 
     Raises:
         ArchiveError: The file is missing, truncated, altered, or not hybridjit's.
     """
-    metadata = _check(path)
-    try:
-        module = _torch.load_script(path, device)
-    except (RuntimeError, ValueError, OSError) as error:
-        raise _broken(path, str(error).strip().splitlines()[0]) from error
-    return module, metadata
-
-
-def _check(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ArchiveError(
             compose(f"{path.name} is no file", where=str(path), instead="the path that save was given",
                     page="archiveerror")
         )  # fmt: skip
+    for _ in range(_ATTEMPTS):  # or the metadata of one file would go with the module of the next
+        try:
+            kept = KeptFile(path)
+            metadata = _check(path)
+            module = _torch.load_script(path, device)
+            if kept.is_at(path):
+                return module, metadata, kept
+        except ArchiveError:
+            raise
+        except (RuntimeError, ValueError, OSError) as error:
+            raise _broken(path, (str(error).strip().splitlines() or [type(error).__name__])[0]) from error
+    raise _broken(path, f"it was replaced while it was read, {_ATTEMPTS} times")
+
+
+_ATTEMPTS = 5
+
+
+def _check(path: Path) -> dict[str, Any]:
     try:
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()
@@ -144,7 +240,8 @@ def _check(path: Path) -> dict[str, Any]:
                         f"{path.name} was not written by hybridjit",
                         where=str(path),
                         differences=[f"expected the record extra/{METADATA}, got none"],
-                        instead="torch.jit.load(path) for a plain TorchScript file",
+                        instead="torch.jit.load(path) for a plain TorchScript file,\n"
+                        "or hybridjit.export(model, inputs).save(path) for one that hybridjit.load reads",
                         page="archiveerror",
                     )
                 )

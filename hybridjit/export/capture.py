@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,13 +14,14 @@ from torch import nn
 from .. import _torch
 from .._describe import describe, listed
 from .._errors import CaptureError, HybridJitError, InputError, UnsupportedError, compose
-from .._sites import user_site
+from .._sites import Site, user_site
 from ..adapters.flatten import TracingAdapter
 from ..adapters.inputs import Inputs
 from ..control.record import Record, recording
 from ..control.static import static_modules
+from .branches import BranchingError, Finder, branching, parent
 from .findings import collecting
-from .report import Finding, Scripted, Static
+from .report import Branch, Finding, Scripted, Static
 from .state import ModelState
 
 
@@ -31,6 +35,7 @@ class Captured:
         findings: What the tracer warned about, and notes.
         statics: Values frozen on purpose.
         scripted: Pieces recorded with their control flow.
+        branches: Where branches were recorded.
     """
 
     module: _torch.ScriptModule
@@ -38,10 +43,15 @@ class Captured:
     findings: tuple[Finding, ...]
     statics: tuple[Static, ...]
     scripted: tuple[Scripted, ...]
+    branches: tuple[Branch, ...] = ()
 
 
-def unwrapped(model: nn.Module) -> tuple[nn.Module, list[Finding]]:
-    """Takes ``DataParallel`` and ``DistributedDataParallel`` off a model, with a note.
+def unwrapped(model: nn.Module, what: str = "export") -> tuple[nn.Module, list[Finding]]:
+    """Takes ``DataParallel``, ``DistributedDataParallel`` and ``torch.compile`` off a model, with a note.
+
+    Args:
+        model: The model.
+        what: The function that was called, for the message.
 
     Raises:
         InputError: ``model`` is no module.
@@ -49,22 +59,30 @@ def unwrapped(model: nn.Module) -> tuple[nn.Module, list[Finding]]:
     if not isinstance(model, nn.Module):
         raise InputError(
             compose(
-                "export takes an nn.Module",
+                f"{what} takes an nn.Module",
                 differences=[f"model: expected an nn.Module, got {describe(model)}"],
                 instead="class Model(nn.Module):\n    def forward(self, x): return function(x)",
                 page="inputerror",
             )
         )
-    notes = []
-    while isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+    notes: list[Finding] = []
+    while True:
+        inner = _torch.uncompiled(model)
+        if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+            inner = model.module
+        if inner is None:
+            return model, notes
         name = type(model).__name__
-        notes.append(Finding("HJ001", "note", f"{name} taken off: its module is exported"))
-        model = model.module
-    return model, notes
+        notes.append(Finding("HJ001", "note", f"{name} taken off, the module in it used"))
+        model = inner
 
 
-def check_ready(model: nn.Module) -> None:
+def check_ready(model: nn.Module, what: str = "export") -> None:
     """Refuses a model in training mode, and an environment in which nothing can be traced.
+
+    Args:
+        model: The model.
+        what: The function that was called, for the messages.
 
     Raises:
         InputError: A module is in training mode, and no `static` says that it is meant.
@@ -78,26 +96,28 @@ def check_ready(model: nn.Module) -> None:
                 page="unsupportederror",
             )
         )
-    parameters: list[tuple[str, Any]] = list(model.named_parameters())
-    lazy = [name for name, tensor in parameters if isinstance(tensor, nn.UninitializedParameter)]
+    tensors: list[tuple[str, Any]] = [*model.named_parameters(), *model.named_buffers()]
+    lazy = [name for name, tensor in tensors if isinstance(tensor, (nn.UninitializedParameter, nn.UninitializedBuffer))]
     if lazy:
         raise InputError(
             compose(
-                "the model has lazy parameters that no call has made yet",
+                "the model has lazy parameters or buffers that no call has made yet",
                 where=type(model).__qualname__,
                 differences=[f"lazy: {listed(lazy)}"],
-                instead="model(*inputs), once, before export",
+                instead=f"model(*inputs), once, before {what}",
                 page="inputerror",
             )
         )
     if _torch.tracing_state() is not None:
         raise UnsupportedError(
-            compose("export was called while a trace is under way", instead="export outside of forward",
+            compose(f"{what} was called while a trace is under way", instead=f"{what} outside of forward",
                     page="unsupportederror")
         )  # fmt: skip
     meant = {id(inner) for module in static_modules(model) for inner in module.modules()}
     training = [
-        name or "(the model)" for name, module in model.named_modules() if module.training and id(module) not in meant
+        name or "(the model)"
+        for name, module in model.named_modules()
+        if getattr(module, "training", False) and id(module) not in meant  # a frozen script module has no mode
     ]
     if training:
         raise InputError(
@@ -111,7 +131,9 @@ def check_ready(model: nn.Module) -> None:
         )
 
 
-def capture(model: nn.Module, inputs: Inputs, expected: Any, state: ModelState) -> Captured:
+def capture(
+    model: nn.Module, inputs: Inputs, expected: Any, state: ModelState, branches: Sequence[str] = ()
+) -> Captured:
     """Traces a model under ``no_grad``; its state must have been taken before.
 
     Args:
@@ -119,6 +141,7 @@ def capture(model: nn.Module, inputs: Inputs, expected: Any, state: ModelState) 
         inputs: The call to trace, on tensors of its own.
         expected: What the model gives for it in eager mode.
         state: Its state; the caller puts the model back.
+        branches: Paths of submodules whose ``if``s become branches.
 
     Raises:
         CaptureError: The model can't be traced.
@@ -147,7 +170,7 @@ def capture(model: nn.Module, inputs: Inputs, expected: Any, state: ModelState) 
         )
     names = {id(module): name for name, module in model.named_modules()}
     record = Record(names)
-    with torch.no_grad(), collecting(names) as findings, recording(record):
+    with torch.no_grad(), collecting(names) as findings, recording(record), branching(model, branches):
         try:
             traced = _torch.trace(adapter, flat)
         except HybridJitError:
@@ -165,12 +188,86 @@ def capture(model: nn.Module, inputs: Inputs, expected: Any, state: ModelState) 
     ]
     reasons = static_modules(model)
     modes = [
-        Static(f"training={module.training}", reason, module_path=names[id(module)])
+        Static(f"training={getattr(module, 'training', False)}", reason, module_path=names[id(module)])
         for module, reason in reasons.items()
     ]
     statics = [Static(s.value, s.reason, s.site.file, s.site.line, s.site.module_path) for s in record.statics]
     scripted = [Scripted(p.name, p.site.file, p.site.line, p.site.module_path) for p in record.scripted]
-    return Captured(traced, adapter, (*findings, *notes), (*modes, *statics), tuple(scripted))
+    return Captured(traced, adapter, (*findings, *notes), (*modes, *statics), tuple(scripted), _branches(record))
+
+
+def _branches(record: Record) -> tuple[Branch, ...]:
+    """The branch points, each once: a module that runs twice has its own twice in the graph."""
+    points: dict[Site, Branch] = {}
+    for point in record.branches:
+        site, before = point.site, points.get(point.site)
+        raises = tuple(name for name, raised in zip(("true", "false"), point.raises, strict=True) if raised)
+        count = before.count + 1 if before else 1
+        points[site] = Branch(site.file, site.line, site.module_path, raises, count)
+    return tuple(points.values())
+
+
+def capture_found(
+    model: nn.Module, inputs: Inputs, expected: Any, state: ModelState, restore: Callable[[], None]
+) -> Captured:
+    """Traces a model, again for as long as it finds modules in which a tensor's truth would be frozen.
+
+    The innermost module around each such place gets branches. One that can't have them (its paths
+    return different structures, say) leaves it to the module around it, up to the model itself.
+
+    Args:
+        model: The model, ready.
+        inputs: The call to trace.
+        expected: What the model gives for it in eager mode.
+        state: Its state.
+        restore: Puts the model back between two traces.
+    """
+    names = {id(module): name for name, module in model.named_modules()}
+    chosen: dict[str, Site] = {}
+    plain: dict[str, tuple[Site, CaptureError]] = {}
+    while True:
+        finder = Finder(names)
+        try:
+            with finder:
+                captured = capture(model, inputs, expected, state, list(chosen))
+        except BranchingError as error:
+            site = chosen.pop(error.path)
+            plain[error.path] = site, error.error
+            around = parent(error.path)
+            if around is not None and around not in plain:
+                chosen[around] = site
+        else:
+            new = {path: site for site, path in finder.found.items() if path not in chosen and path not in plain}
+            if not new:
+                break
+            chosen |= new
+        restore()
+    return dataclasses.replace(captured, findings=(*captured.findings, *_said(chosen, plain)))
+
+
+def _said(chosen: Mapping[str, Site], plain: Mapping[str, tuple[Site, CaptureError]]) -> list[Finding]:
+    said = []
+    for path, site in chosen.items():
+        text = f"branches='auto': the ifs of {path or 'the model'} stay ifs in the file"
+        said.append(Finding("HJ003", "note", text, site.file, site.line, path))
+    for path, (site, error) in plain.items():
+        if any(path == each or path.startswith(f"{each}.") or not each for each in chosen):
+            continue  # the module around it has branches instead
+        text = f"branches='auto': {path or 'the model'} can't have branches: {str(error).splitlines()[0]}"
+        said.append(Finding("HJ004", "warning", text, site.file, site.line, path, "hj.cond around this if"))
+    return said
+
+
+_FIX = "the piece at this line as a function with @hybridjit.script_if_tracing, if it depends on the values of tensors"
+# What the tracer refuses, by its own words, whatever the tensors hold.
+_FIXES = {
+    r"cannot set value trace": "the module as it was before torch.jit.script, with @hybridjit.script_if_tracing on the "
+    "functions in which it branches,\nor a scripted forward that returns tensors only",
+    r"dynamo-optimized": "the submodule as it was before torch.compile",
+    r"support parameter sharing": "self.weight wherever a module has one parameter by two names",
+    r"observable data dependence": "operations on the inputs that return a new tensor: reshape instead of resize_",
+    r"Unsupported value kind: Tensor": "register_buffer in __init__ for a sparse tensor that forward uses",
+}
 
 
 def _explain(model: nn.Module, names: dict[int, str], error: Exception) -> CaptureError:
@@ -179,13 +276,15 @@ def _explain(model: nn.Module, names: dict[int, str], error: Exception) -> Captu
         last = last.tb_next
     site = user_site(names, last.tb_frame if last else None)
     text = str(error).strip().splitlines()
+    if "observable data dependence" in str(error):  # torch prints the whole result there
+        text = ["what was traced does not lead from the inputs to the result"]
+    instead = next((fix for pattern, fix in _FIXES.items() if re.search(pattern, str(error))), _FIX)
     return CaptureError(
         compose(
             f"{type(model).__qualname__} runs in eager mode but can't be traced",
             where=str(site),
             differences=[f"{type(error).__name__}: {text[0] if text else ''}"],
-            instead="the piece at this line as a function with @hybridjit.script_if_tracing, "
-            "if it depends on the values of tensors",
+            instead=instead,
             page="captureerror",
         )
     )

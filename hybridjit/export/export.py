@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from .. import _torch
-from .._describe import describe, place, qualified
-from .._errors import InputError, UnsupportedError, VerificationError, compose
+from .._describe import place, qualified
+from .._errors import CaptureError, UnsupportedError, VerificationError, compose
 from ..adapters.inputs import Inputs, as_inputs
 from . import archive
-from .capture import Captured, capture, check_ready, unwrapped
-from .exported import Exported, metadata_of, own_folder, remove_folder
+from .branches import matching
+from .capture import Captured, capture, capture_found, check_ready, unwrapped
+from .devices import default_devices, device_list, device_of, moved
+from .exported import Exported, metadata_of
 from .report import Report
-from .state import ModelState, kept_random_state
-from .verify import Expectation, File, check_on, device_list, device_of, expect, moved
+from .state import ModelState, alone, kept_random_state
+from .verify import Expectation, File, check_on, check_tolerances, expect, named_calls
 
 FORMATS = ("torchscript",)
 
@@ -30,6 +34,7 @@ def export(
     kwargs: Mapping[str, Any] | None = None,
     *,
     format: str = "torchscript",
+    branches: Sequence[str] | str | None = None,
     check_inputs: Iterable[Any] = (),
     devices: Sequence[torch.device | str] | None = None,
     rtol: float | None = None,
@@ -51,6 +56,8 @@ def export(
         inputs: The call to trace: a tuple of positional arguments, one argument, or `Inputs`.
         kwargs: Its keyword arguments; they also serve the check inputs that are no `Inputs`.
         format: ``"torchscript"``.
+        branches: Submodules, by name or pattern (``"layers.*.attn"``), whose ``if``s on tensors become
+            branches as with `branch_if_tracing`; ``"auto"`` finds the innermost ones that need it.
         check_inputs: Further calls to compare on; other sizes and other values than the first.
         devices: Where to compare; by default on the model's device and every accelerator present.
         rtol: Relative tolerance; torch's by dtype unless given together with ``atol``.
@@ -72,59 +79,48 @@ def export(
         >>> exported.report.ok
         True
     """
-    _check_options(format, rtol, atol)
+    _check_format(format)
+    check_tolerances(rtol, atol)
     model, notes = unwrapped(model)
     check_ready(model)
     first = as_inputs(inputs, kwargs)
-    calls = {"input": first}
-    if isinstance(check_inputs, (Tensor, Inputs, str, Mapping)):
-        raise InputError(
-            compose(
-                "check_inputs takes a list of calls",
-                differences=[f"expected a list, got {describe(check_inputs)}"],
-                instead="check_inputs=[(image,), (other_image,)]",
-                page="inputerror",
+    calls = {"input": first, **named_calls(check_inputs, kwargs)}
+    home = device_of(model, calls)
+    places = device_list(devices) or default_devices(home)
+    with alone():
+        state = ModelState(model)
+        folder = Path(tempfile.mkdtemp(prefix="hybridjit-"))
+        try:
+            path = folder / "module.pt"
+            captured, known = _capture(model, state, first, branches)
+            # The trace shares the model's tensors, which hold again what they held before it ran.
+            _save(captured.module, path, model)
+            call, result = captured.adapter.input_schema, captured.adapter.output_schema
+            module = _torch.load_script(path)
+            file = File(module, call, result, rtol, atol)
+            checks = []
+            for where in places:
+                checks += check_on(where, model, calls, file, {"input": known}, state)
+            report = Report(
+                _name(model),
+                format,
+                tuple(checks),
+                (*notes, *captured.findings),
+                captured.statics,
+                captured.scripted,
+                captured.branches,
+                str(torch.__version__),
             )
-        )
-    calls |= {f"check_inputs[{i}]": as_inputs(each, kwargs) for i, each in enumerate(check_inputs)}
-    home = device_of(model, calls.values())
-    places = device_list(devices) or _default_devices(home)
-    folder = Path(tempfile.mkdtemp(prefix="hybridjit-"))
-    state = ModelState(model)
-    try:
-        path = folder / "module.pt"
-        captured, known = _capture(model, state, first)
-        # The trace shares the model's tensors, which hold again what they held before it ran.
-        _torch.save_script(captured.module, path, {})
-        call, result = captured.adapter.input_schema, captured.adapter.output_schema
-        module = _torch.load_script(path)
-        file = File(module, call, result, rtol, atol)
-        checks = []
-        for where in places:
-            checks += check_on(where, model, calls, file, {"input": known}, state)
-        report = Report(
-            qualified(type(model)),
-            format,
-            tuple(checks),
-            (*notes, *captured.findings),
-            captured.statics,
-            captured.scripted,
-            str(torch.__version__),
-        )
-        if not report.ok:
-            raise _failed(report)
-        archive.append_metadata(path, metadata_of(report, call, result))
-    except BaseException:
-        remove_folder(str(folder))
-        raise
-    finally:
-        state.restore(thorough=True)
-    exported = Exported(module, format, report, call, result, path)
-    own_folder(exported, folder)
-    return exported
+            if not report.ok:
+                raise _failed(report)
+            archive.append_metadata(path, metadata_of(report, call, result))
+            return Exported(module, format, report, call, result, archive.KeptFile(path))
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)  # a kept file outlives its path
+            state.restore(thorough=True)
 
 
-def _check_options(format: str, rtol: float | None, atol: float | None) -> None:
+def _check_format(format: str) -> None:
     if format not in FORMATS:
         raise UnsupportedError(
             compose(
@@ -134,33 +130,46 @@ def _check_options(format: str, rtol: float | None, atol: float | None) -> None:
                 page="unsupportederror",
             )
         )
-    if (rtol is None) != (atol is None):
-        raise InputError(
-            compose(
-                "rtol and atol are given together, or neither",
-                differences=[f"rtol: {rtol}", f"atol: {atol}"],
-                instead="rtol=1e-4, atol=1e-5",
-                page="inputerror",
-            )
-        )
 
 
-def _default_devices(home: torch.device) -> list[torch.device]:
-    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-    if accelerator is None or accelerator.type == home.type:
-        return [home]
-    return [home, torch.device(accelerator.type, 0)]
-
-
-def _capture(model: nn.Module, state: ModelState, first: Inputs) -> tuple[Captured, Expectation]:
+def _capture(
+    model: nn.Module, state: ModelState, first: Inputs, branches: Sequence[str] | str | None
+) -> tuple[Captured, Expectation]:
     """Runs the model in eager mode, then traces it; puts it back after each."""
     with kept_random_state():
         known = expect(model, state, first, "input", None)
         torch.manual_seed(0)
         try:
-            return capture(model, moved(first, None), known.result, state), known
+            if branches == "auto":
+                return capture_found(model, moved(first, None, "input"), known.result, state, state.restore), known
+            chosen = matching(model, branches) if branches else ()
+            return capture(model, moved(first, None, "input"), known.result, state, chosen), known
         finally:
-            state.restore()
+            state.restore(thorough=True)  # a write that was not seen must not get into the file
+
+
+def _save(module: _torch.ScriptModule, path: Path, model: nn.Module) -> None:
+    try:
+        _torch.save_script(module, path, {})
+    except RuntimeError as error:
+        called = re.search(r"Could not export Python function call '(.+?)'", str(error))
+        if called is None:
+            raise
+        raise CaptureError(
+            compose(
+                f"the trace calls {called[1]}, a torch.autograd.Function, which no file can hold",
+                where=_name(model),
+                instead="its operations while tracing, since the file computes no gradient by it:\n"
+                f"if hybridjit.is_tracing(): ...  # what {called[1]}.forward computes, without ctx\n"
+                f"else: {called[1]}.apply(...)",
+                page="captureerror",
+            )
+        ) from error
+
+
+def _name(model: nn.Module) -> str:
+    """The qualified name of a model's class; a script module tells that of the class it was made from."""
+    return str(model.original_name) if isinstance(model, _torch.ScriptModule) else qualified(type(model))
 
 
 def _failed(report: Report) -> VerificationError:

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
-import tempfile
-import weakref
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,13 +12,15 @@ import torch
 from torch import Tensor
 
 from .. import _torch
+from .._describe import describe
 from .._errors import ArchiveError, GuardError, InputError, compose
 from ..adapters.inputs import Inputs
 from ..adapters.schema import CallSchema, ValueSchema
 from . import archive
+from .devices import device_named, present
 from .report import Report
 
-_GUARD = re.compile(r"hybridjit: (value frozen at .*)")
+_GUARD = re.compile(r"hybridjit: (.*)")
 
 
 @dataclass(frozen=True)
@@ -31,7 +30,8 @@ class Exported:
     It owns its parameters and buffers; the model it came from may change or go.
 
     Attributes:
-        module: The raw ``ScriptModule``, of flat tensors, as C++ sees it.
+        module: The raw ``ScriptModule``, of flat tensors, as C++ sees it. Whoever changes it (moves it,
+            trains it) changes what this computes, not what `save` writes: that is what was verified.
         format: ``"torchscript"``.
         report: What was found and verified.
 
@@ -47,9 +47,9 @@ class Exported:
     report: Report
     _call: CallSchema = field(repr=False)
     _result: ValueSchema = field(repr=False)
-    _file: Path | None = field(default=None, repr=False)
+    _file: archive.KeptFile = field(repr=False, compare=False)
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         """Runs the file on the model's own arguments.
 
         Args:
@@ -81,22 +81,20 @@ class Exported:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the file: at every moment there is the old file or the new one, whole.
 
+        Its bytes are those that were verified, or loaded, whatever was called or changed since: calls
+        that count in a buffer, ``load(path, device=...)``, ``.module.to(...)``.
+
         Args:
-            path: Where to; the suffix must not be another format's (``.pt2``, ``.onnx``).
+            path: Where to; the suffix must not be another format's (``.pt2``, ``.onnx``). A link is
+                followed, and the mode of a file that is there stays.
 
         Raises:
             ArchiveError: The suffix is another format's, or the file can't be written.
+            InputError: ``path`` is no path.
         """
-        target = Path(path)
+        target = _path(path, "save", 'exported.save("model.pt")')
         archive.check_suffix(target)
-        if self._file is not None and self._file.exists():  # a copy may outlive the folder
-            archive.write_atomically(self._file, target)
-            return
-        with tempfile.TemporaryDirectory(prefix="hybridjit-") as folder:
-            again = Path(folder) / "module.pt"
-            _torch.save_script(self.module, again, {})
-            archive.append_metadata(again, metadata_of(self.report, self._call, self._result))
-            archive.write_atomically(again, target)
+        archive.write_atomically(self._file, target)
 
 
 def metadata_of(report: Report, call: CallSchema, result: ValueSchema) -> dict[str, Any]:
@@ -111,14 +109,18 @@ def metadata_of(report: Report, call: CallSchema, result: ValueSchema) -> dict[s
     }
 
 
-def own_folder(exported: Exported, folder: Path) -> None:
-    """Ties a temporary folder's life to an `Exported`."""
-    weakref.finalize(exported, remove_folder, str(folder))
-
-
-def remove_folder(folder: str) -> None:
-    """Removes a temporary folder and what is in it."""
-    shutil.rmtree(folder, ignore_errors=True)
+def _path(path: str | os.PathLike[str], what: str, instead: str) -> Path:
+    try:
+        return Path(path)
+    except TypeError:
+        raise InputError(
+            compose(
+                f"{what} takes a path",
+                differences=[f"expected text or a path, got {describe(path)}"],
+                instead=instead,
+                page="inputerror",
+            )
+        ) from None
 
 
 def load(path: str | os.PathLike[str], device: torch.device | str | None = None) -> Exported:
@@ -136,7 +138,7 @@ def load(path: str | os.PathLike[str], device: torch.device | str | None = None)
 
     Raises:
         ArchiveError: The file is missing, truncated, altered, or not hybridjit's.
-        InputError: The device is none.
+        InputError: The device is none, or is not there; ``path`` is no path.
 
     Example:
         >>> import os, tempfile, torch, hybridjit as hj
@@ -145,23 +147,21 @@ def load(path: str | os.PathLike[str], device: torch.device | str | None = None)
         >>> hj.load(path).report.ok
         True
     """
-    try:
-        where = None if device is None else torch.device(device)
-        if where is not None:
-            if where.type == "meta":
-                raise RuntimeError("expected a device that holds values, got meta")
-            torch.empty(0, device=where)
-    except (RuntimeError, TypeError, AssertionError, NotImplementedError) as error:
-        raise InputError(
-            compose(
-                "load takes a device",
-                differences=[str(error).splitlines()[0]],
-                instead='load(path, device="cpu")',
-                page="inputerror",
+    where = None
+    if device is not None:
+        instead = f'load(path, device="cpu")\n{present()}'
+        where = device_named(device, "load takes a device", instead)
+        if where.type == "meta":
+            raise InputError(
+                compose(
+                    "load takes a device that holds values",
+                    differences=["expected another device, got meta"],
+                    instead=instead,
+                    page="inputerror",
+                )
             )
-        ) from None
-    source = Path(path)
-    module, metadata = archive.read(source, where)
+    source = _path(path, "load", 'load("model.pt")')
+    module, metadata, kept = archive.read(source, where)
     try:
         report = Report.from_json(metadata["report"])
         call = CallSchema.from_json(metadata["input_schema"])
@@ -176,4 +176,4 @@ def load(path: str | os.PathLike[str], device: torch.device | str | None = None)
                 page="archiveerror",
             )
         ) from error
-    return Exported(module, str(metadata["format"]), report, call, result)
+    return Exported(module, str(metadata["format"]), report, call, result, kept)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -99,6 +100,25 @@ class Scripted:
 
 
 @dataclass(frozen=True)
+class Branch:
+    """A place where a branch was recorded.
+
+    Attributes:
+        file: The source file.
+        line: The line, from 1.
+        module_path: The module whose method was running.
+        raises: The sides, ``"true"`` or ``"false"``, that raise: they did so on the traced input.
+        count: How many branches the graph has for it.
+    """
+
+    file: str
+    line: int
+    module_path: str
+    raises: tuple[str, ...] = ()
+    count: int = 1
+
+
+@dataclass(frozen=True)
 class Report:
     """What an export found, and what was verified.
 
@@ -109,6 +129,7 @@ class Report:
         findings: What the capture met.
         statics: Values frozen on purpose.
         scripted: Pieces recorded with their control flow.
+        branches: Where branches were recorded.
         torch_version: The torch that captured it.
     """
 
@@ -118,6 +139,7 @@ class Report:
     findings: tuple[Finding, ...] = ()
     statics: tuple[Static, ...] = ()
     scripted: tuple[Scripted, ...] = ()
+    branches: tuple[Branch, ...] = ()
     torch_version: str = ""
 
     @property
@@ -133,8 +155,17 @@ class Report:
         return "\n".join([*parts, *(["\ndifferences", *failing] if failing else [])])
 
     def to_json(self) -> str:
-        """The report as JSON text; `from_json` reads it."""
-        return json.dumps(dataclasses.asdict(self), indent=1)
+        """The report as JSON text; `from_json` reads it.
+
+        JSON has no infinity and no NaN: such an error is the text ``"inf"`` or ``"nan"`` there.
+        """
+        data = dataclasses.asdict(self)
+        for check in data["checks"]:
+            for name in _ERRORS:
+                value = check[name]
+                if value is not None and not math.isfinite(value):
+                    check[name] = str(value)
+        return json.dumps(data, indent=1, allow_nan=False)
 
     @staticmethod
     def from_json(text: str) -> Report:
@@ -145,10 +176,11 @@ class Report:
             "findings": Finding,
             "statics": Static,
             "scripted": Scripted,
+            "branches": Branch,
         }
         values = dict(data)
         for name, kind in kinds.items():
-            values[name] = tuple(kind(**_tupled(row)) for row in data[name])
+            values[name] = tuple(kind(**_read_row(row)) for row in data[name])
         return Report(**values)
 
     def to_markdown(self) -> str:
@@ -201,11 +233,15 @@ class Report:
         ]
         statics = [[s.value, place(s.file, s.line) if s.file else "", s.module_path, s.reason] for s in self.statics]
         scripted = [[s.name, place(s.file, s.line), s.module_path] for s in dict.fromkeys(self.scripted)]
+        branches = [
+            [place(b.file, b.line), b.module_path, str(b.count), ", ".join(b.raises) or "none"] for b in self.branches
+        ]
         return [
             ("checks", ["device", "input", "sizes", "result", "max abs", "max rel", "time"], checks),
             ("findings", ["code", "severity", "where", "module", "what", "write instead"], findings),
             ("static on purpose", ["value", "where", "module", "reason"], statics),
             ("scripted, with control flow", ["piece", "called at", "module"], scripted),
+            ("branches", ["where", "module", "in the graph", "sides that raise"], branches),
         ]
 
 
@@ -221,8 +257,15 @@ th, td {{ text-align: left; padding: .3rem .6rem; border-bottom: 1px solid #8886
 """
 
 
-def _tupled(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in row.items()}
+_ERRORS = ("max_abs_error", "max_rel_error")
+
+
+def _read_row(row: Mapping[str, Any]) -> dict[str, Any]:
+    values = {name: tuple(value) if isinstance(value, list) else value for name, value in row.items()}
+    for name in _ERRORS:
+        if isinstance(values.get(name), str):
+            values[name] = float(str(values[name]))
+    return values
 
 
 def _error(value: float | None) -> str:

@@ -5,12 +5,16 @@ from __future__ import annotations
 import contextlib
 import random
 import sys
+import threading
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from .. import _torch
+from .values import identical
 
 
 class Contents:
@@ -22,31 +26,68 @@ class Contents:
 
     def __init__(self, tensors: Iterable[Tensor]) -> None:
         unique = {id(tensor): tensor for tensor in tensors}
-        self._kept = [(t, _version(t), t.detach().clone()) for t in unique.values()]
+        self._kept = [_KeptTensor(tensor) for tensor in unique.values()]
 
     def restore(self, *, thorough: bool = False) -> None:
         """Writes back what was written.
 
         Args:
             thorough: Also find writes that torch's version counter does not see (``.data``), by
-                comparing everything.
+                comparing everything. A tensor found so is compared from then on.
         """
         with torch.no_grad():
-            for index, (tensor, version, before) in enumerate(self._kept):
-                seen = version is None or _version(tensor) != version
-                if seen or (thorough and not _identical(tensor, before)):
-                    tensor.data.copy_(before)
-                    self._kept[index] = (tensor, _version(tensor), before)
+            for kept in self._kept:
+                kept.restore(thorough)
+
+    def memory(self) -> set[int]:
+        """The addresses of the memory that the tensors are in."""
+        return {address for kept in self._kept if (address := memory_of(kept.tensor))}
+
+
+class _KeptTensor:
+    """A tensor, where its values are, and a copy of them."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.tensor = tensor
+        self._place = tensor.detach()  # the same memory, though the tensor be pointed to another
+        self._values = self._place.clone()
+        self._requires_grad = tensor.requires_grad
+        self._version = _version(tensor)
+        self._uncounted = False
+
+    def restore(self, thorough: bool) -> None:
+        tensor = self.tensor
+        if tensor.requires_grad != self._requires_grad and tensor.is_leaf:
+            tensor.requires_grad_(self._requires_grad)
+        moved = _place(tensor) != _place(self._place)
+        if moved:
+            tensor.data = self._place
+        counted = self._version is None or moved or _version(tensor) != self._version
+        if not counted and not ((thorough or self._uncounted) and not identical(tensor, self._values)):
+            return
+        if tensor.layout == torch.strided:
+            tensor.data.copy_(self._values)
+        else:  # its number of values may have changed
+            tensor.data = self._values.clone()
+        self._uncounted |= not counted
+        self._version = _version(tensor)
 
 
 def _version(tensor: Tensor) -> int | None:
     return None if tensor.is_inference() else tensor._version
 
 
-def _identical(tensor: Tensor, before: Tensor) -> bool:
-    if tensor.device.type == "meta":
-        return True
-    return torch.equal(tensor.detach(), before)
+def _place(tensor: Tensor) -> tuple[object, ...]:
+    """What ``tensor.data = other`` changes, apart from the values."""
+    kind = tensor.dtype, tensor.device, tensor.layout, tensor.shape
+    if tensor.layout != torch.strided:
+        return kind
+    return *kind, tensor.stride(), tensor.storage_offset(), tensor.untyped_storage().data_ptr()
+
+
+def memory_of(tensor: Tensor) -> int:
+    """The address of the memory that a tensor is in; 0 if it has none that can be named."""
+    return tensor.untyped_storage().data_ptr() if tensor.layout == torch.strided else 0
 
 
 def changed_buffers(module: nn.Module, before: Mapping[str, tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
@@ -54,7 +95,7 @@ def changed_buffers(module: nn.Module, before: Mapping[str, tuple[Tensor, Tensor
     changed = {}
     for name, tensor in module.named_buffers():
         old, contents = before.get(name, (None, tensor))
-        same = old is tensor and tensor.shape == contents.shape and _identical(tensor, contents)
+        same = old is tensor and identical(tensor, contents)
         if not same:
             changed[name] = tensor.detach().clone()
     return changed
@@ -78,8 +119,16 @@ class ModelState:
         loose = (tensor for module in model.modules() for tensor in _tensors(module.__dict__))
         tensors = [*model.parameters(), *model.buffers(), *loose]
         self._grads = [(tensor, tensor.grad) for tensor in tensors if tensor.is_leaf]
-        self._contents = Contents(tensors)
+        self._scripted = [(module, _torch.script_attributes(module)) for module in _script_modules(model)]
+        loose = (value for _, kept in self._scripted for value in kept.values() if isinstance(value, Tensor))
+        grads = (grad for _, grad in self._grads if grad is not None)
+        self._contents = Contents([*tensors, *loose, *grads])
+        self._memory = self._contents.memory()
         self._buffers = buffers_of(model)
+
+    def owns(self, tensor: Tensor) -> bool:
+        """Whether a tensor is in memory of the model's, and changes as that is put back."""
+        return tensor.layout != torch.strided or memory_of(tensor) in self._memory
 
     def changed_buffers(self) -> dict[str, Tensor]:
         """Copies of the buffers that were written or replaced since, by name."""
@@ -90,6 +139,8 @@ class ModelState:
         names = {id(module): name for name, module in self._model.named_modules()}
         changed = []
         for module, kept in self._attributes:
+            if isinstance(module, _torch.ScriptModule):
+                continue  # its state is not in Python, which only remembers methods that were asked for
             before = kept.items
             for key in {*before, *module.__dict__}:
                 if key in _INTERNALS or key.startswith("__"):  # torch.jit leaves dunders on modules
@@ -107,10 +158,17 @@ class ModelState:
         """
         for _, kept in self._attributes:
             kept.restore()
+        for module, attributes in self._scripted:
+            _torch.set_script_attributes(module, attributes)
         self._contents.restore(thorough=thorough)
         for tensor, grad in self._grads:
             if tensor.grad is not grad:
                 tensor.grad = grad
+
+
+def _script_modules(model: nn.Module) -> Iterator[_torch.ScriptModule]:
+    """The script modules of a model; what is in them is not in their ``__dict__``."""
+    return (module for module in model.modules() if isinstance(module, _torch.ScriptModule))
 
 
 _ABSENT = object()
@@ -184,6 +242,16 @@ def _tensors(value: Any) -> Iterator[Tensor]:
     elif isinstance(value, (list, tuple)):
         for item in value:
             yield from _tensors(item)
+
+
+_ONE_AT_A_TIME = threading.RLock()
+
+
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """Lets one thread at a time through: seeds, warning filters and torch's tracer are the process's."""
+    with _ONE_AT_A_TIME:
+        yield
 
 
 @contextlib.contextmanager

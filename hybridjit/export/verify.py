@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import copy
 import os
-import tempfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,14 +13,16 @@ from torch import Tensor, nn
 
 from .. import _torch
 from .._describe import describe, listed
-from .._errors import CaptureError, InputError, compose
+from .._errors import CaptureError, HybridJitError, InputError, compose
 from ..adapters.inputs import Inputs, as_inputs
 from ..adapters.schema import CallSchema, ValueSchema
 from ..adapters.tree import build, differences, scan
+from .capture import check_ready, unwrapped
 from .compare import compare
+from .devices import device_list, device_of, moved, moved_model, moved_module
 from .exported import Exported, load
 from .report import Check, Report
-from .state import Contents, ModelState, buffers_of, changed_buffers, kept_random_state
+from .state import Contents, ModelState, alone, buffers_of, changed_buffers, kept_random_state
 
 _SEED = 0
 """Model and file draw the same random numbers."""
@@ -51,7 +51,8 @@ def verify(
         The report of this verification; ``.ok`` is the verdict.
 
     Raises:
-        InputError: An argument is not what is expected, or a check input does not fit the file.
+        InputError: An argument is not what is expected, a check input does not fit the file, or the
+            model is in training mode.
         CaptureError: The model itself raises on a check input.
         ArchiveError: The file can't be read.
 
@@ -63,12 +64,15 @@ def verify(
         True
     """
     exported = exported_or_path
-    inputs = {f"check_inputs[{i}]": as_inputs(each) for i, each in enumerate(check_inputs)}
-    if not isinstance(model, nn.Module) or not inputs:
+    check_tolerances(rtol, atol)
+    model, notes = unwrapped(model, "verify")
+    check_ready(model, "verify")
+    inputs = named_calls(check_inputs)
+    if not inputs:
         raise InputError(
             compose(
-                "verify takes a model and at least one input",
-                differences=[f"model: {describe(model)}", f"check_inputs: {len(inputs)} inputs"],
+                "verify takes at least one input",
+                differences=["check_inputs: expected a list of calls, got an empty one"],
                 instead="verify(exported, model, [(image,)])",
                 page="inputerror",
             )
@@ -76,59 +80,56 @@ def verify(
     if not isinstance(exported, Exported):
         exported = load(exported)
     file = File(exported.module, exported._call, exported._result, rtol, atol)
-    places = device_list(devices) or [device_of(model, inputs.values())]
-    state = ModelState(model)
-    try:
-        checks = [c for place in places for c in check_on(place, model, inputs, file, state=state)]
-    finally:
-        state.restore(thorough=True)
-    return Report(exported.report.model, exported.format, tuple(checks), torch_version=str(torch.__version__))
+    places = device_list(devices) or [device_of(model, inputs)]
+    with alone():
+        state = ModelState(model)
+        try:
+            checks = [c for place in places for c in check_on(place, model, inputs, file, state=state)]
+        finally:
+            state.restore(thorough=True)
+    version = str(torch.__version__)
+    return Report(exported.report.model, exported.format, tuple(checks), tuple(notes), torch_version=version)
 
 
-def device_list(devices: Sequence[torch.device | str] | None) -> list[torch.device]:
-    """The devices as torch's own type.
+def named_calls(check_inputs: Iterable[Any], kwargs: Mapping[str, Any] | None = None) -> dict[str, Inputs]:
+    """The calls to check on, by name.
+
+    Args:
+        check_inputs: What the user gave.
+        kwargs: Keyword arguments for those that are no `Inputs`.
 
     Raises:
-        InputError: One of them is no device.
+        InputError: It is no list of calls.
     """
-    if isinstance(devices, (str, torch.device)):
-        devices = [devices]
-    try:
-        return [torch.device(device) for device in devices or ()]
-    except (RuntimeError, TypeError) as error:
+    if isinstance(check_inputs, (Tensor, Inputs, str, bytes, Mapping)) or not isinstance(check_inputs, Iterable):
         raise InputError(
             compose(
-                "devices takes a list of devices",
-                differences=[str(error).splitlines()[0]],
-                instead='devices=["cpu", "cuda"]',
+                "check_inputs takes a list of calls",
+                differences=[f"expected a list, got {describe(check_inputs)}"],
+                instead="check_inputs=[(image,), (other_image,)]",
                 page="inputerror",
             )
-        ) from None
+        )
+    return {f"check_inputs[{i}]": as_inputs(each, kwargs) for i, each in enumerate(check_inputs)}
 
 
-def device_of(model: nn.Module, inputs: Iterable[Inputs] = ()) -> torch.device:
-    """The device of a model's first parameter or buffer, else of the first tensor given to it."""
-    for tensor in (*model.parameters(), *model.buffers()):
-        return tensor.device
-    for each in inputs:
-        for tensor in _tensors_of(each):
-            return tensor.device
-    return torch.device("cpu")
+def check_tolerances(rtol: float | None, atol: float | None) -> None:
+    """Refuses tolerances that are no pair of numbers from 0.
 
-
-def _tensors_of(inputs: Inputs) -> list[Tensor]:
-    tensors: list[Tensor] = []
-    scan([list(inputs.args), dict(inputs.kwargs)], tensors, "the inputs")
-    return tensors
-
-
-def moved(inputs: Inputs, device: torch.device | None) -> Inputs:
-    """The same call on copies of its tensors, on a device; views of the originals are never handed out."""
-    tensors: list[Tensor] = []
-    node = scan([list(inputs.args), dict(inputs.kwargs)], tensors, "the inputs")
-    copies = iter([t.detach().clone() if device is None else t.detach().to(device, copy=True) for t in tensors])
-    args, kwargs = build(node, copies)
-    return Inputs(*args, **kwargs)
+    Raises:
+        InputError: They are none.
+    """
+    given = [tolerance for tolerance in (rtol, atol) if tolerance is not None]
+    numbers = all(isinstance(each, (int, float)) and not isinstance(each, bool) and each >= 0 for each in given)
+    if len(given) == 1 or not numbers:
+        raise InputError(
+            compose(
+                "rtol and atol are numbers from 0, given together, or neither",
+                differences=[f"rtol: {rtol!r}", f"atol: {atol!r}"],
+                instead="rtol=1e-4, atol=1e-5",
+                page="inputerror",
+            )
+        )
 
 
 def spell_sizes(call: CallSchema, flat: Sequence[Tensor]) -> str:
@@ -161,14 +162,16 @@ def expect(model: nn.Module, state: ModelState, inputs: Inputs, name: str, devic
         device: Where to move the inputs; where they are if absent.
 
     Raises:
-        CaptureError: The model raises.
+        CaptureError: The model raises; an error of hybridjit's own passes as it is.
     """
-    own = moved(inputs, device)
+    own = moved(inputs, device, name)
     torch.manual_seed(_SEED)
     try:
         with torch.no_grad():
             result = model(*own.args, **own.kwargs)
-        return Expectation(result, state.changed_buffers())
+        return Expectation(_detached(result, state), state.changed_buffers())
+    except HybridJitError:  # `static` and the like say themselves what to write
+        raise
     except Exception as error:
         text = str(error).strip().splitlines()
         raise CaptureError(
@@ -182,6 +185,15 @@ def expect(model: nn.Module, state: ModelState, inputs: Inputs, name: str, devic
         ) from error
     finally:
         state.restore()
+
+
+def _detached(result: Any, state: ModelState) -> Any:
+    """A result that keeps its values when the model is put back: of a buffer that it returns, a copy."""
+    tensors: list[Tensor] = []
+    node = scan(result, tensors, "result")
+    if not any(map(state.owns, tensors)):
+        return result
+    return build(node, (tensor.clone() if state.owns(tensor) else tensor for tensor in tensors))
 
 
 @dataclass(frozen=True)
@@ -222,8 +234,8 @@ def check_on(
         state: The model's state, if it was taken already.
     """
     if any(tensor.device != device for tensor in (*model.parameters(), *model.buffers())):
-        model, known = copy.deepcopy(model).to(device), None
-        file = replace(file, module=_moved_module(file.module, device))
+        model, known = moved_model(model, device), None
+        file = replace(file, module=moved_module(file.module, device))
         state = None
     state = state or ModelState(model)
     before = buffers_of(file.module)
@@ -231,7 +243,7 @@ def check_on(
     checks = []
     with kept_random_state(), torch.no_grad():
         for name, each in inputs.items():
-            flat = file.call.flatten(moved(each, device))
+            flat = file.call.flatten(moved(each, device, name), name)
             expected = (known or {}).get(name) or expect(model, state, each, name, device)
             torch.manual_seed(_SEED)
             try:
@@ -239,15 +251,6 @@ def check_on(
             finally:
                 file_buffers.restore()
     return checks
-
-
-def _moved_module(module: _torch.ScriptModule, device: torch.device) -> _torch.ScriptModule:
-    if device.type != "meta":
-        return copy.deepcopy(module).to(device)
-    with tempfile.TemporaryDirectory(prefix="hybridjit-") as folder:  # a module can't be moved to meta
-        path = os.path.join(folder, "module.pt")
-        _torch.save_script(module, path, {})
-        return _torch.load_script(path, device)
 
 
 def _check_one(

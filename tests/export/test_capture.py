@@ -1,9 +1,13 @@
 """What is refused before a trace, and what is taken."""
 
+import io
 import os
 import subprocess
 import sys
+import warnings
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -73,3 +77,213 @@ def test_jit_switched_off() -> None:
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     assert "UnsupportedError: torch.jit is switched off by PYTORCH_JIT=0" in done.stderr
+
+
+class Flagged(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(2, 2)
+
+    def forward(self, x: Tensor, scale: float = 2.0) -> Tensor:
+        if bool(x.sum() > 0):
+            x = self.linear(x)
+        return x * scale
+
+
+def script(model: nn.Module) -> Any:
+    return torch.jit.script(model)
+
+
+def trace(model: nn.Module) -> Any:
+    return torch.jit.trace(model, torch.ones(3, 2))  # type: ignore[no-untyped-call]
+
+
+def through_file(module: Any) -> Any:
+    buffer = io.BytesIO()
+    torch.jit.save(module, buffer)  # type: ignore[no-untyped-call]
+    buffer.seek(0)
+    return torch.jit.load(buffer)  # type: ignore[no-untyped-call]
+
+
+SCRIPTED: dict[str, Callable[[nn.Module], Any]] = {
+    "scripted": script,
+    "frozen": lambda model: torch.jit.freeze(script(model)),  # type: ignore[no-untyped-call]
+    "loaded": lambda model: through_file(script(model)),
+    "optimized": lambda model: torch.jit.optimize_for_inference(script(model)),  # type: ignore[no-untyped-call]
+}
+
+
+@pytest.mark.parametrize("within", [False, True], ids=["root", "submodule"])
+@pytest.mark.parametrize("kind", SCRIPTED)
+def test_script_modules(kind: str, within: bool) -> None:
+    """A script module is exported with its branches, as the model or within it, and stays as it is."""
+    model = Flagged().eval()
+    scripted = SCRIPTED[kind](model)
+    whole = nn.Sequential(scripted).eval() if within else scripted
+    before = set(vars(scripted))
+    x = torch.ones(3, 2)
+    exported = hj.export(whole, x, check_inputs=[-x, x[:1]])
+    torch.testing.assert_close(exported(-2 * x), model(-2 * x))
+    torch.testing.assert_close(exported(5 * x), model(5 * x))
+    assert set(vars(scripted)) == before
+    assert not exported.report.findings
+
+
+@pytest.mark.parametrize("within", [False, True], ids=["root", "submodule"])
+@pytest.mark.parametrize("load", [False, True], ids=["traced", "loaded"])
+def test_traced_modules(load: bool, within: bool) -> None:
+    """So is a traced one, also from a file, and its argument keeps its name."""
+    model = nn.Linear(2, 1).eval()
+    traced = through_file(trace(model)) if load else trace(model)
+    x = torch.ones(3, 2)
+    exported = hj.export(nn.Sequential(traced).eval() if within else traced, x, check_inputs=[x[:1]])
+    assert torch.equal(exported(x * 2), model(x * 2))
+    assert torch.equal(exported(input=x), model(x))
+
+
+def test_what_was_exported_is_exported_again() -> None:
+    """The raw module of an export is a model like any other."""
+    model = nn.Linear(2, 1).eval()
+    again = hj.export(hj.export(model, torch.ones(1, 2)).module, torch.ones(1, 2))
+    assert torch.equal(again(torch.ones(3, 2)), model(torch.ones(3, 2)))
+
+
+def test_script_module_with_keywords_and_rich_results() -> None:
+    """Defaults and keyword arguments of a loaded script module are those of its schema."""
+    scripted = through_file(script(Flagged().eval()))
+    exported = hj.export(scripted, (torch.ones(3, 2),), {"scale": 3.0})
+    assert exported.report.ok
+    with pytest.raises(hj.InputError, match=r"scale: expected 3\.0, got 4\.0"):
+        exported(torch.ones(3, 2), scale=4.0)
+
+
+class Number(nn.Module):
+    def forward(self, x: Tensor) -> tuple[Tensor, int]:
+        return x, 3
+
+
+class Compiled(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = torch.compile(nn.Linear(2, 2), backend="eager")
+
+    def forward(self, x: Tensor) -> Any:
+        return self.inner(x)
+
+
+class TwoNames(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = nn.Parameter(torch.ones(2))
+        self.b = self.a
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.a + self.b
+
+
+class Sparse(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.matrix = torch.eye(2).to_sparse()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.matrix @ x
+
+
+@pytest.mark.parametrize(
+    ("model", "fix"),
+    [
+        (script(Number()), "the module as it was before torch.jit.script, with @hybridjit.script_if_tracing"),
+        (Compiled(), "the submodule as it was before torch.compile"),
+        (TwoNames(), "self.weight wherever a module has one parameter by two names"),
+        (Sparse(), "register_buffer in __init__ for a sparse tensor"),
+    ],
+    ids=["number", "compiled", "two names", "sparse"],
+)
+def test_what_the_tracer_refuses(model: nn.Module, fix: str) -> None:
+    """What the tracer refuses whatever the values are gets a way out that fits."""
+    with pytest.raises(hj.CaptureError) as error:
+        hj.export(model.eval(), torch.ones(2, 2))
+    assert f"write instead: {fix}" in str(error.value)
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+def test_compiled_models(in_place: bool) -> None:
+    """``torch.compile`` is taken off, and what ``model.compile()`` set stays there."""
+    model: Any = nn.Linear(2, 1).eval()
+    if in_place:
+        model.compile(backend="eager")
+        implementation = model._compiled_call_impl
+    compiled: Any = model if in_place else torch.compile(model, backend="eager")
+    report = hj.export(compiled, torch.ones(3, 2)).report
+    assert report.ok and [f.code for f in report.findings] == ([] if in_place else ["HJ001"])
+    assert not in_place or model._compiled_call_impl is implementation
+
+
+def test_hooks() -> None:
+    """Hooks of the forward pass are in the file, by keyword too; those of the backward pass are no hindrance."""
+    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 1)).eval()
+    calls: list[object] = []
+    model[0].register_forward_pre_hook(lambda module, args: (args[0] + 1,))
+    model.register_forward_hook(lambda module, args, out: out * 2)
+    model.register_forward_pre_hook(
+        lambda module, args, kwargs: (args, {"input": kwargs["input"] * 3}), with_kwargs=True
+    )
+    model[1].register_full_backward_hook(lambda *given: calls.append(given))
+    x = torch.ones(3, 2)
+    exported = hj.export(model, (), {"input": x}, check_inputs=[hj.Inputs(input=x[:1])])
+    assert torch.equal(exported(input=x * 2), model(input=x * 2))
+    model(input=x).sum().backward()
+    assert len(calls) == 1
+
+
+def test_nested_tensors() -> None:
+    """A nested tensor, which nothing here can flatten or compare, is an InputError with its path."""
+    x = torch.ones(2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        nested = torch.nested.nested_tensor([x, x])
+    with pytest.raises(hj.InputError, match=r"nested tensor can't be traced\n  at input.args\[0\]"):
+        hj.export(nn.Identity().eval(), nested)
+
+
+def test_forward_without_a_signature() -> None:
+    """A ``forward`` written in C has no argument names, and is an InputError."""
+    model = nn.Module().eval()
+    model.forward = torch.sin
+    with pytest.raises(hj.InputError, match="no signature that Python can read"):
+        hj.export(model, torch.ones(2))
+
+
+class Doubled(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x * 2
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        return grads[0] * 2
+
+
+class Custom(nn.Module):
+    def forward(self, x: Tensor) -> Any:
+        return Doubled.apply(x)  # type: ignore[no-untyped-call]
+
+
+def test_autograd_functions() -> None:
+    """A Python function of the backward pass, which no file holds, is named, with what to write."""
+    with pytest.raises(hj.CaptureError, match=r"the trace calls Doubled, a torch\.autograd\.Function") as error:
+        hj.export(Custom().eval(), torch.ones(2))
+    assert "else: Doubled.apply(...)" in str(error.value)
+
+
+class Resized(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return (x * 12345).resize_(4)
+
+
+def test_no_values_in_messages() -> None:
+    """A result that the trace does not reach is said so; torch's own message would print it."""
+    with pytest.raises(hj.CaptureError, match="does not lead from the inputs to the result") as error:
+        hj.export(Resized().eval(), torch.ones(2, 2))
+    assert "12345" not in str(error.value) and "reshape instead of resize_" in str(error.value)

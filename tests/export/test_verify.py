@@ -1,12 +1,15 @@
 """Every rule of the comparison, with a model that must fail it; and `verify` on its own."""
 
+import threading
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 import hybridjit as hj
+from hybridjit._describe import short_path
 
 
 class Lambda(nn.Module):
@@ -112,9 +115,127 @@ def test_other_structure_is_an_input_error() -> None:
         hj.export(model, ([torch.ones(2)],), check_inputs=[([torch.ones(2), torch.ones(2)],)])
 
 
+def test_check_input_of_another_structure_is_named() -> None:
+    """The message names the check input, and its argument, that has another structure or holds something else."""
+    model = Lambda(lambda x: x[0] + 1).eval()
+    good, long, wrong = ([torch.ones(2)],), ([torch.ones(2), torch.ones(2)],), ([object()],)
+    with pytest.raises(hj.InputError, match="another structure") as other:
+        hj.export(model, good, check_inputs=[good, long])
+    assert str(other.value).splitlines()[1:3] == ["  at check_inputs[1]", "  - x: expected list of 1, got list of 2"]
+    with pytest.raises(hj.InputError, match="another structure") as other:
+        hj.verify(hj.export(model, good), model, [good, good, long])
+    assert str(other.value).splitlines()[1] == "  at check_inputs[2]"
+    with pytest.raises(hj.InputError, match="neither a tensor") as unknown:
+        hj.export(model, good, check_inputs=[wrong])
+    assert str(unknown.value).splitlines()[1] == "  at check_inputs[0].args[0][0]"
+    with pytest.raises(hj.InputError, match="neither a tensor") as unknown:
+        hj.export(model, hj.Inputs(x={"a": object()}))
+    assert str(unknown.value).splitlines()[1] == "  at input.kwargs['x']['a']"
+    with pytest.raises(hj.InputError, match="don't fit") as unfit:
+        hj.export(model, good, check_inputs=[hj.Inputs(torch.ones(2), y=1)])
+    assert str(unfit.value).splitlines()[1].startswith("  at check_inputs[0], forward(")
+
+
+def test_verify_takes_what_export_takes() -> None:
+    """`verify` looks into DataParallel, and refuses a model in training mode, as `export` does."""
+    model = nn.Sequential(nn.Linear(2, 1), nn.Dropout()).eval()
+    exported = hj.export(model, torch.ones(3, 2))
+    report = hj.verify(exported, nn.DataParallel(model), [torch.ones(7, 2)])
+    assert report.ok and [finding.code for finding in report.findings] == ["HJ001"]
+    model[1].train()
+    with pytest.raises(hj.InputError, match="training: 1"):
+        hj.verify(exported, model, [torch.ones(7, 2)])
+    with pytest.raises(hj.InputError, match=r"verify takes an nn\.Module"):
+        hj.verify(exported, torch.sin, [torch.ones(7, 2)])  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("checks", [5, None, "text", torch.ones(7, 2), {"x": 1}, []])
+def test_verify_takes_a_list_of_calls(checks: Any) -> None:
+    """Anything but a list of calls is an InputError that says what to write."""
+    model = nn.Linear(2, 1).eval()
+    with pytest.raises(hj.InputError, match=r"write instead: (check_inputs=|verify)"):
+        hj.verify(hj.export(model, torch.ones(3, 2)), model, checks)
+
+
+def test_errors_of_hybridjit_pass() -> None:
+    """What `static` says about a line of the model is not hidden behind another error."""
+    with pytest.raises(hj.InputError, match="static takes a tensor of one element") as error:
+        hj.export(Lambda(lambda x: x + hj.static(x, reason="wrong")).eval(), torch.ones(3))
+    assert f"  at {short_path(__file__)}:" in str(error.value)
+
+
+class Memory(nn.Module):
+    """Gives out its own buffer, a view of it, and a parameter."""
+
+    buffer: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(2))
+        self.register_buffer("buffer", torch.zeros(4))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        self.buffer += x
+        return self.buffer, self.buffer.view(2, 2)[0], self.weight
+
+
+def test_a_result_that_is_a_buffer() -> None:
+    """A result that is the model's own memory is compared as the call left it, not as it was put back."""
+    model = Memory().eval()
+    report = hj.export(model, torch.tensor(1.0), check_inputs=[torch.tensor(2.0), torch.tensor(3.0)]).report
+    assert report.ok and model.buffer.tolist() == [0] * 4
+
+
+RESULTS: dict[str, Callable[[Tensor], object]] = {
+    "coo": lambda x: x.to_sparse(),
+    "csr": lambda x: torch.stack([x, x]).to_sparse_csr(),
+    "complex": lambda x: torch.complex(x, x),
+    "complex32": lambda x: torch.complex(x, x).to(torch.complex32),
+    "float8": lambda x: x.to(torch.float8_e4m3fn),
+    "bfloat16": lambda x: x.bfloat16(),
+    "bool": lambda x: x > 0,
+    "empty": lambda x: x[:0],
+    "0-dim": lambda x: x.sum(),
+    "nan": lambda x: x / 0 * 0,
+    "inf": lambda x: (x + 1) / 0,
+    "quantized": lambda x: torch.quantize_per_tensor(x, 0.1, 0, torch.quint8),
+    "shared": lambda x: (lambda y: {"a": y, "b": [y, y[:1]]})(x + 1),
+    "given": lambda x: (x, x),
+}
+
+
+@pytest.mark.filterwarnings("ignore:ComplexHalf support is experimental", "ignore:Sparse CSR tensor support is in beta")
+@pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor")
+@pytest.mark.parametrize("kind", RESULTS)
+def test_results_of_every_kind(kind: str) -> None:
+    """Results of every dtype and layout pass where they agree, and fail where a value was frozen."""
+    fn = RESULTS[kind]
+    x, other = torch.tensor([1.0, 0.0, 2.0]), torch.tensor([3.0, 0.0, 5.0])
+    assert hj.export(Lambda(fn).eval(), x, check_inputs=[other]).report.ok
+    if kind not in ("empty", "bool", "nan", "inf"):  # the same for every input
+        failed(lambda x: fn(x * float(x.sum())), other, x)
+
+
 def test_verify_on_meta() -> None:
     """Shapes alone are compared on the meta device."""
     model = nn.Linear(2, 1).eval()
     report = hj.verify(hj.export(model, torch.ones(3, 2)), model, [torch.ones(7, 2)], devices=["meta"])
     assert report.ok
     assert report.checks[0].max_abs_error is None
+
+
+def test_scripted_model_on_meta() -> None:
+    """A script module has a copy on the meta device too."""
+    model = torch.jit.script(nn.Linear(2, 1).eval())
+    assert hj.verify(hj.export(model, torch.ones(3, 2)), model, [torch.ones(7, 2)], devices=["meta"]).ok
+
+
+def test_a_model_that_cannot_be_copied() -> None:
+    """The message says what to write when a model can't be copied to another device."""
+    model = Lambda(lambda x: x + 1).eval()
+    model.register_buffer("buffer", torch.ones(2))
+    exported = hj.export(model, torch.ones(2))
+    model.lock = threading.Lock()  # type: ignore[assignment]
+    with pytest.raises(hj.UnsupportedError, match="can't be copied to meta") as error:
+        hj.verify(exported, model, [torch.ones(2)], devices=["meta"])
+    assert 'write instead: model.to("meta"), its inputs there too, and devices=["meta"]' in str(error.value)

@@ -4,8 +4,8 @@ Zhang et al. 2016, "Joint Face Detection and Alignment Using Multi-task Cascaded
 small networks in a row: the first runs over an image pyramid and proposes candidates, the second rejects most of
 them, the third refines the rest and places five landmarks.
 
-What varies from picture to picture is in the three pieces marked `hj.script_if_tracing`. Everything else is
-traced like any other model.
+What varies from picture to picture is in three pieces: `Pyramid.forward` and `suppress`, loops over Python numbers
+and lists marked `hj.script_if_tracing`, and `crop`, an `hj.map`. Everything else is traced like any other model.
 
 Boxes are float32 `[n, 4]` everywhere: x1, y1, x2, y2 in pixels of the picture.
 """
@@ -178,7 +178,6 @@ def suppress(boxes: Tensor, scores: Tensor, threshold: float, of_smaller: bool =
     return torch.cat(kept)
 
 
-@hj.script_if_tracing
 def crop(picture: Tensor, boxes: Tensor, size: int) -> Tensor:
     """Cuts boxes out of a picture and resizes them.
 
@@ -190,18 +189,17 @@ def crop(picture: Tensor, boxes: Tensor, size: int) -> Tensor:
     Returns:
         float32 `[n, 3, size, size]`.
     """
-    if boxes.size(0) == 0:
-        return picture.new_zeros((0, 3, size, size))
-    height, width = picture.size(1), picture.size(2)
-    crops: list[Tensor] = []
-    for i in range(boxes.size(0)):
+    height, width = picture.shape[1:]
+
+    def cut(box: Tensor) -> Tensor:
         # A box may have been shifted out of the picture: keep one pixel at least, there is no resizing of nothing.
-        left = min(max(int(boxes[i, 0]), 0), width - 1)
-        top = min(max(int(boxes[i, 1]), 0), height - 1)
-        right = max(min(int(boxes[i, 2].ceil()), width), left + 1)
-        bottom = max(min(int(boxes[i, 3].ceil()), height), top + 1)
-        crops.append(F.adaptive_avg_pool2d(picture[:, top:bottom, left:right], (size, size)))
-    return torch.stack(crops)
+        left = box[0].clamp(0, width - 1).long()
+        top = box[1].clamp(0, height - 1).long()
+        right = torch.maximum(box[2].ceil().clamp(max=width).long(), left + 1)
+        bottom = torch.maximum(box[3].ceil().clamp(max=height).long(), top + 1)
+        return F.adaptive_avg_pool2d(picture[:, top:bottom, left:right], size)
+
+    return hj.map(cut, boxes)
 
 
 def shift(boxes: Tensor, offsets: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -63,11 +64,8 @@ OTHERS: dict[str, list[tuple[Any, ...]]] = {
 
 def examples() -> list[Case]:
     """The programs of `torch._export.db.examples`."""
-    from torch._export.db.case import ExportCase
-    from torch._export.db.examples import all_examples
-
     cases = []
-    found: dict[str, ExportCase] = all_examples()
+    found: dict[str, Any] = import_module("torch._export.db.examples").all_examples()
     for name, case in found.items():
         calls = [(tuple(case.example_args), dict(case.example_kwargs))]
         calls += [(other, {}) for other in OTHERS.get(name, [])]
@@ -90,8 +88,7 @@ class Program(nn.Module):
 
 def operators() -> list[Case]:
     """The control-flow entries of `torch.testing._internal.hop_db`."""
-    from torch.testing._internal import hop_db
-
+    hop_db: Any = import_module("torch.testing._internal.hop_db")
     x, one = torch.rand(2, 2, 2) + 0.1, torch.rand(1)
     far = -torch.ones(2, 2, 2)
     cases = [
@@ -122,9 +119,8 @@ def _map(fn: Callable[..., Any], xs: Any, *args: Any) -> Any:
 @contextlib.contextmanager
 def replaced() -> Iterator[None]:
     """torch's control flow replaced by hybridjit's, wherever the programs got it from."""
-    import functorch.experimental.control_flow as old
-    from torch import _higher_order_ops as hops
-
+    old: Any = import_module("functorch.experimental.control_flow")
+    hops: Any = import_module("torch._higher_order_ops")
     new: dict[Any, Any] = {
         id(torch.cond): hj.cond,
         id(old.map): _map,
@@ -187,7 +183,7 @@ def capture(mode: str, case: Case) -> Callable[..., Any]:
         shapes = shapes_of(case)
         program = torch.export.export(case.model, args, kwargs, dynamic_shapes=shapes, strict=mode == "strict")
         return program.module()
-    torch._dynamo.reset()
+    torch.compiler.reset()
     compiled: Callable[..., Any] = torch.compile(case.model, fullgraph=True, backend="eager", dynamic=True)
     return compiled
 

@@ -17,8 +17,9 @@ from .._describe import place, qualified
 from .._errors import CaptureError, UnsupportedError, VerificationError, compose
 from ..adapters.inputs import Inputs, as_inputs
 from . import archive
+from .auto import capture_found
 from .branches import matching
-from .capture import Captured, capture, capture_found, check_ready, unwrapped
+from .capture import Captured, capture, check_ready, unwrapped
 from .devices import default_devices, device_list, device_of, moved
 from .exported import Exported, metadata_of
 from .report import Report
@@ -179,9 +180,13 @@ def _failed(report: Report) -> VerificationError:
     leads = [
         f"frozen at {place(f.file, f.line)}{' in ' + f.module_path if f.module_path else ''}: {f.message}"
         for f in report.findings
-        if f.file
+        if f.file and f.code.startswith("HJ1")
     ]
     fixes = [f.fix for f in report.findings if f.severity == "warning" and f.fix]
+    if any("(raised at" in row for row in rows):
+        fixes.append(
+            "the input that the file raises on as the first one, so that its side of the branch is recorded on it"
+        )
     return VerificationError(
         compose(
             f"the exported file is not the model: {len(failing)} of {len(report.checks)} checks failed, "

@@ -1,0 +1,191 @@
+"""`branches=`: submodules that can't be edited keep their ifs."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import hybridjit as hj
+from hybridjit.export.branches import Branching, BranchingError, branching, matching, parent
+
+
+class Halving(nn.Module):
+    """Asks for a tensor's truth, in code that its user can't edit."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(3, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.abs().max() > 1:
+            return self.linear(x) / 2
+        return self.linear(x)
+
+
+class Stack(nn.Module):
+    """Three of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList([Halving() for _ in range(3)])
+        self.out = nn.Linear(3, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers:
+            x = layer(x)
+        return self.out(x)
+
+
+SMALL, LARGE = torch.full((2, 3), 0.1), torch.full((2, 3), 50.0)
+
+
+@pytest.mark.parametrize("branches", [["layers.*"], ["layers.0", "layers.1", "layers.2"], [""], "auto"])
+@pytest.mark.parametrize("first", [SMALL, LARGE])
+def test_ifs_stay(branches: list[str] | str, first: Tensor) -> None:
+    """By name, by pattern, on the model itself or found: the file takes both sides, whichever was traced."""
+    model = Stack().eval()
+    exported = hj.export(model, first, branches=branches, check_inputs=[SMALL, LARGE])
+    for x in (SMALL, LARGE, -LARGE, torch.randn(5, 3) * 3):
+        torch.testing.assert_close(exported(x), model(x))
+    assert {(branch.file, branch.raises) for branch in exported.report.branches} == {(__file__, ())}
+    assert len({branch.line for branch in exported.report.branches}) == 1
+    assert not any("forward" in vars(module) for module in model.modules())
+
+
+def test_without_branches_it_fails() -> None:
+    """The same model without them is refused on the other input."""
+    with pytest.raises(hj.VerificationError, match="frozen at .*test_branches.py"):
+        hj.export(Stack().eval(), SMALL, check_inputs=[LARGE])
+
+
+def test_auto_says_what_it_did() -> None:
+    """The report names each module that got branches, and a model without such ifs has none."""
+    report = hj.export(Stack().eval(), SMALL, branches="auto").report
+    notes = [finding for finding in report.findings if finding.code == "HJ003"]
+    assert [note.module_path for note in notes] == ["layers.0", "layers.1", "layers.2"]
+    assert {note.severity for note in notes} == {"note"}
+    assert notes[0].message == "branches='auto': the ifs of layers.0 stay ifs in the file"
+    plain = hj.export(nn.Linear(3, 2).eval(), SMALL, branches="auto").report
+    assert (plain.findings, plain.branches) == ((), ())
+
+
+class Pair(nn.Module):
+    """Its result has another structure on each side."""
+
+    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        return (x, x + 1) if x.sum() > 0 else x
+
+
+class Outer(nn.Module):
+    """Makes one structure of it again."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pair = Pair()
+
+    def forward(self, x: Tensor) -> Tensor:
+        result = self.pair(x)
+        return result[0] * result[1] if isinstance(result, tuple) else result
+
+
+def test_auto_goes_outwards() -> None:
+    """A module whose sides differ in structure leaves its ifs to the module around it."""
+    model = nn.Sequential(Outer()).eval()
+    exported = hj.export(model, SMALL, branches="auto", check_inputs=[-SMALL])
+    assert [f.module_path for f in exported.report.findings if f.code == "HJ003"] == ["0"]
+    assert not [f for f in exported.report.findings if f.code == "HJ004"]
+
+
+def test_auto_leaves_what_it_cannot_do() -> None:
+    """Where no module around can branch either, the truth is frozen, and the report says so."""
+    report = hj.export(Keeps().eval(), SMALL, branches="auto").report
+    (warning,) = [finding for finding in report.findings if finding.code == "HJ004"]
+    assert warning.severity == "warning"
+    assert warning.message.startswith("branches='auto': the model can't have branches: the paths of a function leave")
+    assert not report.branches
+
+
+class Keeps(nn.Module):
+    """Leaves another list behind on each side."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[str] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.sum() > 0:
+            self.seen.append("positive")
+            return x
+        return x * 2
+
+
+def test_a_named_module_that_cannot_is_refused() -> None:
+    """Asked for by name, it is an error with the reason."""
+    with pytest.raises(hj.CaptureError, match="leave different things behind") as caught:
+        hj.export(Keeps().eval(), SMALL, branches=[""])
+    assert isinstance(caught.value, BranchingError) and caught.value.path == ""
+
+
+class Validates(nn.Module):
+    """Refuses an input itself."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.min() < 0:
+            raise ValueError("negative values")
+        return x.sqrt()
+
+
+def test_a_side_that_raises() -> None:
+    """A model's own validation stays in the file, with its message and line."""
+    exported = hj.export(Validates().eval(), SMALL, branches="auto")
+    assert exported.report.branches[0].raises == ("true",)
+    with pytest.raises(hj.GuardError, match=r"ValueError: negative values \(raised at .*test_branches.py:\d+\)"):
+        exported(-SMALL)
+
+
+def test_a_side_that_the_example_contradicts() -> None:
+    """A check input that takes a side which could not be recorded is told to come first."""
+    model = First().eval()
+    with pytest.raises(hj.VerificationError) as caught:
+        hj.export(model, torch.zeros(0, 3), branches="auto", check_inputs=[SMALL])
+    lines = str(caught.value).splitlines()
+    assert "IndexError: index 0 is out of bounds" in lines[2]
+    assert lines[3].startswith("  write instead: the input that the file raises on as the first one")
+    assert hj.export(model, SMALL, branches="auto", check_inputs=[torch.zeros(0, 3)]).report.ok
+
+
+class First(nn.Module):
+    """The first row, if there is one."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[0] == 0:
+            return x.new_zeros(3)
+        return x[0]
+
+
+def test_names() -> None:
+    """Patterns mean paths; what means none is refused with paths that exist."""
+    model = Stack()
+    assert matching(model, ["layers.?.linear"]) == [f"layers.{n}.linear" for n in range(3)]
+    assert matching(model, ["out", "*"])[0] == "out"
+    assert parent("a.b.c") == "a.b" and parent("a") == "" and parent("") is None
+    with pytest.raises(hj.InputError) as caught:
+        hj.export(model.eval(), SMALL, branches=["layer.1"])
+    assert str(caught.value).splitlines()[:2] == ["branches names no module: 'layer.1'", "  at Stack"]
+    assert "layers.1" in str(caught.value)
+    with pytest.raises(hj.InputError, match="branches takes a list of module names"):
+        hj.export(model, SMALL, branches="layers.1")
+
+
+def test_models_come_back() -> None:
+    """The forward that a module had is there again, also one set on the instance, and after an error."""
+    model = Stack()
+    own = model.layers[0].forward
+    vars(model.layers[0])["forward"] = own
+    with pytest.raises(RuntimeError, match="stop"), branching(model, ["layers.0", "layers.1"]):
+        assert isinstance(vars(model.layers[1])["forward"], Branching)
+        torch.testing.assert_close(model(SMALL), model(SMALL))
+        raise RuntimeError("stop")
+    assert vars(model.layers[0])["forward"] is own
+    assert "forward" not in vars(model.layers[1])

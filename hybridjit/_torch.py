@@ -306,6 +306,7 @@ def close_blocks(
             block.registerOutput(value)
         if not nested:
             keep_constants(block, node)
+            _drop_detours(block)
     if not nested:
         _bring_in(graph, node)
     outputs = [node.addOutput() for _ in results[0][loop:]]
@@ -323,6 +324,14 @@ def keep_constants(block: Any, node: Any) -> None:
     for constant in block.findAllNodes("prim::Constant", True):
         if kind(constant.output().type()) in ("TensorType", "BoolType"):
             constant.moveBefore(node)
+
+
+def _drop_detours(block: Any) -> None:
+    """Uses a number itself where the tracer made a tensor of it and took it out again, as for ``x[i]``."""
+    for node in block.findAllNodes("aten::Int", True):
+        source = node.inputsAt(0).node()
+        if source.kind() == "prim::NumToTensor" and kind(source.inputsAt(0).type()) == "IntType":
+            node.output().replaceAllUsesWith(source.inputsAt(0))
 
 
 def _bring_in(graph: Graph, node: Any) -> None:
@@ -890,9 +899,9 @@ def size_of_symbol(number: Any, symbol: Any) -> int:
     return size
 
 
-def raise_in_graph(message: str) -> None:
-    """Records an assertion that always fails."""
-    torch.ops.aten._assert_async.msg(torch.full((), False), message)
+def assert_in_graph(holds: Tensor, message: str) -> None:
+    """Records an assertion."""
+    torch.ops.aten._assert_async.msg(holds, message)
 
 
 def tree_flatten_until(value: object, is_leaf: Callable[[Any], bool]) -> tuple[list[Any], list[str], Any]:

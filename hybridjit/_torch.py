@@ -230,6 +230,9 @@ def insert_bool(graph: Graph, value: Value) -> Value:
 
 def _number_behind(value: Value) -> Value | None:
     if value.node().kind() == "prim::NumToTensor":
+        # Nobody may change the tensor, or look at its memory under another name and change that.
+        if any("(a" in use.user.schema() for use in value.uses()):
+            return None
         value = value.node().input()
     return value if kind(value.type()) in ("IntType", "FloatType") else None
 
@@ -330,8 +333,9 @@ def _drop_detours(block: Any) -> None:
     """Uses a number itself where the tracer made a tensor of it and took it out again, as for ``x[i]``."""
     for node in block.findAllNodes("aten::Int", True):
         source = node.inputsAt(0).node()
-        if source.kind() == "prim::NumToTensor" and kind(source.inputsAt(0).type()) == "IntType":
-            node.output().replaceAllUsesWith(source.inputsAt(0))
+        number = _number_behind(source.output()) if source.outputsSize() == 1 else None
+        if number is not None and kind(number.type()) == "IntType":
+            node.output().replaceAllUsesWith(number)
 
 
 def _bring_in(graph: Graph, node: Any) -> None:

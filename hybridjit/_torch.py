@@ -782,6 +782,13 @@ def set_script_attributes(module: ScriptModule, values: Mapping[str, Any]) -> No
             cpp.setattr(name, value)
 
 
+def count_operations(module: ScriptModule) -> int:
+    """How many operations a module's ``forward`` has, submodules and blocks included, constants and attributes not."""
+    quiet = ("prim::Constant", "prim::GetAttr")
+    with unwatched():
+        return sum(node.kind() not in quiet for node in _every_node(module.inlined_graph))
+
+
 def script_code(module: ScriptModule) -> str:
     """The TorchScript source of a module's ``forward``, its submodules inlined."""
     return str(module.inlined_graph) if not hasattr(module, "code") else str(module.code)

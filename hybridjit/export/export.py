@@ -110,6 +110,7 @@ def export(
                 captured.statics,
                 captured.scripted,
                 captured.branches,
+                _torch.count_operations(module),
                 str(torch.__version__),
             )
             if not report.ok:

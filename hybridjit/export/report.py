@@ -130,6 +130,7 @@ class Report:
         statics: Values frozen on purpose.
         scripted: Pieces recorded with their control flow.
         branches: Where branches were recorded.
+        operations: How many operations the file's graph has, those of every path counted.
         torch_version: The torch that captured it.
     """
 
@@ -140,6 +141,7 @@ class Report:
     statics: tuple[Static, ...] = ()
     scripted: tuple[Scripted, ...] = ()
     branches: tuple[Branch, ...] = ()
+    operations: int = 0
     torch_version: str = ""
 
     @property
@@ -150,6 +152,7 @@ class Report:
     def __str__(self) -> str:
         verdict = "verified" if self.ok else "NOT verified"
         parts = [f"{self.model} as {self.format}: {verdict}, {_count(self.checks, 'check')}"]
+        parts[0] += f", {_count(range(self.operations), 'operation')}" if self.operations else ""
         parts += [f"\n{title}\n{_plain(head, rows)}" for title, head, rows in self._tables() if rows]
         failing = [f"  {c.device} {c.input}: {d}" for c in self.checks for d in c.differences]
         return "\n".join([*parts, *(["\ndifferences", *failing] if failing else [])])

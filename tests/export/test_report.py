@@ -39,7 +39,8 @@ def test_forms() -> None:
 def test_real_report() -> None:
     """A good export's report says verified."""
     report = hj.export(nn.Linear(2, 1).eval(), torch.ones(1, 2)).report
-    assert "verified, 1 check" in str(report)
+    assert report.operations == 1
+    assert "verified, 1 check, 1 operation\n" in str(report)
     assert Report.from_json(report.to_json()) == report
 
 

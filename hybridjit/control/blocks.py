@@ -78,10 +78,10 @@ def as_tensor(leaf: Any) -> Tensor:
         return torch.tensor(leaf, dtype=torch.float64 if isinstance(leaf, float) else None)
 
 
-def fresh(tensor: Tensor) -> Tensor:
+def fresh(tensor: Tensor, make: Callable[[Tensor], Any] = torch.ops.aten.alias) -> Tensor:
     """The same example data under another name, for the trace to bind to another value."""
     with _torch.paused_tracing():
-        made: Tensor = torch.ops.aten.alias(tensor)
+        made: Tensor = make(tensor)
     return made
 
 

@@ -96,7 +96,7 @@ def check_pred(pred: Any) -> None:
     with _torch.paused_tracing():
         if isinstance(pred, (bool, torch.SymBool)) or (isinstance(pred, Tensor) and pred.numel() == 1):
             return
-    got = describe(pred)
+        got = describe(pred)
     whole = "pred.any() or pred.all()" if isinstance(pred, Tensor) else "a comparison of tensors: x.shape[0] > 4"
     raise InputError(
         compose(

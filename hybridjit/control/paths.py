@@ -29,10 +29,10 @@ from .structure import flatten
 
 PATH_LIMIT = 64
 
-_TRUTH = (torch.Tensor.__bool__, torch.Tensor.is_nonzero, torch.is_nonzero)
+TRUTH = (torch.Tensor.__bool__, torch.Tensor.is_nonzero, torch.is_nonzero)
 
 
-class _Undecided(BaseException):  # no Exception: it passes what the model catches
+class Undecided(BaseException):  # no Exception: it passes what the model catches
     """A run met the truth of a tensor that no side of a branch has decided yet."""
 
     def __init__(self, func: Any, pred: Tensor, site: Site) -> None:
@@ -91,14 +91,14 @@ class Run:
         self.position += 1
         if index < self.inherited:
             earlier = self.log[index]
-            if earlier.func != func:  # not is: a property's getter is a new object each time
-                self._refuse_divergence(earlier.func, func)
+            if not same_function(earlier.func, func):
+                refuse_divergence(self.fn, earlier.func, func)
             if not (earlier.touched & self.anew):
                 return copied(earlier.result)
             self._refuse_random(earlier)
             self.log[index] = run()  # the runs that follow this one go on with its memory
             return copied(self.log[index].result)
-        done = Call(func, self._decide(func, args[0])) if func in _TRUTH else run()
+        done = Call(func, self._decide(func, args[0])) if func in TRUTH else run()
         self.log.append(done)
         return copied(done.result)
 
@@ -111,26 +111,13 @@ class Run:
         known = self.recorder.decided.get(decision(pred))
         if known is not None:
             return known
-        raise _Undecided(func, pred, user_site(record.current().names))
+        raise Undecided(func, pred, user_site(record.current().names))
 
     def own_memory(self, storage: int) -> None:
         """Ends the run, to begin it again with memory of its own, if an earlier run made that which is to change."""
         if storage not in self.anew and any(storage in each.made for each in self.log[: self.inherited]):
             self.anew.add(storage)
             raise _Anew
-
-    def _refuse_divergence(self, earlier: Any, now: Any) -> NoReturn:
-        names = [getattr(each, "__name__", str(each)) for each in (earlier, now)]
-        raise CaptureError(
-            compose(
-                f"{getattr(self.fn, '__qualname__', self.fn)} does not do the same when it runs again",
-                where=str(user_site(record.current().names)),
-                differences=[f"first {names[0]}, then {names[1]}"],
-                instead="a function that does the same on the same tensors: no caches that its first run fills, "
-                "no iterator that its first run uses up",
-                page="paths-that-differ",
-            )
-        )
 
     def _refuse_random(self, earlier: Call) -> None:
         if not _torch.is_random(tensors_of(earlier.result)):
@@ -144,6 +131,31 @@ class Run:
                 page="branches-that-write",
             )
         )
+
+
+def refuse_divergence(fn: Any, earlier: Any, now: Any) -> NoReturn:
+    """Refuses a function that runs other operations when it runs again.
+
+    Raises:
+        CaptureError: With the line.
+    """
+    names = [getattr(each, "__name__", str(each)) for each in (earlier, now)]
+    raise CaptureError(
+        compose(
+            f"{getattr(fn, '__qualname__', fn)} does not do the same when it runs again",
+            where=str(user_site(record.current().names)),
+            differences=[f"first {names[0]}, then {names[1]}"],
+            instead="a function that does the same on the same tensors: no caches that its first run fills, "
+            "no iterator that its first run uses up",
+            page="paths-that-differ",
+        )
+    )
+
+
+def same_function(one: Any, other: Any) -> bool:
+    """Whether two functions are one; each run makes a property's getter and a nested function anew."""
+    code = getattr(one, "__code__", None)
+    return bool(one == other or (code is not None and code is getattr(other, "__code__", None)))
 
 
 def copied(result: Any) -> Any:
@@ -189,7 +201,7 @@ def explore(recorder: Recorder, fn: Callable[..., Any], args: tuple[Any, ...], k
             except _Anew:
                 _torch.erase_after(mark)
                 continue
-            except _Undecided as stop:
+            except Undecided as stop:
                 func, pred, site = stop.func, stop.pred, stop.site
                 break
             finally:

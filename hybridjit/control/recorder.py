@@ -100,6 +100,15 @@ class Recorder(TorchFunctionMode):
         path = self.frames[-1].path
         return run().result if path is None else path.call(func, args, run)
 
+    def whole(self, run: Callable[[], Any]) -> Any:
+        """Runs what a path takes for one operation: none of those that it is made of is another."""
+        frame = self.frames[-1]
+        path, frame.path = frame.path, None
+        try:
+            return run()
+        finally:
+            frame.path = path
+
     def _run(self, func: Any, args: Any, kwargs: Any, caller: FrameType) -> Call:
         frame, depth = self.frames[-1], self.depth
         if not depth and frame.path is None:
@@ -284,4 +293,4 @@ def as_one_operation(func: Any, args: Any, run: Callable[[], Any]) -> Any:
     recorder = active()
     if recorder is None:
         return run()
-    return recorder.through_path(func, args, lambda: Call(func, run()))
+    return recorder.through_path(func, args, lambda: Call(func, recorder.whole(run)))

@@ -232,7 +232,11 @@ def _record(
     outputs = _torch.close_blocks(graph, node, [[goes, *results]], loop=True, nested=recorder.depth > 0)
     final = rounds[-1].carry if not side.raised else start
     values = iter(outputs)
-    leaves = [leaf if _is_fixed(leaf) else _bind(fresh(as_tensor(leaf)), next(values)) for leaf in final.leaves]
+    # In a block their memory is taken for the block's own, which that of a tensor from outside must not be.
+    own_memory = torch.clone if len(recorder.frames) > 1 else torch.ops.aten.alias
+    leaves = [
+        leaf if _is_fixed(leaf) else _bind(fresh(as_tensor(leaf), own_memory), next(values)) for leaf in final.leaves
+    ]
     recorder.adopt([leaf for leaf in leaves if isinstance(leaf, Tensor)])
     for number, (examples, _) in enumerate(columns):
         examples += [as_tensor(each.row.leaves[number]) for each in rounds if each.row]

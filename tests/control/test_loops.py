@@ -1,0 +1,260 @@
+"""`while_loop`, `fori_loop`, `scan` and `map` in eager mode and in a trace, saved and loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import hybridjit as hj
+from hybridjit import CaptureError, InputError
+from tests.control.checks import Net, check, lines, plain, traced
+
+ROWS = [torch.randn(n, 3, generator=torch.Generator().manual_seed(n)) for n in (2, 0, 1, 5)]
+
+
+def halve(net: Net, x: Tensor) -> Any:
+    """Trip count from data; zero for the small ones."""
+    return hj.while_loop(lambda y, n: y.abs().sum() > 1, lambda y, n: (y / 2, n + 1), (x, 0))
+
+
+def tree(net: Net, x: Tensor) -> Any:
+    def body(state: Any, i: Any) -> Any:
+        return {"a": [state["a"][0] + net.shift, None], "b": state["b"] * 2}, i + 1
+
+    state, i = hj.while_loop(lambda state, i: i < x.shape[0], body, ({"a": [x, None], "b": 1.5}, 0))
+    assert state["a"][1] is None
+    return state["a"][0], state["b"], i
+
+
+def shrinking(net: Net, x: Tensor) -> Any:
+    """The shape changes in each round."""
+    return hj.while_loop(lambda y: y.shape[0] > 1, lambda y: (y[1:] + net.big(y[:1]),), (x,))[0]
+
+
+def early(net: Net, x: Tensor) -> Any:
+    """Early exit: a flag in what is carried."""
+
+    def body(i: Any, y: Tensor, done: Tensor) -> Any:
+        y = y + net.shift
+        return i + 1, y, y.max() > 3
+
+    i, y, _ = hj.while_loop(lambda i, y, done: torch.logical_not(done) & (i < 20), body, (0, x.sum(0), x.sum() > 99))
+    return i, y
+
+
+def power(net: Net, x: Tensor) -> Any:
+    return hj.fori_loop(0, x.shape[0], lambda i, y: net.big(y) * i + x.shape[0], x)
+
+
+def bounds(net: Net, x: Tensor) -> Any:
+    """Bounds that are tensors, negative ones too; no round where they cross."""
+    low, high = -x.shape[0] // 2, (x.sum() * 3).long()
+    first = hj.fori_loop(low, high, lambda i, s: s + i, 0)
+    return first, hj.fori_loop(high, low, lambda i, s: s + i, 0), hj.fori_loop(3, 1, lambda i, s: s * 0, x)
+
+
+def rows_by_index(net: Net, x: Tensor) -> Any:
+    return hj.fori_loop(0, x.shape[0], lambda i, c: (c[0] + x[i], torch.cat([c[1], x[i : i + 1]])), (net.shift, x[:0]))
+
+
+def sums(net: Net, x: Tensor) -> Any:
+    carry, ys = hj.scan(lambda c, row: (c + row, {"y": c * 2, "z": row.sum()}), net.shift, x)
+    return carry, ys["y"], ys["z"]
+
+
+def backwards(net: Net, x: Tensor) -> Any:
+    return hj.scan(lambda c, row: (net.big(c) + row, c), net.shift, x, reverse=True)
+
+
+def columns(net: Net, x: Tensor) -> Any:
+    start = x.sum(1) * 0
+    one = hj.scan(lambda c, column: (c + column, c - column), start, x, dim=1)
+    two = hj.scan(lambda c, column: (c + column, c.sum()), start, x, dim=-1, reverse=True)
+    return one, two
+
+
+def several(net: Net, x: Tensor) -> Any:
+    """A tree of tensors to go along, none to carry but a number."""
+    return hj.scan(lambda n, xs: (n + 1, xs["a"] * xs["b"][0].sum()), 0, {"a": x, "b": [x + 1]})
+
+
+def each(net: Net, x: Tensor) -> Any:
+    return hj.map(lambda row: (net.big(row), row.max()), x), hj.map(lambda pair: pair[0] + pair[1], (x, x * 2))
+
+
+def nested(net: Net, x: Tensor) -> Any:
+    def outer(i: Any, y: Tensor) -> Tensor:
+        inner = hj.fori_loop(0, i + 1, lambda j, z: z + i * j, y)
+        return hj.map(lambda row: hj.while_loop(lambda r: r.sum() > 2, lambda r: (r / 2,), (row,))[0], inner)
+
+    return hj.fori_loop(0, x.shape[0], outer, x)
+
+
+CASES = [
+    halve, tree, shrinking, early, power, bounds, rows_by_index, sums, backwards, columns, several, each, nested,
+]  # fmt: skip
+
+
+def example_of_many(forward: Callable[..., Any]) -> list[Tensor]:
+    """Of no rows no body can be recorded that takes the first one."""
+    return [x for x in ROWS if len(x)] if forward in (shrinking, rows_by_index) else ROWS
+
+
+@pytest.mark.parametrize("forward", CASES, ids=lambda forward: str(forward.__name__))
+def test_a_trace_is_right_for_other_counts(forward: Callable[..., Any]) -> None:
+    """Traced with 2, 0, 1 and 5 rows each, the loaded file is right for all of them."""
+    check(Net(forward), *example_of_many(forward))
+
+
+@pytest.mark.parametrize("forward", [power, sums, backwards, each, nested, shrinking], ids=lambda f: str(f.__name__))
+def test_gradients(forward: Callable[..., Any]) -> None:
+    """Loops of the loaded file have the gradients of eager mode, whatever was traced."""
+    net = Net(forward)
+    for example in (ROWS[0], ROWS[3]):
+        loaded = traced(net, example)
+        for x in [*example_of_many(forward), *ROWS[2:]]:
+            torch.testing.assert_close(gradients(loaded, x), gradients(net, x))
+
+
+def gradients(module: Any, x: Tensor) -> dict[str, Tensor]:
+    x = x.clone().requires_grad_()
+    wanted = {"x": x, **{name: value for name, value in module.named_parameters() if name.startswith("big")}}
+    leaves = torch.utils._pytree.tree_leaves(plain(module(x)))
+    losses = [leaf.sum() for leaf in leaves if leaf.requires_grad]
+    found = torch.autograd.grad(sum(losses), list(wanted.values()), allow_unused=True) if losses else [None] * 3
+    return {
+        name: torch.zeros_like(value) if gradient is None else gradient
+        for (name, value), gradient in zip(wanted.items(), found, strict=True)
+    }
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.int32, torch.bool])
+def test_dtypes(dtype: torch.dtype) -> None:
+    """What is carried and what is stacked keep any dtype."""
+
+    def forward(x: Tensor) -> Any:
+        flipped = hj.fori_loop(0, x.shape[0], lambda i, y: y.flip(0), x)
+        return hj.scan(lambda c, row: (row, c), flipped.sum(0).to(x.dtype), flipped)
+
+    check(forward, *[(x * 4).to(dtype) for x in ROWS])
+
+
+def test_eager_values() -> None:
+    """In eager mode they are the plain loops of their documentation."""
+    assert hj.while_loop(lambda n: n < 3, lambda n: (n + 1,), (0,)) == (3,)
+    assert hj.while_loop(lambda n: n < 3, lambda n: n + 1, (5,)) == (5,)
+    assert hj.fori_loop(2, torch.tensor(5), lambda i, c: [*c, i], []) == [2, 3, 4]
+    carry, ys = hj.scan(lambda c, x: (c + x, c), torch.tensor(0), torch.tensor([1, 2, 3]), reverse=True)
+    assert (int(carry), ys.tolist()) == (6, [5, 3, 0])
+    assert torch.equal(hj.map(lambda row: row.sum(), torch.ones(2, 3)), torch.tensor([3.0, 3.0]))
+
+
+@pytest.mark.parametrize("length", [0, 1, 3])
+def test_scan_of_a_length(length: int) -> None:
+    """The first carry of no slices, and a stack whose other sizes come from a step on zeros."""
+    carry, ys = hj.scan(lambda c, x: (c + 1, torch.cat([x, x])), torch.tensor(7), torch.ones(length, 3))
+    assert int(carry) == 7 + length and ys.shape == (length, 6)
+    loaded = traced(lambda x: hj.scan(lambda c, x: (c + 1, torch.cat([x, x])), 7, x), torch.ones(2, 3))
+    carry, ys = loaded(torch.ones(length, 3))
+    assert int(carry) == 7 + length and ys.shape == (length, 6)
+
+
+class Decoder(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.cell = nn.GRUCell(3, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        ys: Tensor = hj.scan(lambda h, row: ((h := self.cell(row, h)), h), torch.zeros(3), x)[1]
+        return ys
+
+
+def test_a_module_in_a_body_inside_a_submodule() -> None:
+    """A recurrent cell of a submodule, scanned; its weights stay the module's own."""
+    model = nn.Sequential(nn.Linear(3, 3), Decoder())
+    loaded = check(model, *ROWS)
+    assert set(loaded.state_dict()) == set(model.state_dict())
+
+
+def trace_of(fn: Callable[[Tensor], Any]) -> Callable[[], Any]:
+    return lambda: traced(fn, torch.ones(2, 3))
+
+
+WRONG: dict[str, tuple[Callable[[], Any], type[Exception], list[str]]] = {
+    "no tuple": (
+        lambda: hj.while_loop(lambda x: x, lambda x: x, torch.ones(2)),  # type: ignore[arg-type, return-value]
+        InputError,
+        [
+            "while_loop got another carried_inputs than it takes",
+            "  - carried_inputs: expected a tuple, got float32[2] cpu",
+            "  write instead: while_loop(cond_fn, body_fn, (x,))",
+            "  see docs/errors.md#inputerror",
+        ],
+    ),
+    "a bound": (
+        trace_of(lambda x: hj.fori_loop(0, x.sum(), lambda i, y: y, x)),
+        InputError,
+        [
+            "fori_loop got another upper than it takes",
+            "  - upper: expected an int, or an integer tensor of one element, got float32[] cpu",
+            "  write instead: x.shape[0], or n.long()",
+            "  see docs/errors.md#inputerror",
+        ],
+    ),
+    "no dimension": (
+        trace_of(lambda x: hj.scan(lambda c, y: (c, y), x, x, dim=2)),
+        InputError,
+        [
+            "scan got another xs than it takes",
+            "  - xs: expected tensors that have the dimension 2, got float32[2, 3] cpu",
+            "  write instead: hj.scan(fn, ..., x.unsqueeze(0))",
+            "  see docs/errors.md#inputerror",
+        ],
+    ),
+    "lengths": (
+        trace_of(lambda x: hj.map(lambda pair: pair[0], (x, x[:1]))),
+        InputError,
+        [
+            "map takes tensors of one length along dimension 0",
+            "  - xs[0]: float32[2, 3] cpu",
+            "  - xs[1]: float32[1, 3] cpu",
+            "  write instead: tensors of one length, and what all steps share from outside, or in init",
+            "  see docs/errors.md#inputerror",
+        ],
+    ),
+    "a dtype": (
+        trace_of(lambda x: hj.fori_loop(0, x.shape[0], lambda i, c: (c[0], c[1] / 2), (x, 1))),
+        CaptureError,
+        [
+            "the body of a loop returns something else than it takes",
+            "  - result[1]: the carry gives int64[] cpu, the body float32[] cpu",
+            "  write instead: the same dtype on both sides: result.to(x.dtype), x.new_zeros(()) for 0.0",
+            "  see docs/errors.md#branches-that-differ",
+        ],
+    ),
+    "a constant condition": (
+        trace_of(lambda x: hj.while_loop(lambda x: False, lambda x: (x,), (x,))),
+        CaptureError,
+        [
+            "the condition of a while_loop does not depend on what it carries",
+            "  - expected a tensor of one element, got bool",
+            "  write instead: a comparison of tensors: lambda i, x: i < x.shape[0], with i = torch.tensor(0) in the carry",
+            "  see docs/errors.md#loops-over-tensors",
+        ],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_messages(name: str) -> None:
+    """What a loop does not take is refused, with the place and what to write."""
+    attempt, kind, expected = WRONG[name]
+    with pytest.raises(kind) as error:
+        attempt()
+    what, where, *rest = lines(error)
+    assert "tests/control/test_loops.py:" in where
+    assert [what, *rest] == expected

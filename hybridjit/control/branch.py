@@ -11,6 +11,7 @@ from typing_extensions import ParamSpec
 
 from .. import _torch
 from .lower import capturing
+from .lower_paths import lower_paths
 from .paths import trace_paths
 from .targets import check_function
 from .wrapper import make_wrapper
@@ -60,10 +61,17 @@ def branch_if_tracing(fn: Callable[P, R]) -> Callable[P, R]:
     assert isinstance(fn, FunctionType)
 
     def on_capture(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if _torch.tracing_state() is None:
-            return fn(*args, **kwargs)
-        return trace_paths(fn, args, kwargs)
+        if _torch.tracing_state() is not None:
+            return trace_paths(fn, args, kwargs)
+        return lower_paths(fn, args, kwargs)
 
-    wrapper = make_wrapper(fn, _torch.tracing_state, on_capture)
+    wrapper = make_wrapper(fn, _captures, on_capture)
     functools.update_wrapper(wrapper, fn)
     return wrapper
+
+
+def _captures() -> bool | None:
+    """``None`` where the function just runs; Dynamo goes through its code, and says itself what it can't do."""
+    if _torch.tracing_state() is not None or capturing() == "export":
+        return True
+    return None

@@ -1,0 +1,176 @@
+"""`branch_if_tracing` under torch.export: the paths become torch's own branches."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import hybridjit as hj
+
+
+class Steps(nn.Module):
+    """Ifs of several kinds around submodules."""
+
+    flag: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(3, 3)
+        self.second = nn.Linear(3, 3)
+        self.register_buffer("flag", torch.ones(()))
+
+    @hj.branch_if_tracing
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.first(x)
+        if x.sum() > 0 and not x.max() > 50:
+            return h + 1
+        if x.min() < -2:
+            return self.second(h) * 2
+        return h * 2 if self.flag > 0 else self.first(h)
+
+
+INPUTS = [sign * scale * torch.rand(2, 3) for sign in (1, -1) for scale in (0.5, 5, 100)]
+
+
+def exported(model: nn.Module, *args: Tensor, **options: Any) -> Any:
+    return torch.export.export(model, args, strict=False, **options)
+
+
+@pytest.mark.parametrize("first", [INPUTS[0], INPUTS[3]])
+def test_every_path(first: Tensor) -> None:
+    """Whichever input was captured, the program takes every path, and its parameters are the model's own."""
+    model = Steps()
+    program = exported(model, first)
+    assert sorted(program.graph_signature.parameters) == sorted(name for name, _ in model.named_parameters())
+    run: Any = program.module()
+    for flag in (1.0, -1.0):
+        with torch.no_grad():
+            model.flag.fill_(flag)
+            run.flag.fill_(flag)
+        for x in INPUTS:
+            torch.testing.assert_close(run(x), model(x))
+
+
+def test_the_prefix_is_recorded_once() -> None:
+    """What comes before an if is not in its sides again."""
+
+    class Prefix(nn.Module):
+        @hj.branch_if_tracing
+        def forward(self, x: Tensor) -> Tensor:
+            y = x.exp().sin()
+            if y.sum() > 0:
+                return y + 1
+            return y - 1
+
+    program = exported(Prefix(), torch.ones(3))
+    sides = [str(module.graph) for name, module in program.graph_module.named_children() if "graph" in name]
+    assert len(sides) == 2
+    assert not any("aten.sin" in side for side in sides) and "aten.sin" in str(program.graph)
+    for x in (torch.ones(3), torch.full((3,), 1.4)):
+        torch.testing.assert_close(program.module()(x), Prefix()(x))
+
+
+def test_random_numbers_are_drawn_once() -> None:
+    """A side goes on with the numbers that its predicate saw."""
+
+    class Noise(nn.Module):
+        @hj.branch_if_tracing
+        def forward(self, x: Tensor) -> Tensor:
+            noise = torch.rand_like(x)
+            if noise.sum() > 1.5:
+                return noise
+            return -noise
+
+    run = exported(Noise(), torch.ones(3)).module()
+    for _ in range(20):
+        noise = run(torch.ones(3))
+        assert bool(noise.sum() > 1.5) if noise[0] >= 0 else bool(-noise.sum() <= 1.5)
+
+
+def test_dynamic_sizes() -> None:
+    """Paths and dynamic sizes go together."""
+
+    class Scales(nn.Module):
+        @hj.branch_if_tracing
+        def forward(self, x: Tensor) -> Tensor:
+            if x.sum() > 0:
+                return x * x.shape[0]
+            return x - 1
+
+    model = Scales()
+    program = exported(model, INPUTS[0], dynamic_shapes=({0: torch.export.Dim("n", min=1, max=9)},))
+    for count in (1, 5):
+        for x in (torch.rand(count, 3), -torch.rand(count, 3) * 5):
+            torch.testing.assert_close(program.module()(x), model(x))
+
+
+def test_a_decided_predicate_stays_decided() -> None:
+    """The same tensor asked again parts no further paths."""
+
+    class Twice(nn.Module):
+        @hj.branch_if_tracing
+        def forward(self, x: Tensor) -> Tensor:
+            positive = x.sum() > 0
+            if positive:
+                x = x + 1
+            if positive:
+                x = x * 2
+            return x
+
+    program = exported(Twice(), torch.ones(3))
+    assert str(program.graph_module).count("torch.ops.higher_order.cond") == 1
+    for x in (torch.ones(3), -torch.ones(3)):
+        torch.testing.assert_close(program.module()(x), Twice()(x))
+
+
+@hj.branch_if_tracing
+def shrink(x: Tensor) -> Tensor:
+    while x.sum() > 0:
+        x = x - 1
+    return x
+
+
+@hj.branch_if_tracing
+def writes(x: Tensor) -> Tensor:
+    y = x * 2
+    if x.sum() > 0:
+        y[0] = 1
+    return y
+
+
+seen: list[int] = []
+
+
+@hj.branch_if_tracing
+def remembers(x: Tensor, kept: list[int]) -> Tensor:
+    if x.sum() > 0:
+        kept.append(1)
+    return x + 1
+
+
+@pytest.mark.parametrize(
+    ("fn", "message"),
+    [
+        (shrink, "a while loop over a tensor's value can't be unrolled into paths"),
+        (writes, "in place"),
+        (lambda x: remembers(x, seen), "the paths of a function leave different things behind"),
+    ],
+)
+def test_refused_by_name(fn: Any, message: str) -> None:
+    """What no branch can be is refused, as in a trace."""
+
+    class Model(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return fn(x)  # type: ignore[no-any-return]
+
+    with pytest.raises(hj.CaptureError, match=message):
+        exported(Model(), torch.ones(3))
+
+
+def test_dynamo_refuses() -> None:
+    """Dynamo goes through the function's own code, and stops at the if."""
+    with pytest.raises(Exception, match="Data-dependent branching"):
+        torch.compile(shrink, fullgraph=True, backend="eager")(INPUTS[0])

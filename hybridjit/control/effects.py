@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import nn
 
+from .. import _torch
 from .._describe import describe
 from .._errors import CaptureError, compose
 
@@ -98,7 +99,8 @@ class Effects:
                 continue
             if isinstance(container, dict):
                 keys = [key for key in {**first, **second} if not _same(first.get(key), second.get(key))]
-                rows += [f"{name}.{key}: {describe(first.get(key))} or {describe(second.get(key))}" for key in keys]
+                with _torch.paused_tracing():  # in which a size is a number
+                    rows += [f"{name}.{key}: {describe(first.get(key))} or {describe(second.get(key))}" for key in keys]
             else:
                 rows.append(f"{name}: differs in what it holds")
         if rows:

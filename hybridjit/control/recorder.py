@@ -82,18 +82,26 @@ class Recorder(TorchFunctionMode):
         self.frames = [Frame("the trace")]
         self.decided: dict[Any, bool] = {}
         self._depths: dict[int, int] = {}
+        self._example: Frame | None = None
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         state = _torch.tracing_state()
         if state is None:  # an example is computed
-            return func(*args, **kwargs)
+            return self._run_example(func, args, kwargs)
         caller = sys._getframe(1)
         try:
             return self.through_path(func, args, lambda: self._run(func, args, kwargs, caller))
         except Exception:
             _torch.resume_tracing(state)
             raise
+
+    def _run_example(self, func: Any, args: Any, kwargs: Any) -> Any:
+        result = func(*args, **kwargs)
+        if self._example is not None:
+            given = {id(tensor) for tensor in tensors_of((args, kwargs))}
+            self._example.made += [weakref.ref(each) for each in tensors_of(result) if id(each) not in given]
+        return result
 
     def through_path(self, func: Any, args: Any, run: Callable[[], Call]) -> Any:
         """Runs something as one operation of the path under way, if there is one."""
@@ -182,6 +190,16 @@ class Recorder(TorchFunctionMode):
             for key in frame.storages:
                 if self._depth(key) > self.depth:
                     del self._depths[key]
+
+    @contextlib.contextmanager
+    def example_of(self, frame: Frame) -> Iterator[None]:
+        """Runs the body eagerly, and takes what it makes for made in a frame: a loop's rounds after the recorded one."""
+        before, self._example = self._example, frame
+        try:
+            with _torch.paused_tracing():
+                yield
+        finally:
+            self._example = before
 
     @contextlib.contextmanager
     def assuming(self, pred: Tensor, holds: bool) -> Iterator[None]:

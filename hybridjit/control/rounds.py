@@ -227,13 +227,13 @@ def _record(
             goes = counts[1] if after is None else _torch.insert_bool(graph, _torch.value_of(after))
             for leaf in done[0].row.leaves if done[0].row else ():
                 columns.append(([], _torch.append_to_list(graph, node, _torch.value_of(as_tensor(leaf)))))
-            with _torch.paused_tracing():
+            with recorder.example_of(side.frame):
                 rounds = rest(done[0]) if runs else [Round(start)]
     outputs = _torch.close_blocks(graph, node, [[goes, *results]], loop=True, nested=recorder.depth > 0)
     final = rounds[-1].carry if not side.raised else start
     values = iter(outputs)
     # In a block their memory is taken for the block's own, which that of a tensor from outside must not be.
-    own_memory = torch.clone if len(recorder.frames) > 1 else torch.ops.aten.alias
+    own_memory = torch.clone if recorder.depth else torch.ops.aten.alias
     leaves = [
         leaf if _is_fixed(leaf) else _bind(fresh(as_tensor(leaf), own_memory), next(values)) for leaf in final.leaves
     ]
@@ -242,6 +242,7 @@ def _record(
         examples += [as_tensor(each.row.leaves[number]) for each in rounds if each.row]
     row = done[0].row if done else None
     done.clear()
+    del rounds, final  # seal looks for tensors that somebody else still holds
     recorder.seal(side.frame)
     return start.rebuild(leaves), columns, row
 

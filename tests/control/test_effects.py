@@ -1,0 +1,244 @@
+"""What a function with paths changes besides its result: the same on every path, or refused by name."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import hybridjit as hj
+from hybridjit import CaptureError
+from tests.control.checks import check, lines, traced
+
+UP, DOWN = torch.ones(3), -torch.ones(3)
+
+
+class Stateful(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[int] = []
+        self.table: dict[str, Any] = {}
+        self.last: Any = None
+        self.count = 0
+        self.register_buffer("total", torch.zeros(()))
+        self.inner = nn.Linear(3, 3)
+
+
+class Attribute(Stateful):
+    @hj.branch_if_tracing
+    def forward(self, x: Tensor) -> Tensor:
+        self.count = 1 if x.sum() > 0 else 2
+        return x
+
+
+class TensorAttribute(Stateful):
+    @hj.branch_if_tracing
+    def forward(self, x: Tensor) -> Tensor:
+        if x.sum() > 0:
+            self.last = x * 2
+        return x
+
+
+class Appended(Stateful):
+    @hj.branch_if_tracing
+    def forward(self, x: Tensor) -> Tensor:
+        if x.sum() > 0:
+            self.seen.append(1)
+        return x
+
+
+class Keyed(Stateful):
+    @hj.branch_if_tracing
+    def forward(self, x: Tensor) -> Tensor:
+        self.table["up" if x.sum() > 0 else "down"] = 1
+        return x
+
+
+class Submodule(Stateful):
+    @hj.branch_if_tracing
+    def forward(self, x: Tensor) -> Tensor:
+        self.inner.scale = 2 if x.sum() > 0 else 3  # type: ignore[assignment]
+        return x
+
+
+REFUSED = {
+    Attribute: "self.count: int or int",
+    TensorAttribute: "self.last: float32[3] cpu or None",
+    Appended: "self.seen: differs in what it holds",
+    Keyed: "self.table.up: int or None",
+    Submodule: "self.inner.scale: int or int",
+}
+
+
+@pytest.mark.parametrize("model", REFUSED, ids=lambda model: str(model.__name__))
+def test_what_the_paths_leave_different_is_refused_by_name(model: type[nn.Module]) -> None:
+    """An attribute, a list or a dict that two paths leave different, with the line of the if and what to write."""
+    with pytest.raises(CaptureError) as error:
+        traced(model(), UP)
+    what, where, row, *rest = lines(error)
+    assert what == "the paths of a function leave different things behind, and only its result can be a branch"
+    assert where.startswith("  at tests/control/test_effects.py:")
+    assert row == f"  - {REFUSED[model]}"
+    assert rest[-3].startswith("  - first on the path where tests/control/test_effects.py:")
+    assert rest[-2:] == [
+        "  write instead: return what the paths make different, and set or append it after the call",
+        "  see docs/errors.md#paths-that-differ",
+    ]
+
+
+def test_a_variable_of_an_outer_function_is_refused() -> None:
+    """nonlocal is a way out of a path that no branch can follow."""
+
+    def forward(x: Tensor) -> Tensor:
+        state = 0
+
+        @hj.branch_if_tracing
+        def path() -> Tensor:
+            nonlocal state
+            if x.sum() > 0:
+                state = 1
+            return x
+
+        return path() * state
+
+    with pytest.raises(CaptureError) as error:
+        traced(forward, UP)
+    assert lines(error)[2] == "  - state: differs in what it holds"
+
+
+class Same(Stateful):
+    """Every path sets, appends and counts alike, before and after the if."""
+
+    @hj.branch_if_tracing
+    def forward(self, x: Tensor, box: list[int] | None = None) -> Tensor:
+        self.count += 1
+        self.seen.append(self.count)
+        y = x * 2 if x.sum() > 0 else x - 1
+        self.table["n"] = len(self.seen)
+        self.count += 1
+        return y * self.table["n"]
+
+
+def test_what_every_path_does_happens_once() -> None:
+    """A trace leaves attributes and lists as one eager call does, though the function ran for each path."""
+    model = Same()
+    module = torch.jit.trace(model, UP.clone(), check_trace=False)
+    assert (model.count, model.seen, model.table) == (2, [1], {"n": 1})
+    for x in (UP, DOWN):
+        assert torch.equal(module(x), x * 2 if x.sum() > 0 else x - 1)
+
+
+def test_pythons_random_numbers_are_those_of_one_call() -> None:
+    """Each path draws the same from `random`, and the draws after the call go on from there."""
+
+    @hj.branch_if_tracing
+    def forward(x: Tensor) -> Tensor:
+        scale = random.randrange(1, 1000)
+        return x * scale if x.sum() > 0 else x - scale
+
+    random.seed(3)
+    module = torch.jit.trace(forward, UP.clone(), check_trace=False)
+    after = random.random()
+    random.seed(3)
+    expected = forward(DOWN)
+    assert torch.equal(module(DOWN), expected)
+    assert random.random() == after
+
+
+def test_a_container_that_is_given_is_put_back_for_each_path() -> None:
+    """A list and a dict among the arguments are as new at the start of each path."""
+
+    def forward(x: Tensor) -> Any:
+        box: list[Tensor] = [x]
+        table = {"n": 1}
+
+        @hj.branch_if_tracing
+        def path(box: list[Tensor], table: dict[str, int]) -> Tensor:
+            box.append(x + 1)
+            table["n"] += 1
+            y = box[-1] * table["n"] if x.sum() > 0 else box[0] - table["n"]
+            return y + len(box)
+
+        return path(box, table)
+
+    check(forward, UP, DOWN)
+
+
+def test_drawn_numbers_are_shared_by_the_paths() -> None:
+    """What was drawn before an if is drawn once, and both sides use it."""
+
+    @hj.branch_if_tracing
+    def forward(x: Tensor) -> Any:
+        noise = torch.rand_like(x)
+        return (noise, noise * 2 if x.sum() > 0 else noise * 3)
+
+    for example in (UP, DOWN):
+        loaded = traced(forward, example)
+        for x, factor in ((UP, 2), (DOWN, 3)):
+            first, second = loaded(x)
+            torch.testing.assert_close(second, first * factor)
+
+
+def test_drawn_numbers_that_a_side_changes_in_place() -> None:
+    """They can't be drawn again for the side, so it is refused."""
+
+    @hj.branch_if_tracing
+    def forward(x: Tensor) -> Tensor:
+        noise = torch.rand_like(x)
+        if x.sum() > 0:
+            noise.mul_(2)
+        return noise
+
+    with pytest.raises(CaptureError) as error:
+        traced(forward, UP)
+    assert lines(error)[0] == "a side of a branch changes random numbers in place that were drawn before it"
+    assert lines(error)[2:] == [
+        "  - drawn by rand_like",
+        "  write instead: a new tensor instead of the change: noise = noise * mask",
+        "  see docs/errors.md#branches-that-write",
+    ]
+
+
+def test_a_path_that_raises_leaves_nothing() -> None:
+    """A side that ends in a raise may have set anything before."""
+
+    class Model(Stateful):
+        @hj.branch_if_tracing
+        def forward(self, x: Tensor) -> Tensor:
+            if x.shape[0] > 3:
+                self.last = "too long"
+                raise ValueError(self.last)
+            return x * 2
+
+    model = Model()
+    loaded = traced(model, UP)
+    assert model.last is None
+    assert torch.equal(loaded(DOWN), DOWN * 2)
+    with pytest.raises(torch.jit.Error, match="hybridjit: ValueError: too long"):
+        loaded(torch.ones(4))
+
+
+def write_input(x: Tensor) -> Tensor:
+    if x.sum() > 0:
+        x.add_(1)
+    return x * 2
+
+
+def write_view(x: Tensor) -> Tensor:
+    y = x[:2]
+    if x.sum() > 0:
+        y[0] = 5
+    return x * 2
+
+
+@pytest.mark.parametrize("fn", [write_input, write_view], ids=lambda fn: str(fn.__name__))
+def test_a_write_to_a_tensor_from_outside_is_refused(fn: Callable[[Tensor], Tensor]) -> None:
+    """A path that changes its argument in place, itself or through a view, is refused with the line."""
+    with pytest.raises(CaptureError) as error:
+        traced(hj.branch_if_tracing(fn), UP)
+    assert "changes a tensor in place that was made outside of it" in lines(error)[0]
+    assert lines(error)[1].startswith("  at tests/control/test_effects.py:")

@@ -17,7 +17,7 @@ from torch import Tensor
 from .. import _torch
 from .lower_loops import while_loop
 from .lower_rows import map_rows, scan
-from .results import Slot, as_condition, attempt, fail, match, settle, truth
+from .results import Slot, as_condition, attempt, match, settle, spell_error, truth, unread
 from .scout import Scout, Swap, active, own_memory, scouting
 from .structure import Flat, flatten
 
@@ -73,12 +73,15 @@ def lower_cond(
                 return _fill(spec, slots, _merge(scout, pred, runs, slots))
         sizes = scout.sizes
     captured = (*own_memory(scout.captured), *sizes)
+    holds = as_condition(pred)
 
     def side(index: int) -> Callable[..., tuple[Tensor, ...]]:
         def run(*args: Any) -> tuple[Tensor, ...]:
             with Swap(scout, args) as swapped:
                 if isinstance(runs[index], Exception):
-                    return fail(runs[index], slots)
+                    if not isinstance(holds, Tensor):
+                        _torch.assert_in_graph(torch.full((), False), spell_error(runs[index]))
+                    return unread(slots)
                 leaves = [swapped.inside(leaf) for leaf in flatten(sides[index]()).leaves]
                 return tuple(
                     settle(leaf, slot, slot.copies[index])
@@ -88,8 +91,14 @@ def lower_cond(
 
         return run
 
-    results = _operators.cond(as_condition(pred), side(0), side(1), captured)
-    return _fill(spec, slots, results)
+    if isinstance(holds, Tensor):
+        # Beside the branch, not in it: a branch whose results nobody uses is dropped, an assertion is not.
+        for index, run in enumerate(runs):
+            if isinstance(run, Exception):
+                _torch.assert_in_graph(holds if index else ~holds, spell_error(run))
+    if not any(slot.tensor for slot in slots) and isinstance(holds, Tensor):
+        return _fill(spec, slots, ())
+    return _fill(spec, slots, _operators.cond(holds, side(0), side(1), captured))
 
 
 def _fill(spec: Flat, slots: Sequence[Slot], results: Sequence[Tensor]) -> Any:
@@ -100,7 +109,7 @@ def _fill(spec: Flat, slots: Sequence[Slot], results: Sequence[Tensor]) -> Any:
 def _merge(scout: Scout, pred: Any, runs: Sequence[Any], slots: Sequence[Slot]) -> Sequence[Tensor]:
     """Gives what a branch gives on stand-ins: of sizes that are not known where the sides differ."""
     leaves = [
-        fail(run, slots)
+        unread(slots)
         if isinstance(run, Exception)
         else tuple(settle(leaf, slot, True) for leaf, slot in zip(run.leaves, slots, strict=True) if slot.tensor)
         for run in runs

@@ -10,111 +10,18 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import itertools
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.fx.experimental.symbolic_shapes import has_static_value
 
 from .. import _torch
-from .._errors import CaptureError, compose
-from .lower_rows import each, from_dim, one_more, pack, to_dim, unpack
-
-F = TypeVar("F", bound=Callable[..., Any])
+from . import notes
+from .lower_rows import each, from_dim, is_plain, one_more, pack, to_dim, unpack
 
 _operators: Any = torch.ops.higher_order
-_DTYPES: dict[type, torch.dtype] = {bool: torch.bool, int: torch.int64, float: torch.float64}
-_KINDS = {kind: f"{str(dtype).removeprefix('torch.')} of 0 dimensions" for kind, dtype in _DTYPES.items()}
-_notes: dict[tuple[int, int], tuple[Any, ...]] = {}
-_calls = itertools.count()
-_classes: dict[str, Any] = {}
-"""The dataclasses that functions gave, by name."""
-
-
-def _while_tracing(fn: F) -> F:
-    """Makes Dynamo run a function of constants while it traces, and take what it gives for a constant."""
-    constant: Callable[[F], F] = torch.compiler.assume_constant_result
-    return constant(fn)
-
-
-@_while_tracing
-def _begin() -> int:
-    """Begins to note what the two sides give; the notes of calls long done are dropped."""
-    call = next(_calls)
-    for old in [key for key in _notes if key[0] < call - 1000]:
-        del _notes[old]
-    return call
-
-
-@_while_tracing
-def _note(call: int, side: int, what: str, name: str, entries: tuple[Any, ...]) -> int:
-    """Notes a result: per leaf its path, its kind, and for what is no tensor its value, if Dynamo knows it.
-
-    Raises:
-        CaptureError: The side noted before differs from this one.
-    """
-    before = _notes.get((call, 1 - side))
-    _notes[call, side] = (name, *entries)
-    _classes.update({entry[1]: entry[2] for entry in entries if len(entry) > 2 and isinstance(entry[2], type)})
-    if before is None:
-        return 0
-    names = (before[0], name)
-    found: tuple[dict[str, Any], dict[str, Any]]
-    found = ({entry[0]: entry for entry in before[1:]}, {entry[0]: entry for entry in entries})
-    rows = []
-    for path in dict.fromkeys((*found[0], *found[1])):
-        one, other = found[0].get(path), found[1].get(path)
-        if one is None or other is None:
-            present = one or other or ("", "")
-            rows.append(f"result{path}: only {names[one is None]} gives it, {present[1]}")
-        elif one[1] != other[1] or (one[1] == "static" and one[2:] != other[2:]):
-            spelled = [entry[1] if entry[1] != "static" else repr(entry[2]) for entry in (one, other)]
-            rows.append(f"result{path}: {names[0]} gives {spelled[0]}, {names[1]} {spelled[1]}")
-    if rows:
-        instead = "the same containers with the same keys and dtypes on both sides: result.to(x.dtype)"
-        raise CaptureError(compose(what, differences=rows, instead=instead, page="branches-that-differ"))
-    return 0
-
-
-@_while_tracing
-def _is_static(call: int, index: int) -> bool:
-    """Whether a leaf is the same value on both sides."""
-    first = _notes[call, 0][1 + index]
-    second = _notes.get((call, 1), _notes[call, 0])[1 + index]
-    return len(first) == 3 and bool(first[1:] == second[1:] and type(first[2]) is type(second[2]))
-
-
-@_while_tracing
-def _kind(call: int, index: int) -> str:
-    """The kind of a leaf: a dtype and a number of dimensions, ``static``, or the name of a dataclass."""
-    return str(_notes[call, 0][1 + index][1])
-
-
-@_while_tracing
-def _count(call: int, index: int) -> int:
-    """How many fields a dataclass has."""
-    return len(_notes[call, 0][1 + index]) - 3
-
-
-@_while_tracing
-def _value(call: int, index: int, at: int = 2) -> Any:
-    """The value of a leaf that is the same on both sides, or the name of a dataclass's field."""
-    return _notes[call, 0][1 + index][at]
-
-
-def _sourceless(value: Any) -> Any:
-    """A constant that Dynamo knows for its own: it can't guard the place where it got one while it traced."""
-    if value is None:
-        return None
-    if isinstance(value, tuple):  # an empty one: any other is no leaf
-        return ()
-    if isinstance(value, bool):
-        return bool(value)
-    if isinstance(value, str):
-        return value + ""
-    return value + 0 if isinstance(value, (int, float)) else value
 
 
 class _Fields(NamedTuple):
@@ -134,9 +41,10 @@ def _is_made(value: Any) -> bool:
 def _entry(path: str, leaf: Any) -> tuple[Any, ...]:
     if isinstance(leaf, Tensor):
         return (path, f"{str(leaf.dtype)[6:]} of {leaf.dim()} dimensions")
-    for kind in (bool, int, float):
-        if isinstance(leaf, kind):
-            return (path, _KINDS[kind], leaf) if has_static_value(leaf) else (path, _KINDS[kind])
+    if isinstance(leaf, (bool, int, float)):
+        kind = "bool" if isinstance(leaf, bool) else "int64" if isinstance(leaf, int) else "float64"
+        entry = (path, f"{kind} of 0 dimensions")
+        return (*entry, leaf) if has_static_value(leaf) else entry
     return (path, "static", leaf)
 
 
@@ -186,17 +94,27 @@ def _take(call: int, given: Any, turn: Callable[[int, Tensor], Any], index: int 
         index += 1
         if isinstance(leaf, _Fields):
             fields = {}
-            for number in range(_count(call, here)):
+            for number in range(notes.count(call, here)):
                 field, index = _take(call, leaf.values[number], turn, index)
-                fields[_sourceless(_value(call, here, 3 + number))] = field
-            taken.append(_classes[_sourceless(_kind(call, here))](**fields))
+                fields[notes.sourceless(notes.value(call, here, 3 + number))] = field
+            taken.append(notes.classes[notes.sourceless(notes.kind(call, here))](**fields))
         else:
-            taken.append(turn(here, leaf) if isinstance(leaf, Tensor) else _sourceless(_value(call, here)))
+            taken.append(turn(here, leaf) if isinstance(leaf, Tensor) else notes.sourceless(notes.value(call, here)))
     return _torch.tree_unflatten(taken, spec), index
 
 
-def _unpacked(call: int, index: int, leaf: Tensor) -> Tensor:
-    return unpack(leaf, getattr(torch, _kind(call, index).split()[0]))
+def _received(call: int, index: int, leaf: Tensor, packs: bool) -> Tensor:
+    return _apart(unpack(leaf, getattr(torch, notes.kind(call, index).split()[0])) if packs else leaf)
+
+
+def _apart(result: Tensor) -> Tensor:
+    """A result whose gradient is a tensor of its own: torch's operators refuse two gradients that share memory."""
+    return result * 1 if _trains() and is_plain(result.dtype) else result
+
+
+def _trains() -> bool:
+    """Whether gradients are wanted."""
+    return torch.is_grad_enabled() and not torch.compiler.is_exporting()
 
 
 def cond(pred: Any, true_fn: Callable[..., Any], false_fn: Callable[..., Any], operands: Sequence[Any]) -> Any:
@@ -204,8 +122,8 @@ def cond(pred: Any, true_fn: Callable[..., Any], false_fn: Callable[..., Any], o
     if not isinstance(pred, Tensor) and has_static_value(pred):
         return true_fn(*operands) if pred else false_fn(*operands)
     what = "the two sides of a branch give different results"
-    call = _begin()
-    packs = _packs()
+    call = notes.begin()
+    packs = _trains()
     flat, _, spec = _torch.tree_flatten(tuple(operands))
 
     def side(index: int, name: str, fn: Callable[..., Any], other: Callable[..., Any]) -> Callable[..., Any]:
@@ -215,11 +133,15 @@ def cond(pred: Any, true_fn: Callable[..., Any], false_fn: Callable[..., Any], o
             entries: list[tuple[Any, ...]] = []
             try:
                 given = _give(entries, fn(*args), packs)
-            except Exception as error:  # stays in the graph, as an assertion that fails; what follows is never read
-                _torch.raise_in_graph(f"{type(error).__name__}: {error}")
+            except Exception as error:  # stays in the graph, as an assertion; what is given is never read
+                message = type(error).__name__ + ": " + str(error)
+                if isinstance(pred, Tensor):
+                    notes.note_error(call, index, message)
+                else:
+                    _torch.assert_in_graph(torch.full((), False), message)
                 entries = []
                 given = _give(entries, other(*args), packs)
-            _note(call, index, what, name, tuple(entries))
+            notes.note(call, index, what, name, tuple(entries))
             return given
 
         return run
@@ -228,12 +150,19 @@ def cond(pred: Any, true_fn: Callable[..., Any], false_fn: Callable[..., Any], o
     false = side(1, "the side where it does not", false_fn, true_fn)
     if isinstance(pred, Tensor):
         pred = (pred if pred.dtype == torch.bool else pred != 0).reshape(())
-    given = _operators.cond(pred, true, false, tuple([leaf for leaf in flat if isinstance(leaf, Tensor)]))
+    tensors = tuple([leaf for leaf in flat if isinstance(leaf, Tensor)])
+    given = _operators.cond(pred, true, false, tensors)
+    if isinstance(pred, Tensor):
+        # Beside the branch, not in it: a branch whose results nobody uses is dropped, an assertion is not.
+        if notes.error(call, 0):
+            _torch.assert_in_graph(~pred, notes.sourceless(notes.error(call, 0)))
+        if notes.error(call, 1):
+            _torch.assert_in_graph(pred, notes.sourceless(notes.error(call, 1)))
 
     def turn(index: int, leaf: Tensor) -> Any:
-        if _is_static(call, index):
-            return _sourceless(_value(call, index))
-        return _unpacked(call, index, leaf) if packs else leaf
+        if notes.is_static(call, index):
+            return notes.sourceless(notes.value(call, index))
+        return _received(call, index, leaf, packs)
 
     return _take(call, given, turn)[0]
 
@@ -242,8 +171,8 @@ def while_loop(cond_fn: Callable[..., Any], body_fn: Callable[..., Any], carried
     """`lower_while_loop` where Dynamo traces."""
     what = "a loop's body gives another kind of value than it is given"
     start, paths, spec = _torch.tree_flatten(tuple(carried))
-    call = _begin()
-    _note(call, 0, what, "what is carried", _entries_of(paths, start))
+    call = notes.begin()
+    notes.note(call, 0, what, "what is carried", _entries_of(paths, start))
 
     def whole(flat: Sequence[Any]) -> Any:
         values = iter(flat)
@@ -263,11 +192,33 @@ def while_loop(cond_fn: Callable[..., Any], body_fn: Callable[..., Any], carried
     def body(*flat: Any) -> tuple[Tensor, ...]:
         given = body_fn(*whole(flat))
         leaves, found, _ = _torch.tree_flatten(tuple(given) if isinstance(given, (tuple, list)) else (given,))
-        _note(call, 1, what, "the body", _entries_of(found, leaves))
+        notes.note(call, 1, what, "the body", _entries_of(found, leaves))
         return tuple([_as_tensor(leaf) for leaf in leaves if _is_carried(leaf)])
 
     begin = tuple([_as_tensor(leaf) for leaf in start if _is_carried(leaf)])
-    return tuple(whole(_operators.while_loop(goes_on, body, begin, ())))
+    last = _operators.while_loop(goes_on, body, _tied(begin, body), ())
+    return tuple(whole([_apart(leaf) for leaf in last]))
+
+
+def _tied(begin: tuple[Tensor, ...], body: Callable[..., Any]) -> tuple[Tensor, ...]:
+    """Makes what a loop begins with require gradients if anything that its body uses does.
+
+    Where it does not, torch's gradients of a loop are silently wrong: they stop at the last iteration. A branch never
+    taken says the same numbers, and that they depend on all that the body uses.
+    """
+    plain = [is_plain(leaf.dtype) for leaf in begin]
+    missing = [leaf for leaf, floats in zip(begin, plain, strict=True) if floats and not leaf.requires_grad]
+    if not _trains() or len(missing) == 0:
+        return begin
+
+    def never(*carried: Tensor) -> tuple[Tensor, ...]:
+        return tuple([leaf for leaf, floats in zip(body(*carried), plain, strict=True) if floats])
+
+    def always(*carried: Tensor) -> tuple[Tensor, ...]:
+        return tuple([leaf.clone() for leaf, floats in zip(carried, plain, strict=True) if floats])
+
+    tied = iter(_operators.cond(torch.full((), False), never, always, begin))
+    return tuple([_apart(next(tied)) if floats else leaf for leaf, floats in zip(begin, plain, strict=True)])
 
 
 def scan(combine_fn: Callable[..., Any], init: Any, xs: Any, dim: int, reverse: bool) -> tuple[Any, Any]:
@@ -282,8 +233,8 @@ def scan(combine_fn: Callable[..., Any], init: Any, xs: Any, dim: int, reverse: 
     packs = torch.is_grad_enabled()
     dtypes = [leaf.dtype for leaf in begin]
     what = "a loop's body gives another kind of value than it is given"
-    carry_call, y_call = _begin(), _begin()
-    _note(carry_call, 0, what, "what is carried", _entries_of(paths, start))
+    carry_call, y_call = notes.begin(), notes.begin()
+    notes.note(carry_call, 0, what, "what is carried", _entries_of(paths, start))
     length = rows[0].shape[0]
     padded = _needs_row(length)
     if padded:
@@ -303,13 +254,13 @@ def scan(combine_fn: Callable[..., Any], init: Any, xs: Any, dim: int, reverse: 
         row = flat[len(begin) :][: rows_spec.num_leaves]
         after, y = combine_fn(whole(old), _torch.tree_unflatten(row, rows_spec))
         leaves, found, _ = _torch.tree_flatten(after)
-        _note(carry_call, 1, what, "the body", _entries_of(found, leaves))
+        notes.note(carry_call, 1, what, "the body", _entries_of(found, leaves))
         new = [_as_tensor(leaf) for leaf in leaves if _is_carried(leaf)]
         if padded:
             new = [torch.where(flat[-1], *pair) for pair in zip(new, old, strict=True)]
         entries: list[tuple[Any, ...]] = []
         given = _give(entries, y, packs)
-        _note(y_call, 0, what, "", tuple(entries))
+        notes.note(y_call, 0, what, "", tuple(entries))
         return [pack(leaf) if packs else leaf for leaf in new], given
 
     last, ys = _operators.scan(
@@ -317,11 +268,10 @@ def scan(combine_fn: Callable[..., Any], init: Any, xs: Any, dim: int, reverse: 
     )
 
     def turn(index: int, y: Tensor) -> Tensor:
-        if packs:
-            y = _unpacked(y_call, index, y)
+        y = _received(y_call, index, y, packs)
         return to_dim(y[:length] if padded else y, dim, reverse)
 
-    return whole(unpacked(last)), _take(y_call, ys, turn)[0]
+    return whole([_apart(leaf) for leaf in unpacked(last)]), _take(y_call, ys, turn)[0]
 
 
 def map_rows(fn: Callable[..., Any], xs: Any) -> Any:
@@ -331,27 +281,22 @@ def map_rows(fn: Callable[..., Any], xs: Any) -> Any:
     padded = _needs_row(length)
     # A copy, because the function may use all of what is mapped, and the operator refuses a slice beside the whole.
     rows = [torch.cat([tensor, one_more(tensor)]) if padded else tensor.clone() for tensor in rows]
-    call = _begin()
-    packs = _packs()
+    call = notes.begin()
+    packs = _trains()
 
     def step(*flat: Any) -> Any:
         entries: list[tuple[Any, ...]] = []
         given = _give(entries, fn(_torch.tree_unflatten(flat, spec)), packs)
-        _note(call, 0, "", "", tuple(entries))
+        notes.note(call, 0, "", "", tuple(entries))
         return given
 
     given = _operators.map_impl(step, rows, [])
 
     def turn(index: int, y: Tensor) -> Tensor:
-        y = _unpacked(call, index, y) if packs else y
+        y = _received(call, index, y, packs)
         return y[:length] if padded else y
 
     return _take(call, given, turn)[0]
-
-
-def _packs() -> bool:
-    """Whether integers go through an operator as floats: the gradients of torch's own know no others."""
-    return torch.is_grad_enabled() and not torch.compiler.is_exporting()
 
 
 def _needs_row(length: Any) -> bool:

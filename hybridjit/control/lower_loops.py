@@ -192,7 +192,8 @@ def while_loop(cond_fn: Callable[..., Any], body_fn: Callable[..., Any], carried
         carriers, given = plan(scout, body_fn, start, step, sizes=True)
         known = truth(goes[0])
         if nested:
-            return unknown(scout, start, carriers)
+            found: tuple[Any, ...] = unknown(scout, start, carriers)
+            return found
         sizes = scout.sizes
         taken = [_torch.storage_key(tensor) for tensor in (*scout.stand_ins(), *given) if isinstance(tensor, Tensor)]
         lent = isinstance(goes[0], Tensor) and _torch.storage_key(goes[0]) in taken

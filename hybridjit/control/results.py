@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dis
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -30,13 +31,13 @@ class Slot:
     Attributes:
         tensor: Whether it is a tensor in the graph; else it is ``value`` on both sides.
         value: An example.
-        dense: Whether its memory is laid out anew, because the sides differ in that.
+        layout: ``"copied"`` or ``"contiguous"`` where the sides differ in how they lie in memory.
         copies: Per side, whether it is a tensor from outside or a second name for another result.
     """
 
     tensor: bool
     value: Any
-    dense: bool = False
+    layout: str = ""
     copies: tuple[bool, ...] = ()
 
 
@@ -93,7 +94,7 @@ def match(what: str, scout: Scout, sides: Sequence[Callable[[], Any]], runs: Seq
     if len(flats) == 1:
         copies *= 2
     return first, [
-        Slot(False, a) if _is_static(a, b, scout) else Slot(True, a, _differ(a, b), flags)
+        Slot(False, a) if _is_static(a, b, scout) else Slot(True, a, _layout(a, b), flags)
         for a, b, *flags_ in zip(first.leaves, second.leaves, *copies, strict=True)
         for flags in [tuple(flags_)]
     ]
@@ -139,13 +140,30 @@ def _kind(leaf: Any, other: Any, scout: Scout) -> str:
     return f"{str(dtype).removeprefix('torch.')} of {dimensions} dimensions, {device}"
 
 
-def _differ(one: Any, other: Any) -> bool:
-    """Whether two tensors differ in sizes or memory layout."""
+def _layout(one: Any, other: Any) -> str:
+    """What has to be done about the memory of two tensors: the operator merges sizes of dense ones in one order."""
     if not isinstance(one, Tensor) or not isinstance(other, Tensor) or one.layout != torch.strided:
-        return False
+        return ""
     pairs = zip((*one.shape, *one.stride()), (*other.shape, *other.stride()), strict=True)
-    offset = one.storage_offset() or other.storage_offset()
-    return bool(offset) or not all(same(a, b) for a, b in pairs)
+    if not one.storage_offset() and not other.storage_offset() and all(same(a, b) for a, b in pairs):
+        return ""
+    return "copied" if _order(one) == _order(other) else "contiguous"
+
+
+def _order(tensor: Tensor) -> list[int]:
+    """The dimensions, those whose neighbours are closest in memory first, as far as that is known."""
+    from torch.fx.experimental.symbolic_shapes import statically_known_true
+
+    strides = tensor.stride()
+
+    def compare(one: int, other: int) -> int:
+        if same(strides[one], strides[other]):
+            return 0
+        if statically_known_true(strides[one] <= strides[other]):
+            return -1
+        return int(statically_known_true(strides[one] >= strides[other]))
+
+    return sorted(reversed(range(tensor.dim())), key=functools.cmp_to_key(compare))
 
 
 def settle(leaf: Any, slot: Slot, copy: bool) -> Tensor:
@@ -153,22 +171,26 @@ def settle(leaf: Any, slot: Slot, copy: bool) -> Tensor:
     if not isinstance(leaf, Tensor):
         device = slot.value.device if isinstance(slot.value, Tensor) else "cpu"
         return torch.full((), leaf, dtype=dtype_of(leaf), device=device)
-    if slot.dense:
+    if slot.layout == "contiguous":
         return leaf.clone(memory_format=torch.contiguous_format)
-    return leaf.clone() if copy else leaf
+    return leaf.clone() if copy or slot.layout else leaf
 
 
-def fail(error: Exception, slots: Sequence[Slot]) -> tuple[Tensor, ...]:
-    """Records that a side raises, and results of the other side's kind."""
+def spell_error(error: Exception) -> str:
+    """What a side raised, and where."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
     where = f" at {place(trace.tb_frame.f_code.co_filename, trace.tb_lineno)}" if trace else ""
-    _torch.raise_in_graph(f"{type(error).__name__}{where}: {error}")
+    return f"{type(error).__name__}{where}: {error}"
+
+
+def unread(slots: Sequence[Slot]) -> tuple[Tensor, ...]:
+    """Results of the other side's kind, for a side that raises."""
     made = []
     for slot in slots:
         if slot.tensor:
-            value = settle(slot.value, slot, False) if not isinstance(slot.value, Tensor) else slot.value
+            value = slot.value if isinstance(slot.value, Tensor) else settle(slot.value, slot, False)
             sizes = [0 if isinstance(size, torch.SymInt) else size for size in value.shape]
             made.append(torch.zeros(sizes, dtype=value.dtype, device=value.device))
     return tuple(made)

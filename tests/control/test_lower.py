@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import inspect
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -9,7 +12,10 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.export import Dim, export
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils.flop_counter import FlopCounterMode
 
 from hybridjit import CaptureError, UnsupportedError
 from hybridjit.control.lower import capturing, lower_cond, lower_map, lower_scan, lower_while_loop
@@ -44,7 +50,7 @@ def scan(combine_fn: Callable[..., Any], init: Any, xs: Tensor, dim: int = 0, re
     return (carry, stacked) if xs.shape[dim] else (init, stacked.narrow(dim, 0, 0))
 
 
-def each(fn: Callable[[Tensor], Tensor], xs: Tensor) -> Any:
+def each(fn: Callable[[Tensor], Any], xs: Tensor) -> Any:
     if capturing():
         return lower_map(fn, xs)
     rows = list(xs) or [xs.new_zeros(xs.shape[1:])]
@@ -151,6 +157,10 @@ def rows_and_transposed(net: Any, x: Tensor) -> Any:
     return cond(x.sum() > 0, first, lambda: net.shift.clone())
 
 
+def layouts(net: Any, x: Tensor) -> Any:
+    return cond(x.sum() > 0, lambda: x.t(), lambda: (x * 2).t().contiguous())
+
+
 def in_place_inside(net: Any, x: Tensor) -> Any:
     def fill() -> Tensor:
         made = torch.zeros(3)
@@ -171,7 +181,7 @@ def without_gradient(net: Any, x: Tensor) -> Any:
 
 BRANCHES = [
     closure, operands, returned, views, structured, numbers, nested, by_size, one_element, known, sizes,
-    rows_and_transposed, in_place_inside, without_gradient,
+    in_place_inside, without_gradient,
 ]  # fmt: skip
 
 
@@ -296,11 +306,292 @@ def test_export(forward: Any, strict: bool) -> None:
         assert_same(program.module()(x), net(x))
 
 
-@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+@pytest.mark.parametrize("forward", [rows_and_transposed, layouts], ids=name)
+def test_export_beyond_dynamo(forward: Any) -> None:
+    """Rows and transposes of a captured tensor, and sides of another memory layout, export all the same."""
+    test_export(forward, strict=False)
+
+
 @pytest.mark.parametrize("forward", [*BRANCHES, *LOOPS], ids=name)
-def test_compile(forward: Any, backend: str) -> None:
+def test_compile(forward: Any) -> None:
     """A compiled model gives what eager mode gives, in one graph."""
     net = Net(forward)
-    compiled = torch.compile(net, fullgraph=True, backend=backend)
+    compiled = torch.compile(net, fullgraph=True, backend="aot_eager")
     for x in INPUTS:
         assert_same(compiled(x), net(x))
+
+
+@pytest.mark.parametrize("mode", ["real", "symbolic"])
+@pytest.mark.parametrize("forward", [structured, nested, branch_in_loop, along_rows, mapped], ids=name)
+def test_make_fx(forward: Any, mode: Any) -> None:
+    """A graph of `make_fx` keeps the branch."""
+    net = Net(forward)
+    traced = copy.deepcopy(net)  # make_fx does not put a shared module's parameters back
+    state = {key: value.detach() for key, value in (*net.named_parameters(), *net.named_buffers())}
+
+    def call(state: dict[str, Tensor], x: Tensor) -> Any:
+        return torch.func.functional_call(traced, state, (x,))
+
+    graph = make_fx(call, tracing_mode=mode)(state, INPUTS[0])
+    for x in INPUTS[: 2 if mode == "real" else 4]:
+        assert_same(graph(state, x), net(x))
+
+
+def test_inductor() -> None:
+    """The default backend compiles a branch and a loop, with gradients."""
+    net = Net(lambda net, x: branch_in_loop(net, cond(x.sum() > 0, lambda: net.big(x), lambda: x))[1])
+    compiled = torch.compile(net, fullgraph=True)
+    for x in INPUTS[::2]:
+        assert_same_gradients(net, compiled(x).sum(), net(x).sum())
+
+
+def assert_same_gradients(net: nn.Module, got: Tensor, expected: Tensor) -> None:
+    """Torch gives zeros for a parameter that only the other side uses, where eager mode gives nothing."""
+    torch.testing.assert_close(got, expected)
+    parameters = list(net.parameters())
+    pairs = [torch.autograd.grad(each, parameters, allow_unused=True) for each in (got, expected)]
+    for parameter, one, other in zip(parameters, *pairs, strict=True):
+        zero = torch.zeros_like(parameter)
+        torch.testing.assert_close(zero if one is None else one, zero if other is None else other)
+
+
+def best(net: Any, x: Tensor) -> Tensor:
+    values, places, flag = cond(
+        x.sum() > 0, lambda: (*net.big(x).topk(2), True), lambda: (*(x * net.small.bias).topk(2), False)
+    )
+    return values.sum() * (1 + places.sum()) * (1 + flag)
+
+
+def walked(net: Any, x: Tensor) -> Tensor:
+    (count, last), (ys, places) = lower_or_eager_scan(
+        lambda c, row: ((c[0] + 1, net.small(c[1]) + row), (c[1] * row, c[0] * 2)), (torch.tensor(0), net.shift), x
+    )
+    return (last * count).sum() + ys.sum() + places.sum()
+
+
+def lower_or_eager_scan(combine_fn: Any, init: Any, xs: Tensor) -> Any:
+    if capturing():
+        return lower_scan(combine_fn, init, xs)
+    carry, ys = init, []
+    for row in xs:
+        carry, y = combine_fn(carry, row)
+        ys.append(y)
+    return carry, tuple(torch.stack(column) for column in zip(*ys, strict=True))
+
+
+@pytest.mark.parametrize(
+    "forward", [closure, nested, best, halve, branch_in_loop, along_rows, walked, mapped], ids=name
+)
+def test_gradients(forward: Any) -> None:
+    """Compiled branches and loops train, integers beside what has gradients included."""
+    net = Net(lambda net, x: sum((y.sum() for y in tensors_of(forward(net, x))), net.big.weight.sum() * 0))
+    compiled = torch.compile(net, fullgraph=True, backend="aot_eager")
+    for x in INPUTS:
+        assert_same_gradients(net, compiled(x), net(x))
+
+
+def tensors_of(value: Any) -> list[Tensor]:
+    return [value] if isinstance(value, Tensor) else [t for item in value for t in tensors_of(item)]
+
+
+def test_parameters_keep_their_names() -> None:
+    """What branches and loops use are the program's parameters and buffers, stored once, not copies of them."""
+    program = export(Net(nested), (INPUTS[0],), dynamic_shapes=(({0: Dim.AUTO},),), strict=False)
+    signature = program.graph_signature
+    shared = {"again.weight", "again.bias"}  # torch.export lists a shared parameter by all its names
+    assert set(signature.parameters) - shared == {"big.weight", "big.bias", "small.weight", "small.bias"}
+    assert list(signature.buffers) == ["shift"]
+    assert not program.constants
+
+
+def test_the_branch_is_in_the_program() -> None:
+    """A branch is torch's own operator, and a returned input the only copy in it."""
+    graph = export(Net(returned), (INPUTS[0],), strict=False).graph_module
+    operators = [node.target for node in graph.graph.nodes if node.op == "call_function"]
+    assert operators.count(torch.ops.higher_order.cond) == 2
+    copies = [
+        [node.target for node in getattr(graph, side).graph.nodes].count(torch.ops.aten.clone.default)
+        for side in ("true_graph_0", "false_graph_0")
+    ]
+    assert copies == [2, 0]
+
+
+def test_eager_is_no_capture() -> None:
+    """Plain eager code, and modes that record nothing, are no capture; fake tensors are."""
+    assert capturing() == ""
+    with torch.device("cpu"), FlopCounterMode(display=False):
+        assert capturing() == ""
+    with FakeTensorMode():
+        assert capturing() == "export"
+    assert torch.compile(lambda x: (x, capturing()), fullgraph=True, backend="eager")(torch.ones(2))[1] == "dynamo"
+
+
+def lengths(net: Any, x: Tensor) -> Any:
+    return cond(x.sum() > 0, lambda: (x[:2], x[:, 1:]), lambda: (x, x[:, :2] * 2))
+
+
+def found(net: Any, x: Tensor) -> Any:
+    return cond(x.sum() > 0, lambda: x[x.sum(1) > 2], lambda: x.new_zeros(0, 3)) * 2
+
+
+def halves(net: Any, x: Tensor) -> Any:
+    half, other = x.half(), x.bfloat16()
+    total = scan(lambda c, row: (c + row, c * 2), torch.zeros(3, dtype=torch.bfloat16), other)
+    return cond(half.sum() > 0, lambda: half * net.shift.half(), lambda: half), total
+
+
+def of_nothing(net: Any, x: Tensor) -> Any:
+    empty = x[:0]
+    branch = cond(empty.sum() > 0, lambda: net.big(empty), lambda: empty)
+    return branch, scan(lambda c, row: (c + row, c * 2), net.shift, empty), each(lambda row: row + 1, empty)
+
+
+def single(net: Any, x: Tensor) -> Any:
+    return scan(lambda c, row: (c + row, c * 2), net.shift, x[:1]), each(lambda row: net.big(row), x[:1])
+
+
+@pytest.mark.parametrize("mode", ["nonstrict", "strict", "compile"])
+@pytest.mark.parametrize("forward", [lengths, found, halves, of_nothing, single], ids=name)
+def test_sizes_and_dtypes(forward: Any, mode: str) -> None:
+    """Sizes that differ between the sides, half precision, and lengths of 0 and 1."""
+    net = Net(forward)
+    if mode == "compile":
+        run: Any = torch.compile(net, fullgraph=True, backend="aot_eager")
+    else:
+        shapes = (({0: Dim.AUTO},),)
+        run = export(net, (INPUTS[0],), dynamic_shapes=shapes, strict=mode == "strict").module()
+    for x in INPUTS:
+        assert_same(run(x), net(x))
+
+
+@pytest.mark.parametrize("forward", [along_rows, backwards, mapped, counted], ids=name)
+@pytest.mark.parametrize("strict", [False, True], ids=["nonstrict", "strict"])
+def test_length_zero_and_one_when_run(forward: Any, strict: bool) -> None:
+    """A program exported at four rows runs at one and at none."""
+    net = Net(forward)
+    program = export(net, (INPUTS[0],), dynamic_shapes=(({0: Dim.AUTO},),), strict=strict)
+    for rows in (0, 1):
+        x = torch.randn(rows, 3)
+        assert_same(program.module()(x), net(x))
+
+
+def refused(net: Any, x: Tensor) -> Any:
+    def no() -> Tensor:
+        raise ValueError("no row is positive")
+
+    return cond(x.sum() > 0, lambda: net.big(x), no)
+
+
+def checked(net: Any, x: Tensor) -> Any:
+    def no() -> None:
+        raise AssertionError("no row is positive")
+
+    cond(x.sum() > 0, lambda: None, no)
+    return x + 1
+
+
+@pytest.mark.parametrize("mode", ["nonstrict", "strict", "compile"])
+@pytest.mark.parametrize("forward", [refused, checked], ids=name)
+def test_a_side_that_raises(forward: Any, mode: str) -> None:
+    """A side that raises is an assertion with its message, also where nobody uses what the branch gives."""
+    net = Net(forward)
+    if mode == "compile":
+        run: Any = torch.compile(net, fullgraph=True, backend="aot_eager")
+    else:
+        run = export(net, (INPUTS[0],), dynamic_shapes=(({0: Dim.AUTO},),), strict=mode == "strict").module()
+    for x in INPUTS[::2]:
+        assert_same(run(x), net(x))
+    with pytest.raises(RuntimeError, match=r"Error.*: no row is positive"):
+        run(INPUTS[1])
+
+
+def differing_keys(net: Any, x: Tensor) -> Any:
+    return cond(x.sum() > 0, lambda: {"a": x, "b": x}, lambda: {"a": x})
+
+
+def differing_dtypes(net: Any, x: Tensor) -> Any:
+    return cond(x.sum() > 0, lambda: (x, x, "one"), lambda: (x.double(), x.sum(), "two"))
+
+
+def changed_structure(net: Any, x: Tensor) -> Any:
+    return while_loop(lambda y: y.sum() > 9, lambda y: (y, y), (x,))
+
+
+def changed_dtype(net: Any, x: Tensor) -> Any:
+    return while_loop(lambda y: y.sum() > 9, lambda y: (y.double(),), (x,))
+
+
+@pytest.mark.parametrize("mode", ["nonstrict", "strict"])
+@pytest.mark.parametrize(
+    ("forward", "rows"),
+    [
+        (differing_keys, [r"result\['b'\]: only .* gives it, "]),
+        (differing_dtypes, [r"result\[0\]: .* float32.*float64", r"result\[1\]: ", r"result\[2\]: "]),
+        (changed_structure, [r"\[1\]: only .* gives it, "]),
+        (changed_dtype, [r"\[0\]: .*float32.*float64"]),
+    ],
+    ids=name,
+)
+def test_mismatch(forward: Any, rows: list[str], mode: str) -> None:
+    """Results that no graph can have are refused with every path that differs."""
+    with pytest.raises(Exception, match=r"(?s)different results|gives another") as error:  # Dynamo wraps every error
+        export(Net(forward), (INPUTS[0],), strict=mode == "strict")
+    if mode == "nonstrict":
+        assert isinstance(error.value, CaptureError)
+    for row in rows:
+        assert re.search(row, str(error.value)), str(error.value)
+
+
+def writes_input(net: Any, x: Tensor) -> Any:
+    return cond(x.sum() > 0, lambda: x.add_(1) * 2, lambda: x)
+
+
+def writes_buffer(net: Any, x: Tensor) -> Any:
+    return cond(x.sum() > 0, lambda: net.shift.add_(x.sum()) * 2, lambda: net.shift)
+
+
+def writes_view(net: Any, x: Tensor) -> Any:
+    y = x * 2
+
+    def write() -> Tensor:
+        y[0][1] = 5
+        return y + 1
+
+    return cond(x.sum() > 0, write, lambda: y)
+
+
+def writes_in_loop(net: Any, x: Tensor) -> Any:
+    return while_loop(lambda n: n < 3, lambda n: (n + net.shift.mul_(2).sum(),), (x.sum(),))
+
+
+@pytest.mark.parametrize("forward", [writes_input, writes_buffer, writes_view, writes_in_loop], ids=name)
+def test_writes_are_refused(forward: Any) -> None:
+    """A write to a tensor from outside is refused with the line and the operation, and never half done."""
+    net, x = Net(forward), INPUTS[0].clone()
+    with pytest.raises(CaptureError) as error:
+        export(net, (x,), strict=False)
+    lines, first = inspect.getsourcelines(forward)
+    line = first + next(i for i, text in enumerate(lines) if re.search(r"_\(|= 5", text))
+    operation = re.search(r"\b(\w+_)\(|= 5", lines[line - first])
+    assert operation is not None
+    assert f"test_lower.py:{line}\n  - {operation[1] or '__setitem__'} changes " in str(error.value)
+    assert "write instead: a branch or loop body that returns the new value" in str(error.value)
+    assert torch.equal(x, INPUTS[0]) and torch.equal(net.get_buffer("shift"), torch.arange(3.0))
+    with pytest.raises(Exception, match=r"(?i)mutation"):
+        torch.compile(net, fullgraph=True, backend="eager")(x)
+
+
+def test_a_growing_carry_is_refused() -> None:
+    """A loop that changes the size of what it carries is told what to write instead."""
+    net = Net(
+        lambda net, x: while_loop(lambda y, n: n < 3, lambda y, n: (torch.cat([y, x]), n + 1), (x, torch.tensor(0)))
+    )
+    with pytest.raises(UnsupportedError, match=r"(?s)changes the size.*carried\[0\].*write instead: carry a tensor of"):
+        export(net, (INPUTS[0],), strict=False)
+
+
+def test_an_endless_loop_is_refused() -> None:
+    """A predicate that is true whatever is carried never ends the loop."""
+    net = Net(lambda net, x: while_loop(lambda y: True, lambda y: (y + 1,), (x,)))
+    with pytest.raises(CaptureError, match="never ends"):
+        export(net, (INPUTS[0],), strict=False)

@@ -46,4 +46,6 @@ def is_exporting() -> bool:
     """
     if _torch.is_scripting():
         return True
+    if _torch.dynamo_traces():  # which does not know what a record is kept in
+        return torch.compiler.is_exporting()
     return record.is_recording() or torch.compiler.is_exporting()

@@ -65,7 +65,7 @@ class Submodule(Stateful):
         return x
 
 
-REFUSED = {
+REFUSED: dict[type[nn.Module], str] = {
     Attribute: "self.count: int or int",
     TensorAttribute: "self.last: float32[3] cpu or None",
     Appended: "self.seen: differs in what it holds",

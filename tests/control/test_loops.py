@@ -25,7 +25,11 @@ def tree(net: Net, x: Tensor) -> Any:
     def body(state: Any, i: Any) -> Any:
         return {"a": [state["a"][0] + net.shift, None], "b": state["b"] * 2}, i + 1
 
-    state, i = hj.while_loop(lambda state, i: i < x.shape[0], body, ({"a": [x, None], "b": 1.5}, 0))
+    def goes(state: Any, i: Any) -> Any:
+        return i < x.shape[0]
+
+    start: Any = ({"a": [x, None], "b": 1.5}, 0)
+    state, i = hj.while_loop(goes, body, start)
     assert state["a"][1] is None
     return state["a"][0], state["b"], i
 
@@ -79,7 +83,8 @@ def columns(net: Net, x: Tensor) -> Any:
 
 def several(net: Net, x: Tensor) -> Any:
     """A tree of tensors to go along, none to carry but a number."""
-    return hj.scan(lambda n, xs: (n + 1, xs["a"] * xs["b"][0].sum()), 0, {"a": x, "b": [x + 1]})
+    xs: Any = {"a": x, "b": [x + 1]}
+    return hj.scan(lambda n, xs: (n + 1, xs["a"] * xs["b"][0].sum()), 0, xs)
 
 
 def each(net: Net, x: Tensor) -> Any:
@@ -146,7 +151,8 @@ def test_dtypes(dtype: torch.dtype) -> None:
 def test_eager_values() -> None:
     """In eager mode they are the plain loops of their documentation."""
     assert hj.while_loop(lambda n: n < 3, lambda n: (n + 1,), (0,)) == (3,)
-    assert hj.while_loop(lambda n: n < 3, lambda n: n + 1, (5,)) == (5,)
+    lone: Any = lambda n: n + 1  # noqa: E731
+    assert hj.while_loop(lambda n: n < 3, lone, (0,)) == (3,)
     assert hj.fori_loop(2, torch.tensor(5), lambda i, c: [*c, i], []) == [2, 3, 4]
     carry, ys = hj.scan(lambda c, x: (c + x, c), torch.tensor(0), torch.tensor([1, 2, 3]), reverse=True)
     assert (int(carry), ys.tolist()) == (6, [5, 3, 0])
@@ -184,9 +190,11 @@ def trace_of(fn: Callable[[Tensor], Any]) -> Callable[[], Any]:
     return lambda: traced(fn, torch.ones(2, 3))
 
 
+halved: Any = lambda i, c: (c[0], c[1] / 2)  # noqa: E731
+UNTYPED: Any = (lambda x: x, lambda x: x, torch.ones(2))
 WRONG: dict[str, tuple[Callable[[], Any], type[Exception], list[str]]] = {
     "no tuple": (
-        lambda: hj.while_loop(lambda x: x, lambda x: x, torch.ones(2)),  # type: ignore[arg-type, return-value]
+        lambda: hj.while_loop(*UNTYPED),
         InputError,
         [
             "while_loop got another carried_inputs than it takes",
@@ -227,7 +235,7 @@ WRONG: dict[str, tuple[Callable[[], Any], type[Exception], list[str]]] = {
         ],
     ),
     "a dtype": (
-        trace_of(lambda x: hj.fori_loop(0, x.shape[0], lambda i, c: (c[0], c[1] / 2), (x, 1))),
+        trace_of(lambda x: hj.fori_loop(0, x.shape[0], halved, (x, 1))),
         CaptureError,
         [
             "the body of a loop returns something else than it takes",
@@ -242,7 +250,8 @@ WRONG: dict[str, tuple[Callable[[], Any], type[Exception], list[str]]] = {
         [
             "the condition of a while_loop does not depend on what it carries",
             "  - expected a tensor of one element, got bool",
-            "  write instead: a comparison of tensors: lambda i, x: i < x.shape[0], with i = torch.tensor(0) in the carry",
+            "  write instead: a comparison of tensors: lambda i, x: i < x.shape[0], "
+            "with i = torch.tensor(0) in the carry",
             "  see docs/errors.md#loops-over-tensors",
         ],
     ),

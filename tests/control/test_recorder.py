@@ -126,14 +126,19 @@ def test_a_write_before_and_after_a_branch() -> None:
     check(forward, UP, DOWN)
 
 
+def kept(box: list[Tensor], value: Tensor, result: Tensor) -> Tensor:
+    box.append(value)
+    return result
+
+
 def smuggled_list(x: Tensor) -> Any:
     box: list[Tensor] = []
-    y = hj.cond(x.sum() > 0, lambda: (box.append(x * 2), x)[1], lambda: x)
+    y = hj.cond(x.sum() > 0, lambda: kept(box, x * 2, x), lambda: x)
     return y + box[0]
 
 
 def smuggled_attribute(x: Tensor) -> Any:
-    holder = nn.Module()
+    holder: Any = nn.Module()
 
     def side() -> Tensor:
         holder.kept = x * 2
@@ -143,14 +148,14 @@ def smuggled_attribute(x: Tensor) -> Any:
 
 
 def smuggled_nonlocal(x: Tensor) -> Any:
-    kept = x
+    last = x
 
     def body(i: Any, y: Tensor) -> Tensor:
-        nonlocal kept
-        kept = y + i
-        return kept * 2
+        nonlocal last
+        last = y + i
+        return last * 2
 
-    return hj.fori_loop(0, 2, body, x) + kept
+    return hj.fori_loop(0, 2, body, x) + last
 
 
 @pytest.mark.parametrize("fn", [smuggled_list, smuggled_attribute, smuggled_nonlocal], ids=lambda f: str(f.__name__))
@@ -161,8 +166,8 @@ def test_a_tensor_that_leaves_by_the_back_door_raises(fn: Callable[[Tensor], Any
         with pytest.raises(RuntimeError) as error:
             loaded(x)
         assert re.search(
-            r"hybridjit: a tensor made inside (true_fn|the body of a loop) \(\S+ at tests/control/test_recorder.py:\d+\) "
-            "is used outside of it; return it instead",
+            r"hybridjit: a tensor made inside (true_fn|the body of a loop) "
+            r"\(\S+ at tests/control/test_recorder.py:\d+\) is used outside of it; return it instead",
             str(error.value),
         )
 
@@ -170,7 +175,7 @@ def test_a_tensor_that_leaves_by_the_back_door_raises(fn: Callable[[Tensor], Any
 def test_a_tensor_that_leaves_and_is_not_used() -> None:
     """A log of shapes or a cache that nobody reads does no harm, and leaves no trace in the graph."""
     box: list[Tensor] = []
-    forward = lambda x: hj.cond(x.sum() > 0, lambda: (box.append(x * 2), x + 1)[1], lambda: x)  # noqa: E731
+    forward = lambda x: hj.cond(x.sum() > 0, lambda: kept(box, x * 2, x + 1), lambda: x)  # noqa: E731
     check(forward, UP, DOWN)
     module = torch.jit.trace(forward, UP.clone(), check_trace=False)
     assert "hybridjit" not in str(module.graph).replace("/hybridjit/", "")
@@ -228,9 +233,10 @@ def test_nothing_is_watched_outside_of_blocks() -> None:
 def test_the_same_sizes_make_the_same_decision() -> None:
     """Comparisons of one size are one decision; of tensors, and of another size, they are their own."""
     found: list[Any] = []
+    ask: Any = decision
 
     def forward(x: Tensor) -> Tensor:
-        found.extend(decision(p) for p in (x.shape[0] > 2, x.shape[0] > 2, x.shape[0] > 3, x.sum() > 2, x.sum() > 2))
+        found.extend(ask(p) for p in (x.shape[0] > 2, x.shape[0] > 2, x.shape[0] > 3, x.sum() > 2, x.sum() > 2))
         return x
 
     torch.jit.trace(forward, UP.clone(), check_trace=False)

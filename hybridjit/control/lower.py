@@ -144,6 +144,32 @@ def lower_while_loop(
     return while_loop(cond_fn, body_fn, carried)
 
 
+def lower_fori_loop(lower: Any, upper: Any, body_fn: Callable[..., Any], init: Any) -> Any:
+    """Records a loop over a range of numbers.
+
+    Args:
+        lower: The first number: an int, a size, or an integer tensor of one element.
+        upper: One past the last.
+        body_fn: Gives what is carried next, from the number, which is an integer here too, and what is carried.
+        init: What is carried first.
+
+    Returns:
+        What is carried in the end.
+
+    Raises:
+        CaptureError: As `lower_while_loop`.
+        UnsupportedError: As `lower_while_loop`.
+    """
+    # The counter itself is a tensor, so that its last value, which nobody wants, is not read.
+    start = lower.reshape(()) if isinstance(lower, Tensor) else torch.full((), lower, dtype=torch.int64)
+    last = upper.reshape(()) if isinstance(upper, Tensor) else upper
+
+    def body(index: Tensor, carry: Any) -> tuple[Tensor, Any]:
+        return index + 1, body_fn(index.item(), carry)
+
+    return lower_while_loop(lambda index, carry: index < last, body, (start, init))[1]
+
+
 def lower_scan(
     combine_fn: Callable[..., Any], init: Any, xs: Any, dim: int = 0, reverse: bool = False
 ) -> tuple[Any, Any]:

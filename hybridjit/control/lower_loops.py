@@ -226,10 +226,28 @@ def while_loop(cond_fn: Callable[..., Any], body_fn: Callable[..., Any], carried
             return tuple(each.settle(leaf) for each, leaf in zip(carriers, leaves, strict=True) if not each.static)
 
     captured = own_memory(scout.captured)
-    begin = own_memory([carrier.begin() for carrier in held], scout.captured)
+    begin = _tied(own_memory([carrier.begin() for carrier in held], scout.captured), scout.captured)
     results: Sequence[Any] = _operators.while_loop(flat_cond, flat_body, tuple(begin), (*captured, *sizes))
     last: tuple[Any, ...] = start.rebuild(whole(results))
     return last
+
+
+def _tied(begin: list[Tensor], captured: Sequence[Tensor]) -> list[Tensor]:
+    """Makes what a loop begins with require gradients if anything that its body uses does.
+
+    Where it does not, torch's gradients of a loop are silently wrong: they stop at the last iteration. Nothing is
+    added in torch.export, whose programs are made to be run.
+    """
+    sources = [tensor for tensor in (*captured, *begin) if tensor.requires_grad]
+    if not sources or not torch.is_grad_enabled() or torch.compiler.is_exporting():
+        return begin
+    none = sources[0].reshape(-1)[:0]  # no numbers, but their gradients
+    return [
+        torch.cat([none.to(leaf), leaf.reshape(-1)]).reshape(leaf.shape)
+        if leaf.dtype.is_floating_point and not leaf.requires_grad
+        else leaf
+        for leaf in begin
+    ]
 
 
 def read(scout: Scout, start: Flat) -> None:

@@ -12,13 +12,14 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._functorch.aot_autograd import aot_function
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.export import Dim, export
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils.flop_counter import FlopCounterMode
 
 from hybridjit import CaptureError, UnsupportedError
-from hybridjit.control.lower import capturing, lower_cond, lower_map, lower_scan, lower_while_loop
+from hybridjit.control.lower import capturing, lower_cond, lower_fori_loop, lower_map, lower_scan, lower_while_loop
 
 # torch's own, when it traces: deprecations inside it, and a note that ints are compiled in.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore:.*:UserWarning")
@@ -200,6 +201,21 @@ def counted(net: Any, x: Tensor) -> Any:
     return i, y, f * y, same, none
 
 
+def over_range(net: Any, x: Tensor) -> Any:
+    def body(i: Any, y: Tensor) -> Tensor:
+        return net.small(y) * i + x[i]
+
+    def loop(lower: Any, upper: Any) -> Any:
+        if capturing():
+            return lower_fori_loop(lower, upper, body, net.shift)
+        carry = net.shift
+        for i in range(int(lower), int(upper)):
+            carry = body(i, carry)
+        return carry
+
+    return loop(0, x.shape[0]), loop(1, (x.sum() > 0).long()), loop(torch.tensor([1]), 2)
+
+
 def no_trips(net: Any, x: Tensor) -> Any:
     return while_loop(lambda y: y.sum() < -1e9, lambda y: (net.big(y),), (x,))
 
@@ -261,8 +277,8 @@ def branch_in_map(net: Any, x: Tensor) -> Any:
 
 
 LOOPS = [
-    halve, counted, no_trips, carried_structure, branch_in_loop, loop_in_branch, loop_in_loop, along_rows, backwards,
-    along_columns, integers, branch_in_scan, mapped, branch_in_map,
+    halve, counted, over_range, no_trips, carried_structure, branch_in_loop, loop_in_branch, loop_in_loop,
+    along_rows, backwards, along_columns, integers, branch_in_scan, mapped, branch_in_map,
 ]  # fmt: skip
 
 INPUTS = [torch.ones(4, 3), -torch.ones(4, 3), torch.full((5, 3), 6.0), torch.full((2, 3), -6.0)]
@@ -388,6 +404,22 @@ def test_gradients(forward: Any) -> None:
     compiled = torch.compile(net, fullgraph=True, backend="aot_eager")
     for x in INPUTS:
         assert_same_gradients(net, compiled(x), net(x))
+
+
+def test_gradients_of_a_loop_in_aot() -> None:
+    """A loop that AOT traces with its backward has the gradients of every iteration."""
+    weight, x = torch.rand(3, 3, requires_grad=True), torch.rand(4, 3)
+
+    def loop(weight: Tensor, x: Tensor) -> Tensor:
+        body = lambda n, y: (n + 1, y * 0.5 - (y @ weight).tanh())  # noqa: E731
+        return while_loop(lambda n, y: n < 4, body, (torch.tensor(0), x))[1].sum()
+
+    def gradient(weight: Tensor, x: Tensor) -> Tensor:
+        return torch.autograd.grad(loop(weight, x), weight)[0]
+
+    got = aot_function(loop, lambda graph, _: graph, dynamic=True)(weight, x)
+    torch.testing.assert_close(got, loop(weight, x))
+    torch.testing.assert_close(torch.autograd.grad(got, weight)[0], gradient(weight, x))
 
 
 def tensors_of(value: Any) -> list[Tensor]:

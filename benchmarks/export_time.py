@@ -19,12 +19,12 @@ ROUNDS = 5
 MOST = 1.5
 
 
-def run() -> Table:
+def run() -> tuple[Table]:
     detector = build()
     image = read_image(DATA / "astronaut.jpg")
     resnet, encoder = ResNet50().eval(), Encoder().eval()
     picture, tokens = torch.randn(1, 3, 224, 224), torch.randn(1, 128, 768)
-    return Table(
+    table = Table(
         "hybridjit.export (trace, save, load, compare), one input, CPU",
         "torch.jit.trace",
         (
@@ -35,6 +35,7 @@ def run() -> Table:
         f"at most {MOST} of the plain trace's time",
         MOST,
     )
+    return (table,)
 
 
 def compare(name: str, model: nn.Module, flat: nn.Module, inputs: Tensor) -> Row:

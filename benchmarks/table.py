@@ -1,8 +1,10 @@
 """A benchmark's table: ratios, a claim, and whether it held."""
 
 import json
+import math
 import os
 import platform
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
@@ -22,13 +24,13 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """What was compared, and the ratio that every row is claimed to stay within."""
+    """What was compared, and the ratio that every row is claimed to stay within, if any is."""
 
     title: str
     peer: str
     rows: tuple[Row, ...]
-    claim: str
-    most: float
+    claim: str = ""
+    most: float = math.inf
 
     @property
     def held(self) -> bool:
@@ -37,12 +39,14 @@ class Table:
     def __str__(self) -> str:
         width = max(len(row.name) for row in self.rows)
         peer = max(12, len(self.peer))
+        digits = 2 if self.most > 0.1 else 4
         head = f"{self.title}\n{'':{width}}  {'hybridjit':>12}  {self.peer:>{peer}}  {'ratio':>6}"
         rows = [
-            f"{row.name:{width}}  {spell(row.ours):>12}  {spell(row.peer):>{peer}}  {row.ratio:6.2f}"
+            f"{row.name:{width}}  {spell(row.ours):>12}  {spell(row.peer):>{peer}}  {row.ratio:6.{digits}f}"
             for row in self.rows
         ]
-        return "\n".join([head, *rows, f"claim: {self.claim}: {'held' if self.held else 'NOT held'}"])
+        verdict = [f"claim: {self.claim}: {'held' if self.held else 'NOT held'}"] if self.claim else []
+        return "\n".join([head, *rows, *verdict])
 
 
 def paired(name: str, pairs: list[tuple[float, float]]) -> Row:
@@ -69,7 +73,7 @@ def environment() -> dict[str, str | int]:
     }
 
 
-def write(table: Table, path: Path) -> None:
+def write(tables: Sequence[Table], path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    data = {"environment": environment(), **asdict(table), "held": table.held}
-    path.write_text(json.dumps(data, indent=2) + "\n")
+    data = [{**asdict(table), "most": table.most if table.claim else None, "held": table.held} for table in tables]
+    path.write_text(json.dumps({"environment": environment(), "tables": data}, indent=2) + "\n")

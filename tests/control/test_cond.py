@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -316,25 +315,6 @@ def test_a_batch_norm_that_trains_inside_a_side_is_refused() -> None:
         traced(lambda x: hj.cond(x.sum() > 0, lambda: norm(x), lambda: x), UP)
     assert "changes a tensor in place that was made outside of it" in lines(error)[0]
     assert lines(error)[2] == "  - add_ changes int64[] cpu"
-
-
-def test_threads_record_their_own_traces() -> None:
-    """Traces in several threads at once do not meet."""
-    found: dict[int, Any] = {}
-
-    def run(number: int) -> None:
-        found[number] = torch.jit.trace(
-            lambda x: hj.cond(x.sum() > 0, lambda: x + number, lambda: x - number), UP.clone(), check_trace=False
-        )
-
-    threads = [threading.Thread(target=run, args=(number,)) for number in range(6)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    for number, module in found.items():
-        assert torch.equal(module(DOWN), DOWN - number)
-    assert len(found) == 6
 
 
 def picked(net: Net, x: Tensor) -> Any:

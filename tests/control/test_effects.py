@@ -242,3 +242,95 @@ def test_a_write_to_a_tensor_from_outside_is_refused(fn: Callable[[Tensor], Tens
         traced(hj.branch_if_tracing(fn), UP)
     assert "changes a tensor in place that was made outside of it" in lines(error)[0]
     assert lines(error)[1].startswith("  at tests/control/test_effects.py:")
+
+
+class Plain:
+    number = 0
+
+
+def on_an_object(x: Tensor) -> Any:
+    state = Plain()
+
+    @hj.branch_if_tracing
+    def path() -> Tensor:
+        state.number = 1 if x.sum() > 0 else 2
+        return x
+
+    return path() * state.number
+
+
+in_a_global = 0
+
+
+def on_a_global(x: Tensor) -> Any:
+    @hj.branch_if_tracing
+    def path() -> Tensor:
+        global in_a_global
+        in_a_global = 1 if x.sum() > 0 else 2
+        return x
+
+    return path() * in_a_global
+
+
+def in_a_list_of_a_dict(x: Tensor) -> Any:
+    state: dict[str, list[int]] = {"seen": [1]}
+
+    @hj.branch_if_tracing
+    def path() -> Tensor:
+        if x.sum() > 0:
+            state["seen"].append(2)
+        return x
+
+    return path() * len(state["seen"])
+
+
+def on_a_module_in_a_list(x: Tensor) -> Any:
+    modules: list[Any] = [nn.Linear(1, 1)]
+
+    @hj.branch_if_tracing
+    def path() -> Tensor:
+        modules[0].number = 1 if x.sum() > 0 else 2
+        return x
+
+    return path() * modules[0].number
+
+
+HIDDEN = [on_an_object, on_a_global, in_a_list_of_a_dict, on_a_module_in_a_list]
+
+
+@pytest.mark.xfail(reason="effects are looked for one level deep, and not in globals or plain objects", strict=True)
+@pytest.mark.parametrize("fn", HIDDEN, ids=lambda fn: str(fn.__name__))
+def test_what_the_paths_leave_different_further_away(fn: Callable[[Tensor], Any]) -> None:
+    """An attribute of a plain object, a global, a container in a container: refused too."""
+    with pytest.raises(CaptureError):
+        traced(fn, UP)
+
+
+def counted_in_cond(x: Tensor) -> Any:
+    count = [0]
+
+    def side(n: int) -> Tensor:
+        count[0] += n
+        return x
+
+    return hj.cond(x.sum() > 0, lambda: side(1), lambda: side(10)) * count[0]
+
+
+def written_by_numpy(x: Tensor) -> Any:
+    y = x * 2
+
+    def side() -> Tensor:
+        y.detach().numpy()[0] = 5
+        return x
+
+    return hj.cond(x.sum() > 0, side, lambda: x) + y
+
+
+@pytest.mark.xfail(
+    reason="what the functions of a cond do to Python's numbers and NumPy's arrays is not seen", strict=True
+)
+@pytest.mark.parametrize("fn", [counted_in_cond, written_by_numpy], ids=lambda fn: str(fn.__name__))
+def test_side_effects_of_the_sides_of_a_cond(fn: Callable[[Tensor], Any]) -> None:
+    """A number that the sides change differently, and memory written past torch: refused too."""
+    with pytest.raises(CaptureError):
+        traced(fn, UP)

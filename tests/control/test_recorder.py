@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -249,3 +250,22 @@ def test_tensors_are_found_in_containers() -> None:
     assert [len(tensors_of(each)) for each in (UP, [UP, (DOWN, 1)], {"a": UP, "b": {"c": [DOWN]}}, None, "text")] == [
         1, 2, 2, 0, 0,
     ]  # fmt: skip
+
+
+def test_threads_record_their_own_traces() -> None:
+    """Traces in several threads at once do not meet."""
+    found: dict[int, Any] = {}
+
+    def run(number: int) -> None:
+        found[number] = torch.jit.trace(
+            lambda x: hj.cond(x.sum() > 0, lambda: x + number, lambda: x - number), UP.clone(), check_trace=False
+        )
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for number, module in found.items():
+        assert torch.equal(module(DOWN), DOWN - number)
+    assert len(found) == 6

@@ -381,13 +381,10 @@ def test_a_predicate_of_several_elements(how: str) -> None:
 @pytest.mark.parametrize("pred", [None, "yes", 3.5, torch.zeros(0)], ids=["None", "str", "float", "empty"])
 def test_a_predicate_that_is_none(pred: Any) -> None:
     """What has no one truth value is refused in eager mode and in a trace alike."""
-    for attempt in (lambda x: hj.cond(pred, lambda: x, lambda: x), lambda x: traced(lambda y: attempt_on(pred, y), x)):
+    forward = lambda x: hj.cond(pred, lambda: x, lambda: x)  # noqa: E731
+    for attempt in (forward, lambda x: traced(forward, x)):
         with pytest.raises(InputError, match="cond takes a predicate of one element"):
             attempt(UP)
-
-
-def attempt_on(pred: Any, x: Tensor) -> Any:
-    return hj.cond(pred, lambda: x, lambda: x)
 
 
 @pytest.mark.parametrize("index", [True, 1.5, torch.tensor(1.0), torch.tensor([0, 1])], ids=str)

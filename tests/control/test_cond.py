@@ -36,7 +36,6 @@ def operands(net: Net, x: Tensor) -> Any:
 
 
 def returned(net: Net, x: Tensor) -> Any:
-    """A parameter and a captured tensor as they are, on either side."""
     pred = x.sum() > 0
     row, weight = hj.cond(pred, lambda: (x, net.big.weight), lambda: (x + 1, net.big.weight))
     return row, weight, hj.cond(pred, lambda: net.small.bias, lambda: net.big.bias)

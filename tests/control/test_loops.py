@@ -219,7 +219,7 @@ WRONG: dict[str, tuple[Callable[[], Any], type[Exception], list[str]]] = {
         [
             "scan got another xs than it takes",
             "  - xs: expected tensors that have the dimension 2, got float32[2, 3] cpu",
-            "  write instead: hj.scan(fn, ..., x.unsqueeze(0))",
+            "  write instead: hj.scan(fn, init, x.unsqueeze(0))",
             "  see docs/errors.md#inputerror",
         ],
     ),

@@ -193,7 +193,7 @@ class Recorder(TorchFunctionMode):
 
     @contextlib.contextmanager
     def example_of(self, frame: Frame) -> Iterator[None]:
-        """Runs the body eagerly, and takes what it makes for made in a frame: a loop's rounds after the recorded one."""
+        """Runs the body eagerly, and takes what it makes for made in a frame: the later rounds of a loop."""
         before, self._example = self._example, frame
         try:
             with _torch.paused_tracing():

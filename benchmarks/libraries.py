@@ -121,16 +121,26 @@ def entries() -> list[Entry]:
     )
     found = [_transformer(f"{name}Model", SMALL, tokens) for name in names]
     found += [
-        _transformer("DistilBertModel", {"dim": 32, "n_layers": 2, "n_heads": 4, "hidden_dim": 64, "vocab_size": 99}, tokens),
+        _transformer(
+            "DistilBertModel", {"dim": 32, "n_layers": 2, "n_heads": 4, "hidden_dim": 64, "vocab_size": 99}, tokens
+        ),
         _transformer("AlbertModel", {**SMALL, "embedding_size": 16}, tokens),
         _transformer("DebertaV2Model", {**SMALL, "relative_attention": True, "pos_att_type": ["p2c", "c2p"]}, tokens),
         _transformer("NystromformerModel", {**SMALL, "num_landmarks": 4, "segment_means_seq_len": 64}, tokens),
         _transformer("LongformerModel", {**SMALL, "attention_window": 4}, tokens),
         _transformer("BigBirdModel", {**SMALL, "block_size": 4, "num_random_blocks": 1}, tokens),
-        _transformer("GPT2Model", {"n_embd": 32, "n_layer": 2, "n_head": 4, "vocab_size": 99, "n_positions": 64}, tokens),
-        _transformer("OPTModel", {**DECODER, "ffn_dim": 64, "max_position_embeddings": 64, "word_embed_proj_dim": 32}, tokens),
+        _transformer(
+            "GPT2Model", {"n_embd": 32, "n_layer": 2, "n_head": 4, "vocab_size": 99, "n_positions": 64}, tokens
+        ),
+        _transformer(
+            "OPTModel", {**DECODER, "ffn_dim": 64, "max_position_embeddings": 64, "word_embed_proj_dim": 32}, tokens
+        ),
         _transformer("BloomModel", {"hidden_size": 32, "n_layer": 2, "n_head": 4, "vocab_size": 99}, tokens),
-        _transformer("T5EncoderModel", {"d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4, "vocab_size": 99}, tokens),
+        _transformer(
+            "T5EncoderModel",
+            {"d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4, "vocab_size": 99},
+            tokens,
+        ),
         _transformer("LlamaModel", {**SMALL, "num_key_value_heads": 4}, tokens),
         _transformer("MistralModel", {**SMALL, "num_key_value_heads": 4, "sliding_window": 8}, tokens),
         _transformer("MixtralModel", {**SMALL, "num_key_value_heads": 4, "num_local_experts": 4}, tokens),
@@ -140,19 +150,43 @@ def entries() -> list[Entry]:
         _transformer("SwinModel", stages, squares),
         _transformer("Swinv2Model", stages, squares),
         _transformer("ConvNextModel", {"hidden_sizes": [8, 16], "depths": [1, 1], "num_stages": 2}, squares),
-        _transformer("SegformerModel", {"hidden_sizes": [8, 16], "depths": [1, 1], "num_encoder_blocks": 2, "num_attention_heads": [1, 2],
-                     "sr_ratios": [2, 1], "patch_sizes": [7, 3], "strides": [4, 2], "mlp_ratios": [2, 2]}, squares),
-        _transformer("MobileViTModel", {"image_size": 64, "hidden_sizes": [16, 24, 32], "neck_hidden_sizes": [8, 8, 16, 16, 16, 16, 32]}, squares),
+        _transformer(
+            "SegformerModel",
+            {
+                "hidden_sizes": [8, 16],
+                "depths": [1, 1],
+                "num_encoder_blocks": 2,
+                "num_attention_heads": [1, 2],
+                "sr_ratios": [2, 1],
+                "patch_sizes": [7, 3],
+                "strides": [4, 2],
+                "mlp_ratios": [2, 2],
+            },
+            squares,
+        ),
+        _transformer(
+            "MobileViTModel",
+            {"image_size": 64, "hidden_sizes": [16, 24, 32], "neck_hidden_sizes": [8, 8, 16, 16, 16, 16, 32]},
+            squares,
+        ),
         _transformer("PoolFormerModel", {"hidden_sizes": [8, 16, 16, 16], "depths": [1, 1, 1, 1]}, squares),
         _timm("resnet10t", squares),
         _timm("vit_tiny_patch16_224", squares, img_size=64, dynamic_img_size=True, depth=2),
-        _timm("swin_tiny_patch4_window7_224", squares, img_size=64, depths=(1, 1), num_heads=(2, 4), embed_dim=16, strict_img_size=False),
+        _timm(
+            "swin_tiny_patch4_window7_224",
+            squares,
+            img_size=64,
+            depths=(1, 1),
+            num_heads=(2, 4),
+            embed_dim=16,
+            strict_img_size=False,
+        ),
         _timm("twins_svt_small", squares),
         _timm("edgenext_xx_small", squares),
         _timm("efficientnet_b0", squares),
         _timm("coat_tiny", squares, img_size=64),
         _timm("maxvit_rmlp_pico_rw_256", squares, img_size=64),
-    ]  # fmt: skip
+    ]
     return found
 
 

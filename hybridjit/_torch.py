@@ -78,6 +78,14 @@ def paused_tracing() -> Iterator[None]:
         _C._set_tracing_state(state)
 
 
+def current_scope(graph: Graph) -> str:
+    """The module scope that the running trace is in, as nodes spell it: ``__module.a/__module.a.b``."""
+    probe = graph.create("prim::TupleConstruct", [])
+    scope: str = probe.scopeName()
+    probe.destroy()
+    return scope
+
+
 def resume_tracing(state: Any) -> None:
     """Goes on with a trace; an operation that raises may leave it switched off."""
     _C._set_tracing_state(state)
@@ -343,7 +351,10 @@ def _bring_in(graph: Graph, node: Any) -> None:
 
     The trace's scope fix-up, which makes a method of each call of a module, lifts a value out of a call
     that has ended, but only to where its top level uses it. Torch lowers the tuple away afterwards.
+    Parameters below the module that is running stay where they are used, so that a side that is not
+    taken does not look them up; unless a block returns one as it is, which the fix-up overlooks.
     """
+    below = (current_scope(graph).rpartition("/")[2] or "__module") + "."
     uses: list[tuple[Any, int]] = []
     own: set[int] = set()
     for block in node.blocks():
@@ -352,7 +363,10 @@ def _bring_in(graph: Graph, node: Any) -> None:
     places = []
     for user, index in uses:
         value = user.inputsAt(index)
-        if value.unique() not in own and value.node().kind() != "prim::Constant":
+        source = value.node()
+        if source.kind() == "prim::TracedAttr" and source.s("scope").startswith(below) and user.kind() != "prim::Return":
+            continue
+        if value.unique() not in own and source.kind() != "prim::Constant":
             outer[value.unique()] = value
             places.append((user, index))
     if not outer:
@@ -770,7 +784,7 @@ def script_attributes(module: ScriptModule) -> dict[str, Any]:
     return {name: cpp.getattr(name) for name in names if kind(known[name][0]) in _HELD}
 
 
-_HELD = {f"{name}Type" for name in "Tensor Int Float Bool String List Dict Tuple Optional".split()}
+_HELD = {f"{name}Type" for name in ("Tensor", "Int", "Float", "Bool", "String", "List", "Dict", "Tuple", "Optional")}
 
 
 def set_script_attributes(module: ScriptModule, values: Mapping[str, Any]) -> None:

@@ -14,7 +14,7 @@ from .._describe import describe
 from .._errors import InputError, compose
 from .._sites import user_site
 from . import record
-from .lower import capturing, lower_map, lower_scan, lower_while_loop
+from .lower import capturing, lower_fori_loop, lower_map, lower_scan, lower_while_loop
 from .paths import as_paths
 from .recorder import as_one_operation
 from .rounds import as_carry, stack, stack_dim, trace_fori_loop, trace_scan, trace_while_loop, zero_slice
@@ -121,19 +121,11 @@ def fori_loop(lower: int | Tensor, upper: int | Tensor, body_fn: Callable[[Any, 
         run = lambda: trace_fori_loop(lower, upper, body, init, body_fn)  # noqa: E731
         return as_one_operation(fori_loop, (lower, upper, init), run)  # type: ignore[no-any-return]
     if capturing():
-        return _lower_fori_loop(lower, upper, body_fn, init)
+        return lower_fori_loop(lower, upper, body_fn, init)  # type: ignore[no-any-return]
     carry = init
     for index in range(int(lower), int(upper)):
         carry = body_fn(index, carry)
     return carry
-
-
-def _lower_fori_loop(lower: Any, upper: Any, body_fn: Callable[[Any, C], C], init: C) -> C:
-    start = lower if isinstance(lower, Tensor) else torch.full((), lower, dtype=torch.int64)
-    _, carry = lower_while_loop(
-        lambda index, carry: index < upper, lambda index, carry: (index + 1, body_fn(index, carry)), (start, init)
-    )
-    return carry  # type: ignore[no-any-return]
 
 
 def scan(
@@ -248,9 +240,10 @@ def _check_xs(name: str, xs: Any, dim: int) -> int:
     """Refuses what has no slices, and gives the dimension as one from 0."""
     flat = flatten(xs)
     with _torch.paused_tracing(), _torch.unwatched():
+        hint = "hj.map(fn, x.unsqueeze(0))" if name == "map" else "hj.scan(fn, init, x.unsqueeze(0))"
         fits = [isinstance(x, Tensor) and -x.dim() <= dim < x.dim() for x in flat.leaves]
         if not fits or False in fits:
-            _refuse(name, "xs", f"tensors that have the dimension {dim}", xs, f"hj.{name}(fn, ..., x.unsqueeze(0))")
+            _refuse(name, "xs", f"tensors that have the dimension {dim}", xs, hint)
         first = flat.leaves[0]
         differ = [x.shape[dim] != first.shape[dim] or dim % x.dim() != dim % first.dim() for x in flat.leaves[1:]]
         if True in differ:

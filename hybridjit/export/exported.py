@@ -20,7 +20,8 @@ from . import archive
 from .devices import device_named, present
 from .report import Report
 
-_GUARD = re.compile(r"hybridjit: (.*)")
+_GUARD = re.compile(r"^\w*Error: (?:KeyError: )?hybridjit: (.*)", re.MULTILINE | re.DOTALL)
+"""At the end of TorchScript's traceback; before it, the line that raises is quoted."""
 
 
 @dataclass(frozen=True)
@@ -61,16 +62,17 @@ class Exported:
 
         Raises:
             InputError: The structure, or a static value, is not the captured one.
-            GuardError: A value that is frozen in the file has another value for this input.
+            GuardError: A value that is frozen in the file has another value for this input, or a branch is taken
+                that raised when it was recorded: the model's own validation, say.
         """
         flat = self._call.flatten(Inputs(*args, **kwargs))
         try:
             result = self.module(*flat)
-        except _torch.JitError as error:
+        except (_torch.JitError, RuntimeError) as error:
             guard = _GUARD.search(str(error))
             if guard is None:
                 raise
-            raise GuardError(f"{guard[1]}\n  see docs/errors.md#guarderror") from error
+            raise GuardError(f"{guard[1].rstrip()}\n  see docs/errors.md#guarderror") from error
         return self._result.unflatten((result,) if isinstance(result, Tensor) else tuple(result))
 
     @property

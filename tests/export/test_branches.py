@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -55,7 +57,7 @@ def test_ifs_stay(branches: list[str] | str, first: Tensor) -> None:
 
 def test_without_branches_it_fails() -> None:
     """The same model without them is refused on the other input."""
-    with pytest.raises(hj.VerificationError, match="frozen at .*test_branches.py"):
+    with pytest.raises(hj.VerificationError, match=r"frozen at .*test_branches.py"):
         hj.export(Stack().eval(), SMALL, check_inputs=[LARGE])
 
 
@@ -140,8 +142,11 @@ def test_a_side_that_raises() -> None:
     """A model's own validation stays in the file, with its message and line."""
     exported = hj.export(Validates().eval(), SMALL, branches="auto")
     assert exported.report.branches[0].raises == ("true",)
-    with pytest.raises(hj.GuardError, match=r"ValueError: negative values \(raised at .*test_branches.py:\d+\)"):
+    with pytest.raises(hj.GuardError) as caught:
         exported(-SMALL)
+    message, page = str(caught.value).splitlines()
+    assert re.fullmatch(r"ValueError: negative values \(raised at .*test_branches.py:\d+\)", message)
+    assert page == "  see docs/errors.md#guarderror"
 
 
 def test_a_side_that_the_example_contradicts() -> None:

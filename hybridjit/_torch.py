@@ -364,7 +364,8 @@ def _bring_in(graph: Graph, node: Any) -> None:
     for user, index in uses:
         value = user.inputsAt(index)
         source = value.node()
-        if source.kind() == "prim::TracedAttr" and source.s("scope").startswith(below) and user.kind() != "prim::Return":
+        own_attribute = source.kind() == "prim::TracedAttr" and source.s("scope").startswith(below)
+        if own_attribute and user.kind() != "prim::Return":
             continue
         if value.unique() not in own and source.kind() != "prim::Constant":
             outer[value.unique()] = value

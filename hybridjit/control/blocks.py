@@ -104,7 +104,7 @@ def trace_cond(
         site: Where the branch is; where `cond` was called if absent.
     """
     if not isinstance(pred, Tensor):
-        site = user_site(record.current().names)
+        site = site or user_site(record.current().names)
         record.current().statics.append(record.StaticValue(repr(pred), "a bool given to cond", site))
         return (true_fn if pred else false_fn)(*operands)
     graph = _torch.current_graph()

@@ -15,6 +15,7 @@ from .._errors import InputError, compose
 from .._sites import user_site
 from . import record
 from .blocks import trace_cond
+from .effects import Effects
 from .lower import capturing, lower_cond
 from .paths import as_paths
 from .recorder import as_one_operation
@@ -81,14 +82,42 @@ def _not_plain(pred: Any, true_fn: Callable[..., R], false_fn: Callable[..., R],
     if _tracing_state() is not None:
         check_pred(pred)
         names = f"true_fn ({spell_function(true_fn)})", f"false_fn ({spell_function(false_fn)})"
-        sides = as_paths(true_fn), as_paths(false_fn)
-        result: R = as_one_operation(cond, (pred,), lambda: trace_cond(pred, *sides, operands, names))
+        sides = as_paths(true_fn), as_paths(false_fn)  # here, where the path that they may be part of is known
+        effects = Effects((true_fn, false_fn), tuple(operands), {}, most=_NEAR)
+        result: R = as_one_operation(cond, (pred,), lambda: _record(pred, sides, operands, names, effects))
         return result
     if capturing():
         result = lower_cond(pred, true_fn, false_fn, operands)
         return result
     check_pred(pred)
     return true_fn(*operands) if pred else false_fn(*operands)
+
+
+def _record(pred: Any, functions: tuple[Any, Any], operands: Any, names: tuple[str, str], effects: Effects) -> Any:
+    """Records both sides, each of which finds Python's objects as they were, and must leave them alike."""
+    before = effects.take()
+    ends: list[Any] = []
+
+    def side(fn: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*args: Any) -> Any:
+            effects.put(before)
+            result = fn(*args)
+            ends.append(effects.take())
+            return result
+
+        return run
+
+    true_fn, false_fn = map(side, functions)
+    site = user_site(record.current().names)
+    result = trace_cond(pred, true_fn, false_fn, operands, names, site)
+    if ends:
+        effects.put(ends[-1])
+    effects.check_same(ends, names, str(site))
+    return result
+
+
+_NEAR = 500
+"""How many containers a `cond` looks at: a model may hold many branches, and each looks."""
 
 
 def check_pred(pred: Any) -> None:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import dis
+import functools
 import inspect
-from collections.abc import Callable, Mapping
-from types import CellType
+import itertools
+import sys
+from collections import deque
+from collections.abc import Mapping, Sequence
+from types import CellType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from .. import _torch
 from .._describe import describe
@@ -17,44 +23,110 @@ Contents = list[Any]
 """A copy of each container, one level deep, in the order of the containers."""
 
 
+class Global:
+    """A name of a module that a function sets."""
+
+    def __init__(self, space: dict[str, Any], name: str) -> None:
+        self.space = space
+        self.name = name
+
+    def read(self) -> list[Any]:
+        """What it holds; empty if it is not set."""
+        return [self.space[self.name]] if self.name in self.space else []
+
+    def write(self, held: list[Any]) -> None:
+        """Sets it to what `read` gave."""
+        if held:
+            self.space[self.name] = held[0]
+        else:
+            self.space.pop(self.name, None)
+
+
 class Effects:
-    """The containers that a function can reach, and what they hold.
+    """The containers that functions can reach, and what they hold.
 
     A function that runs once per path must find them each time as the first run did, and leave
-    them alike on every path: Python around it goes on with one of them only.
+    them alike on every path: Python around it goes on with one of them only. Reached are arguments,
+    variables of outer functions, globals by name, and what these hold, the near before the far.
+
+    Args:
+        functions: The functions; those that they call from outside are followed.
+        args: Positional arguments that all get.
+        kwargs: Keyword arguments that all get.
+        most: How many containers and functions are looked at, since a model may hold any number.
     """
 
-    def __init__(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+    def __init__(
+        self, functions: Sequence[Any], args: tuple[Any, ...], kwargs: Mapping[str, Any], most: int = 4000
+    ) -> None:
         self.names: list[str] = []
         self.containers: list[Any] = []
         self._seen: set[int] = set()
-        plain = inspect.unwrap(getattr(fn, "__func__", fn))
-        code = getattr(plain, "__code__", None)
-        for name, cell in zip(getattr(code, "co_freevars", ()), getattr(plain, "__closure__", None) or (), strict=True):
-            self._add(name, cell)
-        owner = getattr(fn, "__self__", None)
-        given = {**dict(zip(getattr(code, "co_varnames", ()), ([owner] if owner else []) + list(args))), **kwargs}  # noqa: B905
-        for name, value in given.items():
-            self._add(name, value)
+        self._queue: deque[tuple[str, Any]] = deque()
+        for fn in functions:
+            self._follow(fn)
+            code = getattr(inspect.unwrap(getattr(fn, "__func__", fn)), "__code__", None)
+            owner = [fn.__self__] if inspect.ismethod(fn) else []
+            names = getattr(code, "co_varnames", ())
+            self._queue.extend(zip([*names, *(f"args[{i}]" for i in range(len(names), 99))], [*owner, *args]))  # noqa: B905
+        self._queue.extend(kwargs.items())
+        while self._queue and len(self._seen) < most:
+            self._open(*self._queue.popleft())
 
-    def _add(self, name: str, value: Any) -> None:
-        if id(value) in self._seen:
+    def _follow(self, fn: Any) -> None:
+        """Queues what a function reads from outside."""
+        if isinstance(fn, functools.partial):
+            self._queue.extend((f"args[{i}]", value) for i, value in enumerate((fn.func, *fn.args)))
             return
-        if isinstance(value, nn.Module):
-            for path, module in value.named_modules():
-                inner = f"{name}.{path}" if path else name
-                self._keep(inner, vars(module))
-                for key, held in list(vars(module).items()):
-                    if isinstance(held, (list, dict, set)) and key != "_modules":
-                        self._keep(inner if key in ("_buffers", "_parameters") else f"{inner}.{key}", held)
+        if inspect.ismethod(fn):
+            self._queue.append(("self", fn.__self__))
+        fn = inspect.unwrap(getattr(fn, "__func__", fn))
+        if not isinstance(fn, FunctionType) or id(fn) in self._seen or not _is_users(fn.__module__ or ""):
+            return
+        self._seen.add(id(fn))
+        self._queue.extend(zip(fn.__code__.co_freevars, fn.__closure__ or (), strict=True))
+        space = fn.__globals__
+        for name, sets in _globals(fn.__code__):
+            if sets:
+                self._keep(name, Global(space, name))
+            elif name in space:
+                self._queue.append((name, space[name]))
+
+    def _open(self, name: str, value: Any) -> None:
+        # A torch.Size holds traced sizes, and reading it is one more operation of the trace.
+        if isinstance(value, (Tensor, torch.Size, str, int, float, bytes, type, ModuleType)) or value is None:
+            return
+        if isinstance(value, (FunctionType, MethodType, functools.partial)):
+            self._follow(value)
+        elif id(value) in self._seen:
+            return
         elif isinstance(value, CellType):
             self._keep(name, value)
-            try:
-                self._add(name, value.cell_contents)
-            except ValueError:  # not set yet
-                return
-        elif isinstance(value, (list, dict, set)):
+            self._queue.extend((name, held) for held in _copy(value))
+        elif isinstance(value, nn.Module):
+            self._seen.add(id(value))
+            self._keep(name, vars(value))
+            for key, held in list(vars(value).items()):
+                if key == "_modules":
+                    self._queue.extend((f"{name}.{each}", module) for each, module in held.items())
+                elif key in ("_buffers", "_parameters"):
+                    self._keep(name, held)
+                elif not key.endswith("_hooks"):
+                    self._queue.append((f"{name}.{key}", held))
+        elif isinstance(value, (list, tuple)):
+            if isinstance(value, list):
+                self._keep(name, value)
+            self._queue.extend((f"{name}[{index}]", held) for index, held in enumerate(value[:_WIDE]))
+        elif isinstance(value, dict):
             self._keep(name, value)
+            held = itertools.islice(value.items(), _WIDE)
+            self._queue.extend((f"{name}[{key!r}]", item) for key, item in held)
+        elif isinstance(value, set):
+            self._keep(name, value)
+        elif _is_users(type(value).__module__) and hasattr(value, "__dict__"):
+            self._seen.add(id(value))
+            self._keep(name, vars(value))
+            self._queue.extend((f"{name}.{key}", held) for key, held in list(vars(value).items())[:_WIDE])
 
     def _keep(self, name: str, container: Any) -> None:
         if id(container) not in self._seen:
@@ -74,6 +146,8 @@ class Effects:
                     container.cell_contents = held[0]
                 elif _copy(container):
                     del container.cell_contents
+            elif isinstance(container, Global):
+                container.write(held)
             elif isinstance(container, list):
                 if not _alike(container, held):
                     container[:] = held
@@ -121,7 +195,34 @@ def _copy(container: Any) -> Any:
             return [container.cell_contents]
         except ValueError:  # not set yet
             return []
-    return container.copy()
+    return container.read() if isinstance(container, Global) else container.copy()
+
+
+_WIDE = 256
+"""How many items of one container are looked into."""
+
+
+@functools.lru_cache(maxsize=4096)
+def _globals(code: CodeType) -> tuple[tuple[str, bool], ...]:
+    """The globals that a function uses, and whether it sets them; functions inside it count as well."""
+    found: dict[str, bool] = {}
+    for instruction in dis.get_instructions(code):
+        if instruction.opname in ("LOAD_GLOBAL", "LOAD_NAME"):
+            found.setdefault(instruction.argval, False)
+        elif instruction.opname in ("STORE_GLOBAL", "DELETE_GLOBAL"):
+            found[instruction.argval] = True
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            for name, sets in _globals(constant):
+                found[name] = found.get(name, False) or sets
+    return tuple(found.items())
+
+
+@functools.lru_cache(maxsize=4096)
+def _is_users(module: str) -> bool:
+    """Whether code is neither Python's nor torch's own, whose objects keep caches and counters."""
+    package = module.partition(".")[0]
+    return package not in sys.stdlib_module_names and package not in ("builtins", "torch", "numpy", "hybridjit")
 
 
 def _alike(first: Any, second: Any) -> bool:
@@ -135,4 +236,6 @@ def _alike(first: Any, second: Any) -> bool:
 def _same(first: Any, second: Any) -> bool:
     if first is second:
         return True
+    if isinstance(first, tuple):
+        return type(first) is type(second) and len(first) == len(second) and all(map(_same, first, second))
     return type(first) is type(second) and isinstance(first, (int, float, str, bytes)) and first == second

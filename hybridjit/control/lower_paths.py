@@ -64,7 +64,7 @@ def lower_paths(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[s
         args: Its positional arguments.
         kwargs: Its keyword arguments.
     """
-    effects = Effects(fn, args, kwargs)
+    effects = Effects([fn], args, kwargs)
     before = effects.take(), random.getstate()
     budget = Budget(fn)
 

@@ -183,7 +183,7 @@ def trace_paths(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[s
 
 def explore(recorder: Recorder, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
     """Runs a function, and again for the sides of each branch."""
-    effects = Effects(fn, args, kwargs)
+    effects = Effects([fn], args, kwargs)
     before = effects.take(), random.getstate()
     budget = Budget(fn)
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from types import FrameType, FunctionType
 from typing import Any, NoReturn
 
+import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from typing_extensions import Protocol
@@ -59,12 +60,14 @@ class Frame:
         path: The path that runs in it, or ``None``.
         storages: Memory that was made in it.
         made: Tensors that were made in it.
+        exposed: Tensors from outside whose memory NumPy got, and what it held.
     """
 
     says: str
     path: Path | None = None
     storages: list[int] = field(default_factory=list)
     made: list[weakref.ref[Tensor]] = field(default_factory=list)
+    exposed: list[tuple[Tensor, Tensor]] = field(default_factory=list)
 
 
 class Recorder(TorchFunctionMode):
@@ -137,6 +140,9 @@ class Recorder(TorchFunctionMode):
                 touched.add(keys[id(tensor)])
                 if self._depth(keys[id(tensor)]) < depth:
                     self._refuse_write(tensor, name, frame)
+        if name in _EXPOSES and depth and self._depth(keys[id(given[0])]) < depth:
+            with _torch.paused_tracing():
+                frame.exposed.append((given[0], given[0].detach().clone()))
         values = {id(tensor): value for tensor, (_, value) in zip(given, before, strict=True)}
         made = set()
         for tensor in tensors_of(result):
@@ -185,6 +191,11 @@ class Recorder(TorchFunctionMode):
         self.frames.append(frame)
         try:
             yield frame
+            for tensor, held in frame.exposed:
+                with _torch.paused_tracing():
+                    same = torch.equal(tensor.detach().nan_to_num(), held.nan_to_num())
+                if not same:
+                    self._refuse_write(tensor, "numpy", frame)
         finally:
             self.frames.pop()
             for key in frame.storages:
@@ -281,6 +292,9 @@ def decision(pred: Tensor) -> tuple[object, int]:
     with _torch.unwatched():
         return _torch.expression(_torch.value_of(pred)), _version(pred)
 
+
+_EXPOSES = ("numpy", "__array__", "__dlpack__")
+"""What gives a tensor's memory to code that torch does not see."""
 
 _active = threading.local()
 

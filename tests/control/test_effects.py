@@ -285,7 +285,7 @@ def in_a_list_of_a_dict(x: Tensor) -> Any:
 
 
 def on_a_module_in_a_list(x: Tensor) -> Any:
-    modules: list[Any] = [nn.Linear(1, 1)]
+    modules: list[Any] = [nn.Identity()]
 
     @hj.branch_if_tracing
     def path() -> Tensor:
@@ -298,7 +298,6 @@ def on_a_module_in_a_list(x: Tensor) -> Any:
 HIDDEN = [on_an_object, on_a_global, in_a_list_of_a_dict, on_a_module_in_a_list]
 
 
-@pytest.mark.xfail(reason="effects are looked for one level deep, and not in globals or plain objects", strict=True)
 @pytest.mark.parametrize("fn", HIDDEN, ids=lambda fn: str(fn.__name__))
 def test_what_the_paths_leave_different_further_away(fn: Callable[[Tensor], Any]) -> None:
     """An attribute of a plain object, a global, a container in a container: refused too."""
@@ -326,9 +325,7 @@ def written_by_numpy(x: Tensor) -> Any:
     return hj.cond(x.sum() > 0, side, lambda: x) + y
 
 
-@pytest.mark.xfail(
-    reason="what the functions of a cond do to Python's numbers and NumPy's arrays is not seen", strict=True
-)
+@pytest.mark.filterwarnings("ignore:Converting a tensor to a NumPy array")
 @pytest.mark.parametrize("fn", [counted_in_cond, written_by_numpy], ids=lambda fn: str(fn.__name__))
 def test_side_effects_of_the_sides_of_a_cond(fn: Callable[[Tensor], Any]) -> None:
     """A number that the sides change differently, and memory written past torch: refused too."""

@@ -566,30 +566,33 @@ def compile_method(fn: FunctionType, module: nn.Module, parsed: Any, called: Cal
 def _resolved_annotations(root: nn.Module) -> Iterator[None]:
     """Lets torch read the annotations of classes under ``from __future__ import annotations``.
 
-    It takes a module's own ``__annotations__`` before its class's, and can't read those that are
-    text. One that can't be evaluated is left out: torch then goes by the value.
+    It reads those of the class (in torch 2.15 of nothing else), and none that are text. One that
+    can't be evaluated is left out: torch then goes by the value.
     """
-    changed = []
-    for module in root.modules():
-        classes = [cls for cls in type(module).__mro__ if issubclass(cls, nn.Module) and cls is not nn.Module]
-        found: dict[str, tuple[Any, type]] = {}
-        for cls in reversed(classes):
-            found |= {name: (note, cls) for name, note in inspect.get_annotations(cls).items()}
-        if isinstance(module, ScriptModule) or not any(isinstance(note, str) for note, _ in found.values()):
-            continue
-        resolved: dict[str, Any] = {"": None}  # never empty: torch would go on to the class
-        for name, (note, cls) in found.items():
-            with contextlib.suppress(NameError, AttributeError, TypeError, SyntaxError):
-                # Evaluates what Python itself would have evaluated without the future import.
-                space = vars(sys.modules[cls.__module__])
-                resolved[name] = eval(note, space, dict(vars(cls))) if isinstance(note, str) else note
-        module.__dict__["__annotations__"] = resolved
-        changed.append(module)
+    changed: dict[type, Any] = {}
     try:
+        for cls in {type(module) for module in root.modules() if not isinstance(module, ScriptModule)}:
+            bases = [base for base in cls.__mro__ if issubclass(base, nn.Module) and base is not nn.Module]
+            found: dict[str, tuple[Any, type]] = {}
+            for base in reversed(bases):
+                found |= {name: (note, base) for name, note in inspect.get_annotations(base).items()}
+            if not any(isinstance(note, str) for note, _ in found.values()):
+                continue
+            resolved: dict[str, Any] = {"": None}  # never empty: torch would go on to a base class
+            for name, (note, base) in found.items():
+                with contextlib.suppress(NameError, AttributeError, TypeError, SyntaxError):
+                    # Evaluates what Python itself would have evaluated without the future import.
+                    space = vars(sys.modules[base.__module__])
+                    resolved[name] = eval(note, space, dict(vars(base))) if isinstance(note, str) else note
+            changed[cls] = vars(cls).get("__annotations__")
+            cls.__annotations__ = resolved
         yield
     finally:
-        for module in changed:
-            del module.__dict__["__annotations__"]
+        for cls, before in changed.items():
+            if before is None:
+                del cls.__annotations__
+            else:
+                cls.__annotations__ = before
 
 
 def _build_definition(fn: FunctionType, parsed: Any, self_name: str | None) -> Any:

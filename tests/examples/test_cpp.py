@@ -17,9 +17,13 @@ SOURCE = Path(__file__).parents[2] / "examples" / "cpp"
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
-pytestmark = pytest.mark.skipif(
-    shutil.which("cmake") is None or shutil.which("g++") is None, reason="needs cmake and g++"
-)
+pytestmark = [
+    pytest.mark.skipif(shutil.which("cmake") is None or shutil.which("g++") is None, reason="needs cmake and g++"),
+    pytest.mark.skipif(
+        torch.version.cuda is not None and shutil.which("nvcc") is None,
+        reason="the CMake files of a torch for CUDA need the CUDA toolkit",
+    ),
+]
 
 
 @pytest.fixture(scope="module")

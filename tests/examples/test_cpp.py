@@ -17,13 +17,9 @@ SOURCE = Path(__file__).parents[2] / "examples" / "cpp"
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
-pytestmark = [
-    pytest.mark.skipif(shutil.which("cmake") is None or shutil.which("g++") is None, reason="needs cmake and g++"),
-    pytest.mark.skipif(
-        torch.version.cuda is not None and shutil.which("nvcc") is None,
-        reason="the CMake files of a torch for CUDA need the CUDA toolkit",
-    ),
-]
+pytestmark = pytest.mark.skipif(
+    shutil.which("cmake") is None or shutil.which("g++") is None, reason="needs cmake and g++"
+)
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +29,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     prefix = f"-DCMAKE_PREFIX_PATH={torch.utils.cmake_prefix_path}"
     for command in (["cmake", "-S", str(SOURCE), "-B", str(build_dir), prefix], ["cmake", "--build", str(build_dir)]):
         done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if "PyTorch: CUDA cannot be found" in done.stderr:
+            pytest.skip("the CMake files of a torch for CUDA need the CUDA toolkit")
         assert done.returncode == 0, done.stdout + done.stderr
 
     def run_program(*arguments: Path) -> "subprocess.CompletedProcess[str]":

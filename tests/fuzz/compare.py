@@ -189,7 +189,9 @@ def _gradients_differ(model: Any, captured: Any, inputs: Inputs) -> str:
         return "eager mode has gradients, the loaded file none"
     for name, gradient in expected.items():
         try:
-            torch.testing.assert_close(found[name], gradient, rtol=1e-4, atol=1e-4, equal_nan=True)
+            # TorchScript's own backward sums in another order, which half precision shows.
+            close = 1e-4 if gradient.dtype in (torch.float32, torch.float64) else 2e-2
+            torch.testing.assert_close(found[name], gradient, rtol=close, atol=close, equal_nan=True)
         except AssertionError as error:
             return f"gradient of {name}: {error}\nexpected {gradient}\ngot {found[name]}"
     return ""

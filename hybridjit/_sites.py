@@ -8,7 +8,7 @@ import sys
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
-from types import FrameType
+from types import FrameType, TracebackType
 
 import torch
 from torch import nn
@@ -63,6 +63,14 @@ def user_site(names: Mapping[int, str] | None = None, frame: FrameType | None = 
             return Site(file, current.f_lineno, _module_path(current, names or {}), library)
         current = current.f_back
     return Site("<unknown>", 0)
+
+
+def innermost(error: BaseException) -> TracebackType | None:
+    """The end of an error's traceback: where it was raised; ``None`` if it was not."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace
 
 
 def _module_path(frame: FrameType, names: Mapping[int, str]) -> str:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .. import _torch
 from .._errors import HybridJitError
-from .._sites import Site, user_site
+from .._sites import Site, innermost, user_site
 from . import record
 from .recorder import Frame, Recorder, watching
 from .structure import Flat, check_same, flatten, is_static
@@ -58,9 +58,7 @@ def run_side(
             if must:
                 raise
             names = record.current().names
-            last = error.__traceback__
-            while last is not None and last.tb_next is not None:
-                last = last.tb_next
+            last = innermost(error)
             site = user_site(names, last.tb_frame if last else None)
             raised = f"hybridjit: {type(error).__name__}: {error} (raised at {site})"
     with _torch.recording_into(graph, block):
@@ -103,12 +101,11 @@ def trace_cond(
         names: What the sides are called.
         site: Where the branch is; where `cond` was called if absent.
     """
+    site = site or user_site(record.current().names)
     if not isinstance(pred, Tensor):
-        site = site or user_site(record.current().names)
         record.current().statics.append(record.StaticValue(repr(pred), "a bool given to cond", site))
         return (true_fn if pred else false_fn)(*operands)
     graph = _torch.current_graph()
-    site = site or user_site(record.current().names)
     with watching() as recorder:
         with _torch.paused_tracing():
             taken = bool(pred)

@@ -14,7 +14,7 @@ from torch import Tensor
 from .. import _torch
 from .._describe import describe, place
 from .._errors import CaptureError, HybridJitError, compose
-from .._sites import user_site
+from .._sites import innermost, user_site
 from . import record
 from .scout import SYMBOLIC, Scout
 from .structure import Flat, check_same, flatten, spell_function
@@ -60,9 +60,7 @@ def attempt(scout: Scout, sides: Sequence[Callable[[], Any]]) -> list[Any]:
 
 def _raised_by_model(error: Exception) -> bool:
     """Whether a ``raise`` or ``assert`` outside of torch raised an error, rather than an operation."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
+    trace = innermost(error)
     if trace is None or user_site(frame=trace.tb_frame).file != trace.tb_frame.f_code.co_filename:
         return False
     return trace.tb_frame.f_code.co_code[trace.tb_lasti] == _RAISE
@@ -178,9 +176,7 @@ def settle(leaf: Any, slot: Slot, copy: bool) -> Tensor:
 
 def spell_error(error: Exception) -> str:
     """What a side raised, and where."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
+    trace = innermost(error)
     where = f" at {place(trace.tb_frame.f_code.co_filename, trace.tb_lineno)}" if trace else ""
     return f"{type(error).__name__}{where}: {error}"
 

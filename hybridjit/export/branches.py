@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
@@ -17,9 +16,7 @@ from .. import _torch
 from .._describe import describe, listed
 from .._errors import CaptureError, InputError, compose
 from .._sites import Site, user_site
-from ..control.paths import trace_paths
-
-TRUTH = (torch.Tensor.__bool__, torch.Tensor.is_nonzero, torch.is_nonzero)
+from ..control.paths import TRUTH, trace_paths
 
 
 class Branching:

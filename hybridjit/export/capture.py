@@ -13,7 +13,7 @@ from torch import nn
 from .. import _torch
 from .._describe import describe, listed
 from .._errors import CaptureError, HybridJitError, InputError, UnsupportedError, compose
-from .._sites import Site, user_site
+from .._sites import Site, innermost, user_site
 from ..adapters.flatten import TracingAdapter
 from ..adapters.inputs import Inputs
 from ..control.record import Record, recording
@@ -219,9 +219,7 @@ _FIXES = {
 
 
 def _explain(model: nn.Module, names: dict[int, str], error: Exception) -> CaptureError:
-    last = error.__traceback__
-    while last is not None and last.tb_next is not None:
-        last = last.tb_next
+    last = innermost(error)
     site = user_site(names, last.tb_frame if last else None)
     text = str(error).strip().splitlines()
     if "observable data dependence" in str(error):  # torch prints the whole result there

@@ -6,7 +6,7 @@ import contextlib
 import random
 import sys
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,96 +14,44 @@ import torch
 from torch import Tensor, nn
 
 from .. import _torch
-from .values import identical
+from .contents import Contents, memory_of
 
 
-class Contents:
-    """Copies of tensors, to tell what was written and to write it back.
+class BufferState:
+    """The buffers of a module, so that they can be compared and put back each time it has run.
 
     Args:
-        tensors: The tensors; those that share an object are kept once.
+        module: The module.
+        contents: Copies that hold the buffers already.
     """
 
-    def __init__(self, tensors: Iterable[Tensor]) -> None:
-        unique = {id(tensor): tensor for tensor in tensors}
-        self._kept = [_KeptTensor(tensor) for tensor in unique.values()]
+    def __init__(self, module: nn.Module, contents: Contents | None = None) -> None:
+        self._module = module
+        self._slots = dict(module.named_buffers(remove_duplicate=False))
+        self._contents = contents or Contents(self._slots.values())
 
-    def restore(self, *, thorough: bool = False) -> None:
-        """Writes back what was written.
+    def changed(self) -> dict[str, Tensor]:
+        """Copies of the buffers that were written or replaced since, by name."""
+        return {
+            name: tensor.detach().clone()
+            for name, tensor in self._module.named_buffers()
+            if self._slots.get(name) is not tensor or not self._contents.holds(tensor)
+        }
 
-        Args:
-            thorough: Also find writes that torch's version counter does not see (``.data``), by
-                comparing everything. A tensor found so is compared from then on.
-        """
-        with torch.no_grad():
-            for kept in self._kept:
-                kept.restore(thorough)
-
-    def memory(self) -> set[int]:
-        """The addresses of the memory that the tensors are in."""
-        return {address for kept in self._kept if (address := memory_of(kept.tensor))}
-
-
-class _KeptTensor:
-    """A tensor, where its values are, and a copy of them."""
-
-    def __init__(self, tensor: Tensor) -> None:
-        self.tensor = tensor
-        self._place = tensor.detach()  # the same memory, though the tensor be pointed to another
-        self._values = self._place.clone()
-        self._requires_grad = tensor.requires_grad
-        self._version = _version(tensor)
-        self._uncounted = False
-
-    def restore(self, thorough: bool) -> None:
-        tensor = self.tensor
-        if tensor.requires_grad != self._requires_grad and tensor.is_leaf:
-            tensor.requires_grad_(self._requires_grad)
-        moved = _place(tensor) != _place(self._place)
-        if moved:
-            tensor.data = self._place
-        counted = self._version is None or moved or _version(tensor) != self._version
-        if not counted and not ((thorough or self._uncounted) and not identical(tensor, self._values)):
-            return
-        if tensor.layout == torch.strided:
-            tensor.data.copy_(self._values)
-        else:  # its number of values may have changed
-            tensor.data = self._values.clone()
-        self._uncounted |= not counted
-        self._version = _version(tensor)
+    def restore(self) -> None:
+        """Puts the buffers of a script module back, also those that a method of it replaced."""
+        for name, tensor in self._module.named_buffers(remove_duplicate=False):
+            if self._slots[name] is not tensor:
+                path, _, last = name.rpartition(".")
+                setattr(_submodule(self._module, path), last, self._slots[name])
+        self._contents.restore()
 
 
-def _version(tensor: Tensor) -> int | None:
-    return None if tensor.is_inference() else tensor._version
-
-
-def _place(tensor: Tensor) -> tuple[object, ...]:
-    """What ``tensor.data = other`` changes, apart from the values."""
-    kind = tensor.dtype, tensor.device, tensor.layout, tensor.shape
-    if tensor.layout != torch.strided:
-        return kind
-    return *kind, tensor.stride(), tensor.storage_offset(), tensor.untyped_storage().data_ptr()
-
-
-def memory_of(tensor: Tensor) -> int:
-    """The address of the memory that a tensor is in; 0 if it has none that can be named."""
-    return tensor.untyped_storage().data_ptr() if tensor.layout == torch.strided else 0
-
-
-def changed_buffers(module: nn.Module, before: Mapping[str, tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
-    """Copies of the buffers that were written or replaced since `buffers_of`, by name."""
-    changed = {}
-    for name, tensor in module.named_buffers():
-        old, contents = before.get(name, (None, tensor))
-        same = old is tensor and identical(tensor, contents)
-        if not same:
-            changed[name] = tensor.detach().clone()
-    return changed
-
-
-def buffers_of(module: nn.Module) -> dict[str, tuple[Tensor, Tensor]]:
-    """The buffers of a module, each with a copy, by name."""
-    return {name: (tensor, tensor.detach().clone()) for name, tensor in module.named_buffers()}
+def _submodule(module: nn.Module, path: str) -> nn.Module:
+    """``module.get_submodule(path)``, which script modules lack."""
+    for name in path.split(".") if path else ():
+        module = getattr(module, name)
+    return module
 
 
 class ModelState:
@@ -124,7 +72,7 @@ class ModelState:
         grads = (grad for _, grad in self._grads if grad is not None)
         self._contents = Contents([*tensors, *loose, *grads])
         self._memory = self._contents.memory()
-        self._buffers = buffers_of(model)
+        self._buffers = BufferState(model, self._contents)
 
     def owns(self, tensor: Tensor) -> bool:
         """Whether a tensor is in memory of the model's, and changes as that is put back."""
@@ -132,7 +80,27 @@ class ModelState:
 
     def changed_buffers(self) -> dict[str, Tensor]:
         """Copies of the buffers that were written or replaced since, by name."""
-        return changed_buffers(self._model, self._buffers)
+        return self._buffers.changed()
+
+    @contextlib.contextmanager
+    def switched(self, attributes: Mapping[str, Any]) -> Iterator[None]:
+        """Sets attributes within the body, where they count as the model's own: `restore` leaves them.
+
+        Args:
+            attributes: Values by path, ``"roi_heads.mask_on"``.
+        """
+        before = self._attributes
+        try:
+            for path, value in attributes.items():
+                owner, _, name = path.rpartition(".")
+                setattr(_submodule(self._model, owner), name, value)
+            if attributes:
+                self._attributes = [(module, _kept(module.__dict__)) for module in self._model.modules()]
+            yield
+        finally:
+            self._attributes = before
+            if attributes:
+                self.restore()
 
     def changed_attributes(self) -> list[str]:
         """The attributes, other than parameters and buffers, that were set or deleted since."""

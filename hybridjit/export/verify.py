@@ -22,7 +22,7 @@ from .compare import compare
 from .devices import device_list, device_of, moved, moved_model, moved_module
 from .exported import Exported, load
 from .report import Check, Report
-from .state import Contents, ModelState, alone, buffers_of, changed_buffers, kept_random_state
+from .state import BufferState, ModelState, alone, kept_random_state
 
 _SEED = 0
 """Model and file draw the same random numbers."""
@@ -238,8 +238,7 @@ def check_on(
         file = replace(file, module=moved_module(file.module, device))
         state = None
     state = state or ModelState(model)
-    before = buffers_of(file.module)
-    file_buffers = Contents(tensor for tensor, _ in before.values())
+    buffers = BufferState(file.module)
     checks = []
     with kept_random_state(), torch.no_grad():
         for name, each in inputs.items():
@@ -247,14 +246,14 @@ def check_on(
             expected = (known or {}).get(name) or expect(model, state, each, name, device)
             torch.manual_seed(_SEED)
             try:
-                checks.append(_check_one(str(device), name, flat, file, before, expected))
+                checks.append(_check_one(str(device), name, flat, file, buffers, expected))
             finally:
-                file_buffers.restore()
+                buffers.restore()
     return checks
 
 
 def _check_one(
-    device: str, name: str, flat: tuple[Tensor, ...], file: File, before: Any, expected: Expectation
+    device: str, name: str, flat: tuple[Tensor, ...], file: File, buffers: BufferState, expected: Expectation
 ) -> Check:
     sizes = spell_sizes(file.call, flat)
     expected_flat: list[Tensor] = []
@@ -273,7 +272,7 @@ def _check_one(
     paths = [f"result{path}" for path in file.result.paths()]
     compared = compare(paths, expected_flat, got_flat, file.rtol, file.atol)
     wrong += compared.differences
-    wrong += _compare_buffers(expected.changed, changed_buffers(file.module, before), file.module)
+    wrong += _compare_buffers(expected.changed, buffers.changed(), file.module)
     errors = compared.max_abs_error, compared.max_rel_error
     return Check(device, name, sizes, not wrong, *errors, seconds, tuple(wrong))
 

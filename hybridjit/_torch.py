@@ -144,6 +144,11 @@ def type_named(name: str) -> JitType:
     return _TYPES[name]
 
 
+def list_of(name: str) -> JitType:
+    """The type of a list of what `type_named` names."""
+    return _C.ListType(type_named(name))
+
+
 def spell_type(type_: JitType) -> str:
     """The type as its user writes it: ``List[Tensor]``."""
     text: str = type_.annotation_str
@@ -234,6 +239,16 @@ def insert_bool(graph: Graph, value: Value) -> Value:
         if all(number is not None for number in numbers):
             return insert(graph, node.kind(), numbers, _TYPES["BoolType"])
     return insert(graph, "aten::Bool", [value], _TYPES["BoolType"])
+
+
+def insert_number(graph: Graph, value: Value, type_name: str) -> Value:
+    """Inserts the Python number of a tensor of one element: ``BoolType``, ``IntType`` or ``FloatType``."""
+    if type_name == "BoolType":
+        return insert_bool(graph, value)
+    number = _number_behind(value)
+    if number is not None and kind(number.type()) == type_name:
+        return number
+    return insert(graph, f"aten::{type_name.removesuffix('Type')}", [value], type_named(type_name))
 
 
 def _number_behind(value: Value) -> Value | None:
@@ -434,6 +449,29 @@ def is_constant(tensor: Tensor) -> bool:
     """Whether the trace takes a tensor for a constant."""
     value = known_value(tensor)
     return value is None or value.node().kind() == "prim::Constant"
+
+
+_OF_SHAPE = (*_SIZES, "aten::dim", "aten::stride", "prim::device", "prim::dtype", "prim::shape")
+
+
+def varies(value: Value, known: dict[int, bool]) -> bool:
+    """Whether a value of the running trace can be another one in another call of the same file.
+
+    Args:
+        value: The value.
+        known: What is known already, by the value's number; added to.
+    """
+    number: int = value.unique()
+    if number not in known:
+        node = value.node()
+        node_kind = node.kind()
+        if node_kind in ("prim::Param", "prim::TracedAttr") or node.isNondeterministic() or any(node.blocks()):
+            known[number] = True
+        elif node_kind in _OF_SHAPE and node.inputsAt(0).node().kind() == "prim::TracedAttr":
+            known[number] = False  # a parameter keeps its shape
+        else:
+            known[number] = any([varies(each, known) for each in node.inputs()])
+    return known[number]
 
 
 def is_random(results: Iterable[Tensor]) -> bool:
@@ -805,6 +843,44 @@ def count_operations(module: ScriptModule) -> int:
     quiet = ("prim::Constant", "prim::GetAttr")
     with unwatched():
         return sum(node.kind() not in quiet for node in _every_node(module.inlined_graph))
+
+
+Row: TypeAlias = "tuple[str, tuple[object, ...], tuple[int, ...], tuple[tuple[Row, ...], ...]]"
+"""One operation: its kind, its attributes, which earlier values it takes, and its blocks."""
+
+
+def program(module: ScriptModule, method: str, constant: Callable[[Tensor], object]) -> tuple[Row, ...]:
+    """What a method computes, so that two captures can be compared: no names, no places, no shapes of an example.
+
+    Args:
+        module: The module.
+        method: The method's name.
+        constant: Makes of a tensor in the graph something that can be compared.
+    """
+    graph = getattr(module, method).inlined_graph.copy()
+    _C._jit_pass_dce(graph)
+    return _rows(graph, {}, constant)
+
+
+def _rows(block: Any, numbers: dict[int, int], constant: Callable[[Tensor], object]) -> tuple[Row, ...]:
+    def number(value: Value) -> int:
+        return numbers.setdefault(value.unique(), len(numbers))
+
+    for value in block.inputs():
+        number(value)
+    rows: list[Row] = []
+    ends = block.return_node() if isinstance(block, _C.Graph) else block.returnNode()
+    for node in [*block.nodes(), ends]:
+        taken = tuple(number(value) for value in node.inputs())
+        inner = tuple(_rows(each, numbers, constant) for each in node.blocks())
+        for value in node.outputs():
+            number(value)
+        attributes = []
+        for name in node.attributeNames():
+            held = getattr(node, node.kindOf(name))(name)
+            attributes += [name, constant(held) if isinstance(held, Tensor) else repr(held)]
+        rows.append((node.kind(), tuple(attributes), taken, inner))
+    return tuple(rows)
 
 
 def script_code(module: ScriptModule) -> str:

@@ -103,6 +103,7 @@ class TracingAdapter(nn.Module):
         self._schema, tensors = CallSchema.of(_signature(model), inputs)
         self._example = Inputs(*(tensor.detach() for tensor in tensors))  # non-leaves can't be copied
         self._output_schema: ValueSchema | None = None
+        self.enter: Callable[[tuple[Tensor, ...]], None] | None = None  # told of each call, first
         self.training = getattr(model, "training", False)  # a frozen script module has no mode
 
     @property
@@ -155,6 +156,8 @@ class TracingAdapter(nn.Module):
         Raises:
             InputError: The result has another structure than the first call's.
         """
+        if self.enter is not None:
+            self.enter(tensors)
         inputs = self._schema.unflatten(tensors)
         result = self.model(*inputs.args, **inputs.kwargs)
         flat: list[Tensor] = []

@@ -3,43 +3,32 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
-from typing import Any
-
-from torch import nn
+from collections.abc import Mapping
 
 from .._errors import CaptureError
 from .._sites import Site
-from ..adapters.inputs import Inputs
-from .branches import BranchingError, Finder, parent
-from .capture import Captured, capture
+from .branches import BranchingError, parent
+from .capture import Captured
+from .guarded import Task, capture_guarded
+from .leaks import BOOL
 from .report import Finding
-from .state import ModelState
 
 
-def capture_found(
-    model: nn.Module, inputs: Inputs, expected: Any, state: ModelState, restore: Callable[[], None]
-) -> Captured:
+def capture_found(task: Task, on_frozen: str) -> Captured:
     """Traces a model, again for as long as it finds modules in which a tensor's truth would be frozen.
 
     The innermost module around each such place gets branches. One that can't have them (its paths
     return different structures, say) leaves it to the module around it, up to the model itself.
 
     Args:
-        model: The model, ready.
-        inputs: The call to trace.
-        expected: What the model gives for it in eager mode.
-        state: Its state.
-        restore: Puts the model back between two traces.
+        task: What to trace.
+        on_frozen: What becomes of a value that is frozen nevertheless.
     """
-    names = {id(module): name for name, module in model.named_modules()}
     chosen: dict[str, Site] = {}
     plain: dict[str, tuple[Site, CaptureError]] = {}
     while True:
-        finder = Finder(names)
         try:
-            with finder:
-                captured = capture(model, inputs, expected, state, list(chosen))
+            captured = capture_guarded(task, list(chosen), on_frozen)
         except BranchingError as error:
             site = chosen.pop(error.path)
             plain[error.path] = site, error.error
@@ -47,11 +36,12 @@ def capture_found(
             if around is not None and around not in plain:
                 chosen[around] = site
         else:
-            new = {path: site for site, path in finder.found.items() if path not in chosen and path not in plain}
+            sites = [leak.site for leak in captured.guarded if leak.kind is BOOL]
+            new = {s.module_path: s for s in sites if s.module_path not in chosen and s.module_path not in plain}
             if not new:
                 break
             chosen |= new
-        restore()
+        task.state.restore()
     return dataclasses.replace(captured, findings=(*captured.findings, *_said(chosen, plain)))
 
 

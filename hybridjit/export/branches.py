@@ -5,18 +5,15 @@ from __future__ import annotations
 import contextlib
 import difflib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
 
-from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
+from torch import nn
 
 from .. import _torch
 from .._describe import describe, listed
 from .._errors import CaptureError, InputError, compose
-from .._sites import Site, user_site
-from ..control.paths import TRUTH, trace_paths
+from ..control.paths import trace_paths
 
 
 class Branching:
@@ -106,36 +103,6 @@ def matching(model: nn.Module, patterns: Sequence[str]) -> list[str]:
             )
         found += [name for name in hits if name not in found]
     return found
-
-
-@dataclass
-class Finder(TorchFunctionMode):
-    """Finds the modules in which a trace would freeze the truth of a tensor.
-
-    Attributes:
-        names: ``id(module)`` to the module's path.
-        found: Per place the path of the innermost module that was running.
-    """
-
-    names: Mapping[int, str]
-    found: dict[Site, str] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        super().__init__()
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func in TRUTH and _torch.tracing_state() is not None and self._freezes(args[0]):
-            site = user_site(self.names)
-            self.found[site] = site.module_path
-        return func(*args, **(kwargs or {}))
-
-    @staticmethod
-    def _freezes(pred: Tensor) -> bool:
-        with _torch.unwatched():
-            if _torch.is_constant(pred):
-                return False
-            with _torch.paused_tracing():
-                return pred.numel() == 1
 
 
 def parent(path: str) -> str | None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from .. import _torch
 from .._describe import describe, listed
@@ -16,10 +17,12 @@ from .._errors import CaptureError, HybridJitError, InputError, UnsupportedError
 from .._sites import Site, innermost, user_site
 from ..adapters.flatten import TracingAdapter
 from ..adapters.inputs import Inputs
+from ..control.guards import guard_input
 from ..control.record import Record, recording
 from ..control.static import static_modules
 from .branches import branching
-from .findings import collecting
+from .findings import collecting, found
+from .leaks import Leak, Watch
 from .report import Branch, Finding, Scripted, Static
 from .state import ModelState
 
@@ -35,6 +38,8 @@ class Captured:
         statics: Values frozen on purpose.
         scripted: Pieces recorded with their control flow.
         branches: Where branches were recorded.
+        leaks: What left the trace, in order.
+        guarded: Of these, what the file checks.
     """
 
     module: _torch.ScriptModule
@@ -43,6 +48,8 @@ class Captured:
     statics: tuple[Static, ...]
     scripted: tuple[Scripted, ...]
     branches: tuple[Branch, ...] = ()
+    leaks: tuple[Leak, ...] = ()
+    guarded: tuple[Leak, ...] = ()
 
 
 def unwrapped(model: nn.Module, what: str = "export") -> tuple[nn.Module, list[Finding]]:
@@ -131,7 +138,13 @@ def check_ready(model: nn.Module, what: str = "export") -> None:
 
 
 def capture(
-    model: nn.Module, inputs: Inputs, expected: Any, state: ModelState, branches: Sequence[str] = ()
+    model: nn.Module,
+    inputs: Inputs,
+    expected: Any,
+    state: ModelState,
+    branches: Sequence[str] = (),
+    meet: Callable[[int, Leak, Tensor], None] = lambda index, leak, tensor: None,
+    fixed: Mapping[int, Sequence[str]] = MappingProxyType({}),
 ) -> Captured:
     """Traces a model under ``no_grad``; its state must have been taken before.
 
@@ -141,6 +154,8 @@ def capture(
         expected: What the model gives for it in eager mode.
         state: Its state; the caller puts the model back.
         branches: Paths of submodules whose ``if``s become branches.
+        meet: Is given what leaves the trace: the how-many-eth it is, what it is, and the tensor.
+        fixed: Of which flat inputs the file checks what: ``"dtype"``, ``"rank"``.
 
     Raises:
         CaptureError: The model can't be traced.
@@ -169,7 +184,19 @@ def capture(
         )
     names = {id(module): name for name, module in model.named_modules()}
     record = Record(names)
-    with torch.no_grad(), collecting(names) as findings, recording(record), branching(model, branches):
+    leaks: list[Leak] = []
+
+    def seen(leak: Leak, tensor: Tensor) -> None:
+        leaks.append(leak)
+        meet(len(leaks) - 1, leak, tensor)
+
+    def enter(tensors: Sequence[Tensor]) -> None:
+        for index, what in fixed.items():
+            guard_input(adapter.input_schema.names()[index], tensors[index], what)
+
+    adapter.enter = enter
+    watch = Watch(names, seen)
+    with torch.no_grad(), collecting(names) as findings, recording(record), branching(model, branches), watch:
         try:
             traced = _torch.trace(adapter, flat)
         except HybridJitError:
@@ -192,7 +219,8 @@ def capture(
     ]
     statics = [Static(s.value, s.reason, s.site.file, s.site.line, s.site.module_path) for s in record.statics]
     scripted = [Scripted(p.name, p.site.file, p.site.line, p.site.module_path) for p in record.scripted]
-    return Captured(traced, adapter, (*findings, *notes), (*modes, *statics), tuple(scripted), _branches(record))
+    every = (*found(leaks), *findings, *notes)
+    return Captured(traced, adapter, every, (*modes, *statics), tuple(scripted), _branches(record), tuple(leaks))
 
 
 def _branches(record: Record) -> tuple[Branch, ...]:

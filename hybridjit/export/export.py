@@ -19,9 +19,10 @@ from ..adapters.inputs import Inputs, as_inputs
 from . import archive
 from .auto import capture_found
 from .branches import matching
-from .capture import Captured, capture, check_ready, unwrapped
-from .devices import default_devices, device_list, device_of, moved
+from .capture import Captured, check_ready, unwrapped
+from .devices import default_devices, device_list, device_of
 from .exported import Exported, metadata_of
+from .guarded import Task, capture_guarded, check_on_frozen
 from .report import Report
 from .state import ModelState, alone, kept_random_state
 from .verify import Expectation, File, check_on, check_tolerances, expect, named_calls
@@ -38,6 +39,7 @@ def export(
     branches: Sequence[str] | str | None = None,
     check_inputs: Iterable[Any] = (),
     devices: Sequence[torch.device | str] | None = None,
+    on_frozen: str = "guard",
     rtol: float | None = None,
     atol: float | None = None,
 ) -> Exported:
@@ -61,6 +63,9 @@ def export(
             branches as with `branch_if_tracing`; ``"auto"`` finds the innermost ones that need it.
         check_inputs: Further calls to compare on; other sizes and other values than the first.
         devices: Where to compare; by default on the model's device and every accelerator present.
+        on_frozen: What becomes of a value that Python code takes out of a traced tensor: ``"guard"`` writes a
+            check into the file, which raises where the value is another one; ``"error"`` refuses;
+            ``"ignore"`` keeps it, as a plain trace does.
         rtol: Relative tolerance; torch's by dtype unless given together with ``atol``.
         atol: Absolute tolerance.
 
@@ -81,6 +86,7 @@ def export(
         True
     """
     _check_format(format)
+    check_on_frozen(on_frozen)
     check_tolerances(rtol, atol)
     model, notes = unwrapped(model)
     check_ready(model)
@@ -93,7 +99,7 @@ def export(
         folder = Path(tempfile.mkdtemp(prefix="hybridjit-"))
         try:
             path = folder / "module.pt"
-            captured, known = _capture(model, state, first, branches)
+            captured, known = _capture(model, state, calls, branches, on_frozen)
             # The trace shares the model's tensors, which hold again what they held before it ran.
             _save(captured.module, path, model)
             call, result = captured.adapter.input_schema, captured.adapter.output_schema
@@ -135,17 +141,26 @@ def _check_format(format: str) -> None:
 
 
 def _capture(
-    model: nn.Module, state: ModelState, first: Inputs, branches: Sequence[str] | str | None
+    model: nn.Module,
+    state: ModelState,
+    calls: Mapping[str, Inputs],
+    branches: Sequence[str] | str | None,
+    on_frozen: str,
 ) -> tuple[Captured, Expectation]:
     """Runs the model in eager mode, then traces it; puts it back after each."""
     with kept_random_state():
-        known = expect(model, state, first, "input", None)
-        torch.manual_seed(0)
+        (name, first), *others = calls.items()
+        known = expect(model, state, first, name, None)
+
+        def run(inputs: Inputs, name: str) -> Any:
+            return expect(model, state, inputs, name, None).result
+
         try:
+            task = Task(model, first, known.result, state, dict(others), run)
             if branches == "auto":
-                return capture_found(model, moved(first, None, "input"), known.result, state, state.restore), known
+                return capture_found(task, on_frozen), known
             chosen = matching(model, branches) if branches else ()
-            return capture(model, moved(first, None, "input"), known.result, state, chosen), known
+            return capture_guarded(task, chosen, on_frozen), known
         finally:
             state.restore(thorough=True)  # a write that was not seen must not get into the file
 

@@ -7,11 +7,12 @@ import dataclasses
 import re
 import sys
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TextIO
 
 from .. import _torch
 from .._sites import user_site
+from .leaks import Leak
 from .report import Finding
 
 # Pattern in the tracer's text, code, what was frozen, what to write instead.
@@ -130,3 +131,18 @@ def _read(text: str, names: Mapping[int, str]) -> Finding:
         what += ", in torch's own code called here"
     severity = "note" if site.library else "warning"
     return Finding(code, severity, what, site.file, site.line, site.module_path, fix)
+
+
+def found(leaks: Iterable[Leak]) -> list[Finding]:
+    """What left a trace, as findings: one per kind and line, with a count."""
+    findings: dict[tuple[str, str, int], Finding] = {}
+    for leak in leaks:
+        before = findings.get(leak.key)
+        if before is not None:
+            findings[leak.key] = dataclasses.replace(before, count=before.count + 1)
+            continue
+        kind, site = leak.kind, leak.site
+        message = f"{kind.what}: {kind.says} ({leak.spell()})"
+        severity = "note" if site.library else "warning"
+        findings[leak.key] = Finding(kind.code, severity, message, site.file, site.line, site.module_path, kind.fix)
+    return list(findings.values())

@@ -1,0 +1,317 @@
+"""Leaks: what Python code takes out of a traced tensor, seen where it happens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from .. import _torch
+from .._sites import Site, user_site
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One way in which a value leaves a trace.
+
+    Attributes:
+        code: ``HJ101`` and so on, explained in ``docs/errors.md``.
+        what: The expression.
+        says: What is kept of it, for messages.
+        fix: What to write instead.
+    """
+
+    code: str
+    what: str
+    says: str
+    fix: str
+
+
+BOOL = Kind(
+    "HJ101",
+    "bool(tensor)",
+    "the branch that the example took is kept",
+    "move the branch into a function with @hybridjit.script_if_tracing, or torch.where",
+)
+INT = Kind(
+    "HJ102",
+    "int(tensor)",
+    "the number is kept",
+    "x.shape[0] as it is, without int(), or hybridjit.static(value, reason=...)",
+)
+FLOAT = Kind(
+    "HJ103",
+    "float(tensor)",
+    "the number is kept",
+    "the tensor itself in the arithmetic, or hybridjit.static(value, reason=...)",
+)
+ITEM = Kind("HJ103", "tensor.item()", "the number is kept", FLOAT.fix)
+CONTAINS = Kind("HJ103", "value in tensor", "the answer is kept", "(tensor == value).any()")
+INDEX = Kind(
+    "HJ104",
+    "a tensor used as an index",
+    "the index is kept",
+    "tensor.index_select(0, index), or x[index] on a tensor rather than a list",
+)
+LIST = Kind(
+    "HJ105",
+    "tensor.tolist()",
+    "the numbers are kept",
+    "the tensor itself, or the loop in a function with @hybridjit.script_if_tracing",
+)
+ARRAY = Kind("HJ106", "tensor.numpy()", "the array is kept", "the torch function of the same name")
+LEN = Kind("HJ107", "len(tensor)", "the length is kept", "tensor.shape[0]")
+MADE = Kind(
+    "HJ108",
+    "torch.tensor(...) in forward",
+    "its contents are kept",
+    "torch.stack([...]) of tensors, or a buffer registered in __init__",
+)
+LAYOUT = Kind(
+    "HJ109",
+    "tensor.is_contiguous()",
+    "the answer is kept",
+    "x.contiguous(), which asks nothing, or x.reshape",
+)
+TEXT = Kind(
+    "HJ110",
+    "a tensor as text",
+    "the text is kept",
+    "no text made of a tensor in forward, or hybridjit.static(value, reason=...)",
+)
+
+
+@dataclass(frozen=True)
+class Leak:
+    """One value that left a trace.
+
+    Attributes:
+        kind: How.
+        site: Where.
+        value: What it was: a bool, a number, or a tensor's values.
+    """
+
+    kind: Kind
+    site: Site
+    value: Any
+
+    @property
+    def key(self) -> tuple[str, str, int]:
+        """What the same leak has in another capture."""
+        return self.kind.what, self.site.file, self.site.line
+
+    def spell(self) -> str:
+        """The value, for messages."""
+        if isinstance(self.value, Tensor):
+            count = self.value.numel()
+            return f"{count} value{'' if count == 1 else 's'}"
+        return repr(self.value)
+
+    def same_value(self, other: Leak) -> bool:
+        """Whether the value is that of the same leak in another capture."""
+        if isinstance(self.value, Tensor) or isinstance(other.value, Tensor):
+            both = isinstance(self.value, Tensor) and isinstance(other.value, Tensor)
+            return both and self.value.dtype == other.value.dtype and bool(torch.equal(self.value, other.value))
+        return repr(self.value) == repr(other.value)
+
+    @property
+    def message(self) -> str:
+        """What a guard says, up to the value at run time."""
+        return f"value frozen at {self.site}: {self.kind.what}, captured {self.spell()}"
+
+
+class Watch(TorchFunctionMode):
+    """Sees every value that leaves the running trace.
+
+    Args:
+        names: ``id(module)`` to module path.
+        meet: Is given each leak and the traced tensor that holds its value.
+    """
+
+    def __init__(self, names: Mapping[int, str], meet: Callable[[Leak, Tensor], None]) -> None:
+        super().__init__()
+        self._names = names
+        self._meet = meet
+        self._varying: dict[int, bool] = {}
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        see = _SEEN.get(func)
+        if see is None or _torch.tracing_state() is None:
+            return func(*args, **kwargs)
+        return see(self, func, args, kwargs)
+
+    def varies(self, tensor: Tensor) -> bool:
+        """Whether a tensor can hold something else when the file runs."""
+        value = _torch.known_value(tensor)
+        return value is not None and _torch.varies(value, self._varying)
+
+    def leak(self, kind: Kind, tensor: Tensor, value: Any) -> None:
+        """Tells of a leak."""
+        self._meet(Leak(kind, user_site(self._names), value), tensor)
+
+
+def _number(kind: Kind) -> Callable[[Watch, Any, Any, Any], Any]:
+    """Sees a tensor of one element become a Python number."""
+
+    def see(watch: Watch, func: Any, args: Any, kwargs: Any) -> Any:
+        with _torch.paused_tracing():
+            value = func(*args, **kwargs)
+        if watch.varies(args[0]):
+            held = value
+            if not isinstance(value, (bool, int, float)):  # complex
+                with _torch.paused_tracing():
+                    held = args[0].detach().clone()
+            watch.leak(kind, args[0], held)
+        return value
+
+    return see
+
+
+def _values(kind: Kind) -> Callable[[Watch, Any, Any, Any], Any]:
+    """Sees the values of a whole tensor leave."""
+
+    def see(watch: Watch, func: Any, args: Any, kwargs: Any) -> Any:
+        tensor = args[0]
+        with _torch.paused_tracing():
+            value = func(*args, **kwargs)
+        if watch.varies(tensor):
+            with _torch.paused_tracing():
+                held = tensor.detach().clone()
+                one = held.item() if held.dim() == 0 and not held.is_complex() else held
+            watch.leak(kind, tensor, one)
+        return value
+
+    return see
+
+
+def _see_len(watch: Watch, func: Any, args: Any, kwargs: Any) -> Any:
+    with _torch.paused_tracing():
+        value = func(*args, **kwargs)
+    size = torch.Tensor.size(args[0], 0)  # a tensor, in a trace
+    if isinstance(size, Tensor) and watch.varies(size):
+        watch.leak(LEN, size, value)
+    return value
+
+
+def _see_contains(watch: Watch, func: Any, args: Any, kwargs: Any) -> Any:
+    with _torch.paused_tracing():
+        value = func(*args, **kwargs)
+    found = (args[0] == args[1]).any()
+    if watch.varies(found):
+        watch.leak(CONTAINS, found, value)
+    return value
+
+
+def _see_strides(watch: Watch, func: Any, args: Any, kwargs: Any) -> Any:
+    """Gives strides as traced numbers, as sizes are."""
+    with _torch.paused_tracing():
+        value = func(*args, **kwargs)
+    if not watch.varies(args[0]):
+        return value
+    graph = _torch.current_graph()
+    strides = _torch.insert(graph, "aten::stride", [_torch.value_of(args[0])], _torch.list_of("IntType"))
+
+    def traced(dim: int, stride: int) -> Tensor:
+        place = _torch.insert_constant(graph, dim)
+        return _traced(stride, _torch.insert(graph, "aten::__getitem__", [strides, place], _torch.type_named("IntType")))
+
+    if isinstance(value, int):
+        return traced(args[1] if len(args) > 1 else kwargs["dim"], value)
+    return tuple(traced(dim, stride) for dim, stride in enumerate(value))
+
+
+def _see_contiguous(watch: Watch, func: Any, args: Any, kwargs: Any) -> Any:
+    with _torch.paused_tracing():
+        value = func(*args, **kwargs)
+    if watch.varies(args[0]) and len(args) == 1 and not kwargs:
+        graph, truth = _torch.current_graph(), _torch.type_named("BoolType")
+        asked = _torch.insert(graph, "aten::is_contiguous", [_torch.value_of(args[0])], truth)
+        watch.leak(LAYOUT, _traced(value, asked), value)
+    return value
+
+
+def _traced(number: bool | int, value: _torch.Value) -> Tensor:
+    """A tensor of no dimensions that the trace takes for a number of its own."""
+    with _torch.paused_tracing():
+        made = torch.tensor(number)
+    graph = _torch.current_graph()
+    _torch.bind_value(made, _torch.insert(graph, "prim::NumToTensor", [value], _torch.type_named("TensorType")))
+    return made
+
+
+def _see_made(position: int) -> Callable[[Watch, Any, Any, Any], Any]:
+    """Sees ``torch.tensor([h, w])`` of traced values, and records a stack of them instead of a constant."""
+
+    def see(watch: Watch, func: Any, args: Any, kwargs: Any) -> Any:
+        data = args[position] if len(args) > position else kwargs.get("data")
+        traced = _inside(data)
+        copies = isinstance(data, Tensor) and func is not torch.tensor
+        if copies or not any(map(watch.varies, traced)):
+            return func(*args, **kwargs)
+        with _torch.paused_tracing():
+            like = func(*args, **kwargs)
+        try:
+            made = _stacked(data, like.dtype).to(like.device)
+        except (RuntimeError, TypeError, ValueError):
+            made = None  # tensors of several elements where numbers are meant
+        if made is not None and _shape(made) == _shape(like):
+            return made
+        for each in traced:
+            if watch.varies(each):
+                with _torch.paused_tracing():
+                    held = each.item() if each.numel() == 1 and not each.is_complex() else each.detach().clone()
+                watch.leak(MADE, each, held)
+        return like
+
+    return see
+
+
+def _shape(tensor: Tensor) -> tuple[int, ...]:
+    with _torch.paused_tracing():
+        return tuple(tensor.shape)
+
+
+def _inside(data: Any) -> list[Tensor]:
+    if isinstance(data, Tensor):
+        return [data]
+    return [tensor for item in data for tensor in _inside(item)] if isinstance(data, (list, tuple)) else []
+
+
+def _stacked(data: Any, dtype: torch.dtype) -> Tensor:
+    if isinstance(data, Tensor):
+        # A copy, as torch.tensor makes one: what is written to it later must not reach its source.
+        return data.detach().to(dtype, copy=True)
+    if isinstance(data, (list, tuple)):
+        if not _inside(data):
+            with _torch.paused_tracing():
+                return torch.tensor(data, dtype=dtype)
+        return torch.stack([_stacked(item, dtype) for item in data])
+    with _torch.paused_tracing():
+        return torch.tensor(data, dtype=dtype)
+
+
+_SEEN: dict[Any, Callable[[Watch, Any, Any, Any], Any]] = {
+    **dict.fromkeys((Tensor.__bool__, Tensor.is_nonzero, torch.is_nonzero), _number(BOOL)),
+    Tensor.__int__: _number(INT),
+    Tensor.__float__: _number(FLOAT),
+    Tensor.__complex__: _number(FLOAT),
+    Tensor.__index__: _number(INDEX),
+    Tensor.item: _number(ITEM),
+    Tensor.tolist: _values(LIST),
+    Tensor.numpy: _values(ARRAY),
+    Tensor.__array__: _values(ARRAY),
+    Tensor.__format__: _values(TEXT),
+    Tensor.__repr__: _values(TEXT),
+    Tensor.__len__: _see_len,
+    Tensor.__contains__: _see_contains,
+    Tensor.stride: _see_strides,
+    Tensor.is_contiguous: _see_contiguous,
+    torch.tensor: _see_made(0),
+    torch.as_tensor: _see_made(0),
+    Tensor.new_tensor: _see_made(1),
+}

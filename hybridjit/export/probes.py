@@ -1,0 +1,136 @@
+"""Probes: further inputs made of the first one, of other sizes and other values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+Flat = tuple[Tensor, ...]
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A further input.
+
+    Attributes:
+        says: What was changed, for the report.
+        flat: Its tensors.
+    """
+
+    says: str
+    flat: Flat
+
+
+def probes(flat: Flat, accepted: Callable[[Probe], bool]) -> Iterator[Probe]:
+    """Makes inputs of other sizes and values, and gives those that the model accepts.
+
+    Sizes that are equal, at the same dimension of several tensors, are changed together; each such
+    group alone where all at once are refused, then those together that were accepted alone.
+
+    Args:
+        flat: The first input's tensors.
+        accepted: Whether the model takes an input; runs it.
+    """
+    groups = _groups(flat)
+    for name, change in (("larger", _larger), ("odd", _odd), ("smaller", _smaller)):
+        sizes = {key: change(key[0]) for key in groups if change(key[0]) != key[0]}
+        if not sizes:
+            continue
+        probe = _resized(flat, groups, sizes, name)
+        if accepted(probe):
+            yield probe
+            continue
+        if len(sizes) == 1:
+            continue
+        alone = {}
+        for key, size in sizes.items():
+            probe = _resized(flat, groups, {key: size}, name)
+            if accepted(probe):
+                alone[key] = size
+                last = probe
+        if len(alone) > 1 and accepted(together := _resized(flat, groups, alone, name)):
+            yield together
+        elif len(alone) > 1:
+            yield from (_resized(flat, groups, {key: size}, name) for key, size in alone.items())
+        elif alone:
+            yield last
+    for says, change_values in (("other values", _shuffled), ("zeros", _zeroed), ("negative", _negated)):
+        probe = Probe(says, tuple(change_values(tensor) for tensor in flat))
+        if any(not torch.equal(a, b) for a, b in zip(flat, probe.flat, strict=True)) and accepted(probe):
+            yield probe
+    for says, convert in (("other integers", _integers), ("other rank", _unsqueezed)):
+        probe = Probe(says, tuple(convert(tensor) for tensor in flat))
+        changed = any(a.dtype != b.dtype or a.dim() != b.dim() for a, b in zip(flat, probe.flat, strict=True))
+        if changed and accepted(probe):
+            yield probe
+
+
+Key = tuple[int, int]
+"""A size, and the dimension it is at."""
+
+
+def _groups(flat: Sequence[Tensor]) -> dict[Key, list[tuple[int, int]]]:
+    groups: dict[Key, list[tuple[int, int]]] = {}
+    for index, tensor in enumerate(flat):
+        for dim, size in enumerate(tensor.shape):
+            if size > 1 or (size == 1 and dim == 0 and tensor.dim() > 1):
+                groups.setdefault((size, dim), []).append((index, dim))
+    return groups
+
+
+def _larger(size: int) -> int:
+    return 2 * size
+
+
+def _odd(size: int) -> int:
+    found = size + max(2, size // 4)
+    while any(found % each == 0 for each in range(2, int(found**0.5) + 1)):
+        found += 1
+    return found
+
+
+def _smaller(size: int) -> int:
+    return max(1, (size + 1) // 2)
+
+
+def _resized(flat: Flat, groups: dict[Key, list[tuple[int, int]]], sizes: dict[Key, int], name: str) -> Probe:
+    changed = list(flat)
+    for key, size in sizes.items():
+        for index, dim in groups[key]:
+            tensor = changed[index]
+            places = torch.arange(size, device=tensor.device) % tensor.shape[dim]
+            changed[index] = tensor.index_select(dim, places)
+    spelled = ", ".join(f"{before} to {after} at dimension {dim}" for (before, dim), after in sizes.items())
+    return Probe(f"{name}: {spelled}", tuple(changed))
+
+
+def _shuffled(tensor: Tensor) -> Tensor:
+    """The same values elsewhere, so that indices stay within range."""
+    if tensor.numel() < 2:
+        return tensor
+    generator = torch.Generator().manual_seed(0)
+    order = torch.randperm(tensor.numel(), generator=generator).to(tensor.device)
+    return tensor.reshape(-1)[order].reshape(tensor.shape)
+
+
+def _zeroed(tensor: Tensor) -> Tensor:
+    """The second half of each row as zeros, as padding is: of a mask of ones the other kind."""
+    if tensor.dim() == 0 or tensor.shape[-1] < 2:
+        return tensor
+    keep = torch.arange(tensor.shape[-1], device=tensor.device) < (tensor.shape[-1] + 1) // 2
+    return torch.where(keep, tensor, torch.zeros_like(tensor))
+
+
+def _negated(tensor: Tensor) -> Tensor:
+    return -tensor if tensor.is_floating_point() else tensor
+
+
+def _integers(tensor: Tensor) -> Tensor:
+    return tensor.to(torch.int32) if tensor.dtype == torch.int64 else tensor
+
+
+def _unsqueezed(tensor: Tensor) -> Tensor:
+    return tensor.unsqueeze(0) if tensor.dim() else tensor

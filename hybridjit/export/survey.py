@@ -1,0 +1,111 @@
+"""What of each value that left a trace must be guarded: told by captures on other inputs."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch import Tensor
+
+from ..control.guards import Guards
+from .capture import Captured
+from .leaks import Leak
+from .programs import Program, program_of
+
+Occurrence = tuple[tuple[str, str, int], int]
+"""A leak's kind and line, and the how-many-eth time it happened there."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One capture that was made to look at.
+
+    Attributes:
+        name: The input, for messages.
+        captured: The capture.
+        program: What it computes.
+    """
+
+    name: str
+    captured: Captured
+    program: Program
+
+    @staticmethod
+    def of(name: str, captured: Captured) -> Seen:
+        """Looks at a capture."""
+        return Seen(name, captured, program_of(captured.module))
+
+    def computes_as(self, other: Seen) -> bool:
+        """Whether two captures compute the same, and return it in the same structure, numbers and text included."""
+        one, two = self.captured.adapter.output_schema, other.captured.adapter.output_schema
+        return self.program == other.program and one == two
+
+    def by_occurrence(self) -> dict[Occurrence, Leak]:
+        """Its leaks, by kind, line and count."""
+        return dict(zip(occurrences(self.captured.leaks), self.captured.leaks, strict=True))
+
+
+def occurrences(leaks: Sequence[Leak]) -> list[Occurrence]:
+    """What identifies each leak in other captures."""
+    met: Counter[tuple[str, str, int]] = Counter()
+    found = []
+    for leak in leaks:
+        found.append((leak.key, met[leak.key]))
+        met[leak.key] += 1
+    return found
+
+
+def same_program(seen: Sequence[Seen]) -> list[list[Seen]]:
+    """Groups captures by what they compute; the first one's group comes first."""
+    groups: list[list[Seen]] = []
+    for each in seen:
+        group = next((group for group in groups if group[0].computes_as(each)), None)
+        if group is None:
+            groups.append([each])
+        else:
+            group.append(each)
+    return groups
+
+
+def exonerated(groups: Sequence[Sequence[Seen]]) -> dict[Occurrence, str]:
+    """The leaks whose value changed while the program did not, and by which input that was seen.
+
+    A value that is another one in two captures of one program has no part in it.
+    """
+    found: dict[Occurrence, str] = {}
+    for group in groups:
+        first = group[0].by_occurrence()
+        for other in group[1:]:
+            for occurrence, leak in other.by_occurrence().items():
+                before = first.get(occurrence)
+                if before is not None and not leak.same_value(before):
+                    found.setdefault(occurrence, other.name)
+    return found
+
+
+class Guarding:
+    """Writes the guards of a capture: of every leak that is not exonerated.
+
+    Args:
+        innocent: The exonerated ones.
+
+    Attributes:
+        guarded: The leaks that got a guard.
+    """
+
+    def __init__(self, innocent: dict[Occurrence, str]) -> None:
+        self._innocent = innocent
+        self._guards = Guards()
+        self._met: Counter[tuple[str, str, int]] = Counter()
+        self.guarded: list[Leak] = []
+
+    def __call__(self, index: int, leak: Leak, tensor: Tensor) -> None:
+        """Guards one leak, if it must be."""
+        occurrence = leak.key, self._met[leak.key]
+        self._met[leak.key] += 1
+        if occurrence in self._innocent:
+            return
+        self.guarded.append(leak)
+        self._guards.check(tensor, leak.value, leak.message, f"write {leak.kind.fix}")

@@ -47,7 +47,9 @@ class _NamedForward:
             return TracingAdapter.call_flat
 
         def forward(*tensors: Tensor) -> Any:
-            return adapter.call_flat(*tensors)
+            if adapter.around is None or _torch.tracing_state() is None:
+                return adapter.call_flat(*tensors)
+            return adapter.around(adapter.call_flat, tensors)
 
         kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
         names = [inspect.Parameter(name, kind) for name in adapter.input_schema.names()]
@@ -104,6 +106,7 @@ class TracingAdapter(nn.Module):
         self._example = Inputs(*(tensor.detach() for tensor in tensors))  # non-leaves can't be copied
         self._output_schema: ValueSchema | None = None
         self.enter: Callable[[tuple[Tensor, ...]], None] | None = None  # told of each call, first
+        self.around: Callable[[Callable[..., Any], tuple[Tensor, ...]], Any] | None = None
         self.training = getattr(model, "training", False)  # a frozen script module has no mode
 
     @property

@@ -35,7 +35,13 @@ class Side:
 
 
 def run_side(
-    recorder: Recorder, block: Any, says: str, fn: Callable[..., Any], operands: Sequence[Any], must: bool
+    recorder: Recorder,
+    block: Any,
+    says: str,
+    fn: Callable[..., Any],
+    operands: Sequence[Any],
+    must: bool,
+    ends: bool = False,
 ) -> Side:
     """Runs a function, its operations recorded into a block.
 
@@ -47,9 +53,10 @@ def run_side(
         operands: Its arguments.
         must: Whether eager mode would run it too, so that what it raises is the model's answer.
             Otherwise the example's data may contradict it: then it becomes a raise.
+        ends: Whether nothing but the function's result is used afterwards.
     """
     graph = _torch.current_graph()
-    with recorder.block(says) as frame, _torch.recording_into(graph, block):
+    with recorder.block(says, ends=ends) as frame, _torch.recording_into(graph, block):
         try:
             return Side(block, frame, flatten(fn(*operands)))
         except HybridJitError:
@@ -119,6 +126,26 @@ def trace_cond(
         return _join(recorder, node, sides, taken, names, str(site))
 
 
+def trace_ends(pred: Tensor, own: Callable[[], Any], rest: Callable[[], Any], names: tuple[str, str], site: Site) -> Any:
+    """Records two ends of a trace: nothing follows the branch but the results.
+
+    Args:
+        pred: A tensor of one element, which holds for the example that is being traced.
+        own: Goes on with that example; runs first.
+        rest: Goes on with others.
+        names: What the two are called.
+        site: Where they part.
+    """
+    graph = _torch.current_graph()
+    with watching() as recorder:
+        node = _torch.insert_if(graph, _torch.insert_bool(graph, _torch.value_of(pred)))
+        sides = []
+        for fn, name in ((own, names[0]), (rest, names[1])):
+            sides.append(run_side(recorder, node.addBlock(), name, fn, (), must=True, ends=True))
+        record.current().branches.append(record.BranchPoint(site, (False, False)))
+        return _join(recorder, node, sides, True, names, str(site))
+
+
 def _join(recorder: Recorder, node: Any, sides: list[Side], taken: bool, names: tuple[str, str], where: str) -> Any:
     """Closes both blocks, and gives the results of the side that the example took, as the branch's own."""
     graph = _torch.current_graph()
@@ -150,5 +177,6 @@ def _join(recorder: Recorder, node: Any, sides: list[Side], taken: bool, names: 
     del tensors, flat, one, other
     for side in sides:
         side.result = None  # seal looks for tensors that somebody else still holds
-        recorder.seal(side.frame)
+        if not side.frame.ends:
+            recorder.seal(side.frame)
     return rebuilt

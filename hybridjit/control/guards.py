@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -44,7 +45,14 @@ class Guards:
 
 
 def insert_guard(value: Tensor, captured: Any, message: str, fix: str) -> None:
-    """Inserts ``if value != captured: raise RuntimeError(f"hybridjit: {message}, got {value}; {fix}")``."""
+    """Inserts ``if value != captured: raise RuntimeError(f"hybridjit: {message}, got {value}; {fix}")``.
+
+    Args:
+        value: A traced tensor.
+        captured: What it must be; a tuple of numbers is one of them.
+        message: What was frozen where.
+        fix: What to write instead.
+    """
     graph = _torch.current_graph()
     traced = _torch.value_of(value)
     # TorchScript's format knows no escape for {}, so text that may hold one is an argument.
@@ -56,9 +64,12 @@ def insert_guard(value: Tensor, captured: Any, message: str, fix: str) -> None:
         same = _torch.insert(graph, "aten::equal", [traced, expected], truth)
         _torch.insert_raise_unless(graph, same, "{}, got others{}", [head, tail])
         return
-    kind = _TYPES.get(type(captured), "FloatType")
+    kind = _TYPES.get(type(captured[0] if isinstance(captured, tuple) else captured), "FloatType")
     actual = _torch.insert_number(graph, traced, kind)
-    if kind == "BoolType":
+    if isinstance(captured, tuple):
+        each = [_torch.insert(graph, "aten::eq", [actual, _torch.insert_constant(graph, one)], truth) for one in captured]
+        holds = functools.reduce(lambda a, b: _torch.insert(graph, "aten::__or__", [a, b], truth), each)
+    elif kind == "BoolType":
         holds = actual if captured else _torch.insert(graph, "aten::__not__", [actual], truth)
     elif captured != captured:  # NaN is no value's equal, its own neither
         holds = _torch.insert(graph, "aten::isnan", [actual], truth)

@@ -61,10 +61,14 @@ class Frame:
         storages: Memory that was made in it.
         made: Tensors that were made in it.
         exposed: Tensors from outside whose memory NumPy got, and what it held.
+        ends: Whether nothing follows the block, so that it may change whatever it likes.
+        rebound: Of a block that ends: the tensors that are known by another value since, and the one before.
     """
 
     says: str
     path: Path | None = None
+    ends: bool = False
+    rebound: list[tuple[Tensor, Any]] = field(default_factory=list)
     storages: list[int] = field(default_factory=list)
     made: list[weakref.ref[Tensor]] = field(default_factory=list)
     exposed: list[tuple[Tensor, Tensor]] = field(default_factory=list)
@@ -121,7 +125,7 @@ class Recorder(TorchFunctionMode):
             frame.path = path
 
     def _run(self, func: Any, args: Any, kwargs: Any, caller: FrameType) -> Call:
-        frame, depth = self.frames[-1], self.depth
+        frame, depth = self.frames[-1], self._floor
         if not depth and frame.path is None:
             return Call(func, _at_line_of(caller)(func, args, kwargs))
         given = tensors_of((args, kwargs))
@@ -135,9 +139,11 @@ class Recorder(TorchFunctionMode):
         _name_values(given, [value for _, value in before], caller)
         result = _at_line_of(caller)(func, args, kwargs)
         touched = set()
-        for tensor, (version, _) in zip(given, before, strict=True):
+        for tensor, (version, value) in zip(given, before, strict=True):
             if _version(tensor) != version:
                 touched.add(keys[id(tensor)])
+                if frame.ends and value is not None:
+                    frame.rebound.append((tensor, value))
                 if self._depth(keys[id(tensor)]) < depth:
                     self._refuse_write(tensor, name, frame)
         if name in _EXPOSES and depth and self._depth(keys[id(given[0])]) < depth:
@@ -167,6 +173,11 @@ class Recorder(TorchFunctionMode):
         """In how many blocks recording goes on."""
         return len(self.frames) - 1
 
+    @property
+    def _floor(self) -> int:
+        """The depth that memory must have for a change to be allowed."""
+        return max(index for index, frame in enumerate(self.frames) if not frame.ends)
+
     def _depth(self, storage: int) -> int:
         return self._depths.get(storage, 0)
 
@@ -185,9 +196,9 @@ class Recorder(TorchFunctionMode):
         )
 
     @contextlib.contextmanager
-    def block(self, says: str) -> Iterator[Frame]:
+    def block(self, says: str, *, ends: bool = False) -> Iterator[Frame]:
         """Opens the frame of a block."""
-        frame = Frame(says)
+        frame = Frame(says, ends=ends)
         self.frames.append(frame)
         try:
             yield frame
@@ -198,6 +209,8 @@ class Recorder(TorchFunctionMode):
                     self._refuse_write(tensor, "numpy", frame)
         finally:
             self.frames.pop()
+            for tensor, value in reversed(frame.rebound):
+                _torch.bind_value(tensor, value)  # what follows in the graph does not follow this block
             for key in frame.storages:
                 if self._depth(key) > self.depth:
                     del self._depths[key]

@@ -145,6 +145,7 @@ def capture(
     branches: Sequence[str] = (),
     meet: Callable[[int, Leak, Tensor], None] = lambda index, leak, tensor: None,
     fixed: Mapping[int, Sequence[str]] = MappingProxyType({}),
+    around: Callable[[Callable[..., Any], Sequence[Tensor]], Any] | None = None,
 ) -> Captured:
     """Traces a model under ``no_grad``; its state must have been taken before.
 
@@ -156,6 +157,7 @@ def capture(
         branches: Paths of submodules whose ``if``s become branches.
         meet: Is given what leaves the trace: the how-many-eth it is, what it is, and the tensor.
         fixed: Of which flat inputs the file checks what: ``"dtype"``, ``"rank"``.
+        around: Runs the flat model in the trace, given it and its tensors; may run it again on others.
 
     Raises:
         CaptureError: The model can't be traced.
@@ -195,6 +197,7 @@ def capture(
             guard_input(adapter.input_schema.names()[index], tensors[index], what)
 
     adapter.enter = enter
+    adapter.around = around
     watch = Watch(names, seen)
     with torch.no_grad(), collecting(names) as findings, recording(record), branching(model, branches), watch:
         try:

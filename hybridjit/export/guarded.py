@@ -19,6 +19,7 @@ from .leaks import Leak
 from .probes import Probe, probes
 from .report import Finding
 from .state import ModelState
+from .together import Member, Together
 from .survey import Guarding, Occurrence, Seen, exonerated, same_program
 
 ON_FROZEN = ("guard", "error", "ignore")
@@ -82,22 +83,45 @@ def capture_guarded(task: Task, branches: Sequence[str], on_frozen: str) -> Capt
     task.state.restore(thorough=True)
     seen = [Seen.of("input", first)]
     seen += _observed(task, branches, time.perf_counter() - started)
-    innocent = exonerated(same_program(seen))
+    groups = same_program(seen)
+    innocent = exonerated(groups)
+    captured, guarded = _final(task, branches, groups, innocent)
+    if on_frozen == "error" and guarded:
+        raise _frozen(task.model, guarded)
+    captured = dataclasses.replace(captured, findings=first.findings, leaks=first.leaks)
+    return dataclasses.replace(captured, findings=_findings(captured, innocent), guarded=tuple(guarded))
+
+
+def _final(
+    task: Task, branches: Sequence[str], groups: Sequence[Sequence[Seen]], innocent: dict[Occurrence, str]
+) -> tuple[Captured, list[Leak]]:
+    """The capture that becomes the file: of all inputs that were given, each on its path."""
+    told = [group[0] for group in groups if any(seen.name in task.others for seen in group)]
+    if groups[0][0] not in told:
+        told.insert(0, groups[0][0])
+    if len(told) > 1:
+        together = Together([_member(task, seen) for seen in told], innocent, task.state)
+        return _capture(task, task.first, task.expected, branches, together.meet, together), together.guarded
     guarding = Guarding(innocent)
-    captured = _capture(task, task.first, task.expected, branches, guarding)
-    if on_frozen == "error" and guarding.guarded:
-        raise _frozen(task.model, guarding.guarded)
-    return dataclasses.replace(
-        captured, findings=_findings(captured, innocent), guarded=tuple(guarding.guarded)
-    )
+    return _capture(task, task.first, task.expected, branches, guarding), guarding.guarded
+
+
+def _member(task: Task, seen: Seen) -> Member:
+    inputs = moved(task.others.get(seen.name, task.first), None, seen.name)
+    return Member(seen.name, seen.captured.adapter.flatten(*inputs.args, **inputs.kwargs), seen.captured.leaks)
 
 
 def _capture(
-    task: Task, inputs: Inputs, expected: Any, branches: Sequence[str], meet: Callable[..., None] | None = None
+    task: Task,
+    inputs: Inputs,
+    expected: Any,
+    branches: Sequence[str],
+    meet: Callable[..., None] = lambda index, leak, tensor: None,
+    around: Callable[..., Any] | None = None,
 ) -> Captured:
     torch.manual_seed(0)
-    options = {} if meet is None else {"meet": meet}
-    return capture(task.model, moved(inputs, None, "input"), expected, task.state, branches, **options)
+    own = moved(inputs, None, "input")
+    return capture(task.model, own, expected, task.state, branches, meet, around=around)
 
 
 def _observed(task: Task, branches: Sequence[str], seconds: float) -> Iterator[Seen]:

@@ -38,6 +38,11 @@ class BufferState:
             if self._slots.get(name) is not tensor or not self._contents.holds(tensor)
         }
 
+    def replaced(self) -> tuple[str, ...]:
+        """The buffers, by every name, in whose place there is another tensor now."""
+        now = self._module.named_buffers(remove_duplicate=False)
+        return tuple(name for name, tensor in now if name in self._slots and self._slots[name] is not tensor)
+
     def restore(self) -> None:
         """Puts the buffers of a script module back, also those that a method of it replaced."""
         for name, tensor in self._module.named_buffers(remove_duplicate=False):
@@ -74,6 +79,22 @@ class ModelState:
         self._memory = self._contents.memory()
         self._buffers = BufferState(model, self._contents)
 
+    @contextlib.contextmanager
+    def running_again(self) -> Iterator[Callable[[bool], None]]:
+        """Gives something that puts the model back to what it is now, within the body: for runs that follow each other.
+
+        Its argument says whether contents are put back too, or the attributes alone.
+        """
+        now = [(module, _kept(module.__dict__)) for module in self._model.modules()]
+
+        def again(contents: bool) -> None:
+            for _, kept in now:
+                kept.restore()
+            if contents:
+                self._contents.restore()
+
+        yield again
+
     def owns(self, tensor: Tensor) -> bool:
         """Whether a tensor is in memory of the model's, and changes as that is put back."""
         return tensor.layout != torch.strided or memory_of(tensor) in self._memory
@@ -83,24 +104,34 @@ class ModelState:
         return self._buffers.changed()
 
     @contextlib.contextmanager
-    def switched(self, attributes: Mapping[str, Any]) -> Iterator[None]:
+    def switched(self, attributes: Mapping[str, Any], *, put_back: bool = True) -> Iterator[None]:
         """Sets attributes within the body, where they count as the model's own: `restore` leaves them.
 
         Args:
             attributes: Values by path, ``"roi_heads.mask_on"``.
+            put_back: Whether to put back everything after the body, or these attributes alone.
         """
+        if not attributes:
+            yield
+            return
         before = self._attributes
+        places = {path: (_submodule(self._model, path.rpartition(".")[0]), path.rpartition(".")[2]) for path in attributes}
+        own = {path: getattr(*place) for path, place in places.items()}
         try:
             for path, value in attributes.items():
-                owner, _, name = path.rpartition(".")
-                setattr(_submodule(self._model, owner), name, value)
-            if attributes:
-                self._attributes = [(module, _kept(module.__dict__)) for module in self._model.modules()]
+                setattr(*places[path], value)
+            self._attributes = [(module, _kept(module.__dict__)) for module in self._model.modules()]
             yield
         finally:
             self._attributes = before
-            if attributes:
+            for path, value in own.items():
+                setattr(*places[path], value)
+            if put_back:
                 self.restore()
+
+    def replaced_buffers(self) -> tuple[str, ...]:
+        """The buffers, by every name, in whose place there is another tensor now."""
+        return () if isinstance(self._model, _torch.ScriptModule) else self._buffers.replaced()
 
     def changed_attributes(self) -> list[str]:
         """The attributes, other than parameters and buffers, that were set or deleted since."""

@@ -1,0 +1,268 @@
+"""One capture of several inputs, whose paths part where values that left the trace do.
+
+The first input is traced. Where a value leaves the trace that another input has otherwise, the trace
+parts: into what follows for the first, and, for each other value, what the model does on an input that
+has it, run from its start. What that run does up to there is in the graph already: its tensors are
+given the values that the first one's have.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import _torch
+from .._errors import CaptureError, compose
+from ..control import record
+from ..control.blocks import trace_ends
+from ..control.guards import Guards, insert_guard
+from ..control.paths import copied, same_function
+from ..control.recorder import Call, Recorder, tensors_of, watching
+from .leaks import BOOL, Leak
+from .state import ModelState
+from .survey import Occurrence, occurrences
+
+
+@dataclass(frozen=True)
+class Member:
+    """One of the inputs.
+
+    Attributes:
+        name: What it is called.
+        flat: Its tensors, of its own.
+        leaks: What leaves a trace of it, in order.
+    """
+
+    name: str
+    flat: tuple[Tensor, ...]
+    leaks: tuple[Leak, ...]
+
+
+@dataclass(frozen=True)
+class _Step:
+    """One operation that ran: what it gave, under which values, and how many leaks it had."""
+
+    func: Any
+    result: Any
+    values: list[Any]
+    leaks: int
+
+
+class _Parted(BaseException):  # no Exception: it passes what the model catches
+    """A run met a value that another input has otherwise."""
+
+    def __init__(self, leak: Leak, tensor: Tensor) -> None:
+        super().__init__()
+        self.leak = leak
+        self.tensor = tensor
+
+
+class _Run:
+    """One input on its way through the model."""
+
+    def __init__(self, member: Member, log: Sequence[_Step], owner: Member, decided: int, scratch: Any) -> None:
+        self.member = member
+        self.log = list(log)
+        self.own = owner is member
+        self.inherited = len(log)
+        self.decided = decided
+        self.position = 0
+        self.leaks = 0
+        self._scratch = scratch
+        self._repeating = False
+
+    @property
+    def repeats(self) -> bool:
+        """Whether the run does what is in the graph already."""
+        return self._repeating
+
+    def call(self, func: Any, args: Any, run: Callable[[], Call]) -> Any:
+        """Gives what the graph has for the operation already, or runs it."""
+        index = self.position
+        self.position += 1
+        before = self.leaks
+        if index >= self.inherited:
+            result = run().result
+            values = [_torch.known_value(tensor) for tensor in tensors_of(result)]
+            self.log.append(_Step(func, result, values, self.leaks - before))
+            return copied(result)
+        step = self.log[index]
+        if not same_function(step.func, func):
+            raise _diverged(self.member, step.func, func)
+        if self.own:
+            self.leaks += step.leaks
+            return copied(step.result)
+        result = self._repeat(args, run)
+        tensors = tensors_of(result)
+        if len(tensors) != len(step.values):
+            raise _diverged(self.member, step.func, func)
+        for tensor, value in zip(tensors, step.values, strict=True):
+            if value is not None:
+                _torch.bind_value(tensor, value)
+        self.log[index] = _Step(func, result, step.values, self.leaks - before)
+        return copied(result)
+
+    def _repeat(self, args: Any, run: Callable[[], Call]) -> Any:
+        """Runs an operation aside: for what it gives, not for the graph."""
+        given = [(tensor, _torch.known_value(tensor)) for tensor in tensors_of(args)]
+        seen = record.current()
+        counts = len(seen.statics), len(seen.scripted), len(seen.branches)
+        self._repeating = True
+        try:
+            with _torch.recording_into(_torch.current_graph(), self._scratch):
+                result = run().result
+        finally:
+            self._repeating = False
+        del seen.statics[counts[0] :], seen.scripted[counts[1] :], seen.branches[counts[2] :]
+        for tensor, value in given:
+            if value is not None:
+                _torch.bind_value(tensor, value)
+        return result
+
+    def own_memory(self, storage: int) -> None:
+        """Nothing follows a block in which a run ends, so it may change what it likes."""
+
+
+class Together:
+    """Traces several inputs as one.
+
+    Args:
+        members: The inputs, the traced one first; each computes something else.
+        innocent: Leaks that need no guard and no branch.
+        state: The model's state.
+    """
+
+    def __init__(self, members: Sequence[Member], innocent: dict[Occurrence, str], state: ModelState) -> None:
+        self.members = members
+        self.guarded: list[Leak] = []
+        self._innocent = innocent
+        self._state = state
+        self._guards = Guards()
+        self._run: _Run | None = None
+        self._group: Sequence[Member] = members
+        self._places = {id(member): occurrences(member.leaks) for member in members}
+
+    def meet(self, index: int, leak: Leak, tensor: Tensor) -> None:
+        """Guards a leak, or ends the run where its inputs part."""
+        run = self._run
+        assert run is not None
+        at = run.leaks
+        run.leaks += 1
+        if run.repeats or at < run.decided:
+            return
+        mine = run.member.leaks
+        if at >= len(mine) or mine[at].key != leak.key or not mine[at].same_value(leak):
+            raise _diverged(run.member, mine[at].kind.what if at < len(mine) else "nothing", leak.kind.what)
+        if self._places[id(run.member)][at] in self._innocent:
+            return
+        for other in self._group:
+            if at >= len(other.leaks) or other.leaks[at].key != leak.key:
+                raise _diverged(other, leak.kind.what, other.leaks[at].kind.what if at < len(other.leaks) else "nothing")
+            if not other.leaks[at].same_value(leak):
+                if self._inside():
+                    raise _diverged(other, "a value inside a branch", "another one")
+                raise _Parted(leak, tensor)
+        self.guarded.append(leak)
+        self._guards.check(tensor, leak.value, leak.message, f"write {leak.kind.fix}")
+
+    def _inside(self) -> bool:
+        """Whether recording goes on inside a branch of the model's own."""
+        recorder = self._recorder
+        return any(not frame.ends for frame in recorder.frames[1:]) or recorder.frames[-1].path is not self._run
+
+    def __call__(self, fn: Callable[..., Any], tensors: Sequence[Tensor]) -> Any:
+        """Runs the flat model while it is traced.
+
+        Args:
+            fn: The model, of flat tensors.
+            tensors: The traced input's.
+        """
+        self._fn = fn
+        self._starts = [_torch.value_of(tensor) for tensor in tensors]
+        self._first = tuple(tensors)
+        self._random = random.getstate(), torch.get_rng_state()
+        self._scratches: list[Any] = []
+        with watching() as recorder, self._state.running_again() as self._again:
+            self._recorder: Recorder = recorder
+            first = self.members[0]
+            try:
+                return self._along(first, self.members, (), first, 0)
+            finally:
+                for node in reversed(self._scratches):
+                    for block in node.blocks():
+                        _torch.keep_constants(block, node)
+                    try: node.destroy()
+                    except RuntimeError: print(_torch.current_graph()); raise
+
+    def _along(
+        self, member: Member, group: Sequence[Member], log: Sequence[_Step], owner: Member, decided: int
+    ) -> Any:
+        """Records what follows for a group of inputs, by one of them."""
+        graph, frame = _torch.current_graph(), self._recorder.frames[-1]
+        with _torch.paused_tracing(), _torch.unwatched():
+            self._again(owner is not member)
+        random.setstate(self._random[0])
+        torch.set_rng_state(self._random[1])
+        scratch = None
+        if owner is not member:
+            node = _torch.insert_if(graph, _torch.insert_constant(graph, True))
+            self._scratches.append(node)
+            scratch = node.addBlock()
+        tensors = self._first if member is self.members[0] else member.flat
+        for tensor, value in zip(tensors, self._starts, strict=True):
+            _torch.bind_value(tensor, value)
+        run = _Run(member, log, owner, decided, scratch)
+        outer = frame.path, self._run, self._group
+        frame.path, self._run, self._group = run, run, group
+        try:
+            return self._fn(*tensors)
+        except _Parted as stop:
+            leak, tensor, at = stop.leak, stop.tensor, run.leaks - 1
+        finally:
+            frame.path, self._run, self._group = outer
+        classes: list[list[Member]] = []
+        for each in sorted(group, key=lambda each: each is not member):
+            same = next((known for known in classes if known[0].leaks[at].same_value(each.leaks[at])), None)
+            if same is None:
+                classes.append([each])
+            else:
+                same.append(each)
+        values = [known[0].leaks[at].value for known in classes]
+        if leak.kind is not BOOL and not any(isinstance(value, Tensor) for value in values):
+            text = f"value frozen at {leak.site}: {leak.kind.what}, captured {' or '.join(map(repr, values))}"
+            insert_guard(tensor, tuple(values), text, f"write {leak.kind.fix}")
+
+        def rest(index: int) -> Any:
+            follow = lambda: self._along(classes[index][0], classes[index], run.log, member, at + 1)  # noqa: E731
+            if index == len(classes) - 1:
+                return follow()
+            names = (f"the path of {classes[index][0].name}", "the other paths")
+            return trace_ends(_is(tensor, values[index]), follow, lambda: rest(index + 1), names, leak.site)
+
+        return rest(0)
+
+
+def _is(tensor: Tensor, value: Any) -> Tensor:
+    """Whether a traced tensor has a value, as a traced tensor."""
+    if isinstance(value, bool):
+        return tensor if value else torch.logical_not(tensor)
+    if isinstance(value, Tensor):
+        return (tensor == value).all()
+    return tensor == value
+
+
+def _diverged(member: Member, one: Any, other: Any) -> CaptureError:
+    names = [each if isinstance(each, str) else getattr(each, "__name__", str(each)) for each in (one, other)]
+    return CaptureError(
+        compose(
+            f"{member.name} takes a path that can't be joined with the first input's",
+            differences=[f"there {names[0]}, here {names[1]}"],
+            instead="the part that depends on the input as a function with @hybridjit.script_if_tracing",
+            page="captureerror",
+        )
+    )

@@ -12,6 +12,7 @@ import contextlib
 import inspect
 import io
 import json
+import linecache
 import os
 import re
 import sys
@@ -1022,7 +1023,7 @@ def plain_modules(module: ScriptModule, name: str) -> nn.Module:
     """
     held = script_attributes(module)
     tensors = {each for each, value in held.items() if isinstance(value, Tensor)}
-    if set(held) - tensors - {"training"}:
+    if {each for each, value in held.items() if value is not None} - tensors - {"training"}:
         return module
     made: nn.Module = type(name, (nn.Module,), {})()
     for each, parameter in module.named_parameters(recurse=False):
@@ -1158,6 +1159,37 @@ def method_named(module: ScriptModule, name: str) -> Callable[..., Any]:
     """A method of a script module, whatever else it has by that name."""
     found: Callable[..., Any] = module._c._get_method(name)
     return found
+
+
+def scriptable(module: ScriptModule, methods: Sequence[str]) -> nn.Module:
+    """A module that calls a script module, for ``torch.jit.script``, which takes no script module in another's place.
+
+    Args:
+        module: The module.
+        methods: Those of its methods that the result is to have.
+    """
+    lines = []
+    for name in methods:
+        schema = module._c._get_method(name).schema
+        arguments = list(schema.arguments)[1:]
+        spelled = [
+            f"{each.name}: {spell_type(each.type)}{f' = {each.default_value!r}' if each.has_default_value() else ''}"
+            for each in arguments
+        ]
+        lines.append(f"def {name}({', '.join(['self', *spelled])}) -> {spell_type(schema.returns[0].type)}:")
+        lines.append(f"    return self.module.{name}({', '.join(each.name for each in arguments)})")
+    source = "".join(f"{line}\n" for line in lines)
+    file = f"<hybridjit {hash(source)}>"
+    linecache.cache[file] = len(source), None, source.splitlines(keepends=True), file  # torch reads the source there
+    made: dict[str, Any] = {}
+    space = {"Tensor": Tensor, "Dict": dict, "Tuple": tuple, "List": list, "__name__": __name__}
+    exec(compile(source, file, "exec"), space, made)
+    for name in methods:
+        if name != "forward":
+            _jit.export(made[name])
+    holder: nn.Module = type("MultiTrace", (nn.Module,), made)()
+    holder.module = module
+    return holder.train(module.training)
 
 
 def attribute_at(module: ScriptModule, path: str) -> object:

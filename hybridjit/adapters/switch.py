@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from .. import _torch
+from .._describe import describe
+from .._errors import InputError, compose
 from .plain import same
 
 FlagValue: TypeAlias = bool | int | str
@@ -80,6 +82,41 @@ def switch_source(
     there = "; it has " + "; ".join(spell_flags(case.flags) for case in cases)
     lines.append(f"    raise ValueError({f'hybridjit: {name} has no '!r} + {given} + {there!r})")
     return "\n".join(lines) + "\n"
+
+
+def no_combination(
+    method: str, given: Mapping[str, object], there: Sequence[Combination], instead: str, where: str = ""
+) -> InputError:
+    """The error for a call with flags that are not there; lists those that are.
+
+    Args:
+        method: What was called.
+        given: The flags of the call, ``None`` for one that it lacks.
+        there: The combinations.
+        instead: What to write instead.
+        where: What the call is named in messages.
+    """
+    plain = {name: value if isinstance(value, (bool, int, str)) else _Spelled(value) for name, value in given.items()}
+    rows = dict.fromkeys(f"there is {spell_flags(each)}" for each in there)
+    return InputError(
+        compose(
+            f"{method} is not there with this combination of flags",
+            where=where,
+            differences=[f"got {spell_flags(plain)}", *rows],
+            instead=instead,
+            page="inputerror",
+        )
+    )
+
+
+class _Spelled:
+    """A value that can be no flag, in a message."""
+
+    def __init__(self, value: object) -> None:
+        self._text = "nothing" if value is None else describe(value)
+
+    def __repr__(self) -> str:
+        return self._text
 
 
 def _is(flag: str, value: FlagValue) -> str:

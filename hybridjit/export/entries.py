@@ -10,11 +10,10 @@ from typing import Any
 from torch import Tensor
 
 from .. import _torch
-from .._describe import describe
 from .._errors import InputError, compose
 from ..adapters.inputs import Inputs
 from ..adapters.schema import CallSchema, ValueSchema
-from ..adapters.switch import FlagValue, agree, spell_flags
+from ..adapters.switch import FlagValue, agree, no_combination, spell_flags
 from .flags import Flag, with_flags
 
 FORWARD = "forward"
@@ -142,7 +141,8 @@ class Entries:
         given, rest = _given(entries[0], inputs)
         alike = [entry for entry in entries if agree(entry.combination, given)]
         if not alike:
-            raise _no_combination(point, given, entries, where)
+            there = [entry.combination for entry in entries]
+            raise no_combination(point, given, there, "one of these, or export with it in flags=[{...}, {...}]", where)
         rows = []
         for entry in alike:
             flat, wrong = entry.call.match(rest, where)
@@ -197,30 +197,6 @@ def _given(entry: Entry, inputs: Inputs) -> tuple[dict[str, Any], Inputs]:
             value = inputs.args[place]
         given[flag.name] = value
     return given, Inputs(*inputs.args, **rest)
-
-
-def _no_combination(point: str, given: Mapping[str, Any], entries: Sequence[Entry], where: str) -> InputError:
-    plain = {name: value if isinstance(value, (bool, int, str)) else _Spelled(value) for name, value in given.items()}
-    there = dict.fromkeys(spell_flags(entry.combination) for entry in entries)
-    return InputError(
-        compose(
-            f"{point} was exported without this combination of flags",
-            where=where,
-            differences=[f"got {spell_flags(plain)}", *(f"there is {each}" for each in there)],
-            instead="one of these, or export with it in flags=[{...}, {...}]",
-            page="inputerror",
-        )
-    )
-
-
-class _Spelled:
-    """A value that can be no flag, in a message."""
-
-    def __init__(self, value: object) -> None:
-        self._text = "nothing" if value is None else describe(value)
-
-    def __repr__(self) -> str:
-        return self._text
 
 
 def signature_with_flags(entry: Entry) -> inspect.Signature:

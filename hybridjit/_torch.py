@@ -516,6 +516,8 @@ def storage_key(tensor: Tensor) -> int:
 def is_in_scope(value: Value) -> bool:
     """Whether a value may be used where recording goes on: it was made there or in a block around."""
     home = value.node().owningBlock()
+    while (call := home.owningNode()) is not None and call.kind() == "prim::TracedModuleForward":
+        home = call.owningBlock()  # the trace's scope fix-up lifts it out of a module's call
     block = current_graph().insertPoint().owningBlock()
     while block.returnNode() != home.returnNode():
         if block.owningNode() is None:
@@ -562,6 +564,11 @@ def write_device(made: Value, source: Value | None, otherwise: torch.device) -> 
             constant = insert_constant(graph, otherwise)
             constant.node().moveBefore(node)
             node.replaceInput(index, constant)
+
+
+def moves_in_memory(device: torch.device) -> bool:
+    """Whether a script module that has been loaded moves there by ``to``; else it must be loaded there."""
+    return bool(torch._has_compatible_shallow_copy_type(torch.empty(0), torch.empty(0, device=device)))
 
 
 def method_graphs(module: ScriptModule) -> dict[str, Graph]:

@@ -17,7 +17,7 @@ from ..adapters.inputs import Inputs
 from ..adapters.schema import CallSchema
 from ..adapters.tree import build, differences, scan
 from .compare import compare
-from .devices import moved, moved_model, moved_module
+from .devices import device_of, moved, moved_model, moved_module
 from .entries import FORWARD, Entry, rows_of
 from .report import Check
 from .state import BufferState, ModelState, kept_random_state
@@ -153,7 +153,8 @@ def check_on(
         known: What the model gives on its own device, by the titles of entry and call, for those that were run.
         state: The model's state, if it was taken already.
     """
-    if any(tensor.device != device for tensor in (*model.parameters(), *model.buffers())):
+    home = device_of(model, runs[0].calls)
+    if home != device or any(tensor.device != device for tensor in (*model.parameters(), *model.buffers())):
         model, known = moved_model(model, device), None
         file = replace(file, module=moved_module(file.module, device))
         state = None

@@ -86,6 +86,7 @@ class Placement:
         for move in self._moves:
             self._move(*move)
         for method in self._methods.values():
+            self._keep(method)
             _clean(method.graph)
         found = [("HJ204", each) for each in met] + [("HJ205", each) for each in self._stuck]
         found += [("HJ206", each) for each in self._foreign]
@@ -289,6 +290,28 @@ class Placement:
                 for use in users:
                     use.user.replaceInput(use.offset, moved)
         return changed if self._home.type == "cpu" else []
+
+    def _keep(self, method: Method) -> None:
+        """Keeps a tensor in the graph on the CPU where it is used there: loading moves it along, ``to`` does not."""
+        for node in _every_node(method.graph):
+            if node.kind() != "prim::Constant" or not _is_tensor(node.output()):
+                continue
+            origin = Origin(method.name, node.output().unique(), True)
+            there = [use for use in node.output().uses() if not self._goes_along(method, use.user)]
+            if origin in self._free or not there:
+                continue
+            after = _torch.next_node(node)
+            device = _before(method.graph, torch.device("cpu"), after)
+            kept = _torch.insert_move(method.graph, node.output(), device, after)
+            for use in there:
+                use.user.replaceInput(use.offset, kept)
+
+    def _goes_along(self, method: Method, user: Any) -> bool:
+        """Whether what uses a tensor moves it itself, or takes a scalar from anywhere."""
+        operator = operator_of(user)
+        if operator.mixes and operator.device is not None:
+            return True
+        return operator.pointwise and FOLLOWS in (method.labels.get(value.unique()) for value in user.outputs())
 
     def _move(self, method: Method, use: Use, other: _torch.Value | None, node: Any) -> None:
         """Moves an operand where it is used, to the device of another one or to the CPU."""

@@ -269,10 +269,14 @@ def register() -> None:
     aten.impl("_pin_memory", _pin_memory, "CPU")
     aten.impl("_pin_memory", _pin_memory, "PrivateUse1")
     _libraries.extend([everything, aten])
-    # Python copies a tensor by a storage of the same device, which has no allocator here.
-    plain = torch.UntypedStorage.clone
+    # What Python asks a storage for, or makes of it, would need an allocator in C++.
+    storage: Any = torch.UntypedStorage
+    plain_clone, plain_pointer = storage.clone, storage.data_ptr
 
     def clone(self: Any) -> Any:
-        return plain(self) if self.device.type != "elsewhere" else _storage(self.values.clone())
+        return plain_clone(self) if self.device.type != "elsewhere" else _storage(self.values.clone())
 
-    torch.UntypedStorage.clone = clone  # type: ignore[method-assign]
+    def data_ptr(self: Any) -> int:
+        return int(plain_pointer(self if self.device.type != "elsewhere" else self.values))
+
+    storage.clone, storage.data_ptr = clone, data_ptr

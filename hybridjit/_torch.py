@@ -534,6 +534,14 @@ def insert_device(graph: Graph, tensor: Value, before: Any) -> Value:
     return node.output()
 
 
+def insert_is_on(graph: Graph, tensor: Value, device: str) -> Value:
+    """Inserts whether a tensor is on a device of a type, as a tensor."""
+    where = insert(graph, "prim::device", [tensor], _C.DeviceObjType.get())
+    name = insert(graph, "prim::type", [where], _TYPES["StringType"])
+    same = insert(graph, "aten::eq", [name, insert_constant(graph, device)], _TYPES["BoolType"])
+    return insert(graph, "prim::NumToTensor", [same], _TYPES["TensorType"])
+
+
 def insert_move(graph: Graph, tensor: Value, device: Value, before: Any) -> Value:
     """Inserts ``tensor.to(device)`` before a node; it is the tensor itself where that is there already."""
     point = graph.insertPoint()

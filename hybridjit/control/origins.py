@@ -153,7 +153,7 @@ def _device_argument(name: str, args: Any, kwargs: Any) -> Any:
         return "cpu"
     if name == "to" and len(args) > 1 and isinstance(args[1], (Tensor, torch.device, str)):
         return args[1]
-    given = kwargs.get("device", kwargs.get("other") if name == "to" else None)
+    given = kwargs.get("device")
     if given is None and name == "new_tensor":
         given = args[0]
     return given if isinstance(given, (Tensor, torch.device, str)) else None

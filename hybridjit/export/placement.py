@@ -272,13 +272,13 @@ class Placement:
         changed = []
         for method in self._methods.values():
             numbers = {origin.value for origin in self._free if origin.method == method.name}
+            nodes = [n for n in _every_node(method.graph) if any(v.unique() in numbers for v in n.outputs())]
             anchor = self._anchor(method.name)
-            if not numbers or anchor is None:
+            if not nodes or anchor is None:
+                self._foreign += [(method, node) for node in nodes]
                 continue
             tensor = anchor()
-            for node in _every_node(method.graph):
-                if not any(value.unique() in numbers for value in node.outputs()):
-                    continue
+            for node in nodes:
                 changed.append((method, node))
                 index = operator_of(node).device
                 if node.kind() != "prim::Constant" and index is not None:

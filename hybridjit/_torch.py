@@ -1022,6 +1022,17 @@ def script_code(module: ScriptModule) -> str:
 # --- several traces as the methods of one module -------------------------------------------------
 
 
+@contextlib.contextmanager
+def without_autocast() -> Iterator[None]:
+    """Switches autocast off: the casts of a trace are in it, and TorchScript would add its own, for good."""
+    accelerator = torch.accelerator.current_accelerator()
+    with contextlib.ExitStack() as stack:
+        for device in {"cpu", "cuda", accelerator.type if accelerator else "cpu"}:
+            if torch.is_autocast_enabled(device):
+                stack.enter_context(torch.autocast(device, enabled=False))
+        yield
+
+
 def shell(holder: nn.Module) -> ScriptModule:
     """A script module without methods that has the parameters, buffers and submodules of a module."""
     with quiet(), _traceable(holder):
@@ -1085,7 +1096,8 @@ def add_method(
         find: Of an attribute that the trace reads, by its path and value there, the path in the module.
         writes: Attributes of the module that the last results become, and are no results.
     """
-    graph = traced.inlined_graph.copy()
+    with without_autocast():
+        graph = traced.inlined_graph.copy()
     own = next(iter(graph.inputs()))
     first, nodes = next(iter(graph.nodes()), graph.return_node()), _every_node(graph)
     read: dict[int, tuple[str, Any]] = {own.unique(): ("", traced._c)}
@@ -1166,7 +1178,7 @@ def _return_only(graph: Graph, results: Sequence[Value]) -> None:
 
 def define(module: ScriptModule, source: str) -> None:
     """Adds a method that is written in TorchScript, and may call the others."""
-    with quiet():
+    with quiet(), without_autocast():
         module._c._define(module._concrete_type, source, {"ValueError": ValueError}.get)
 
 

@@ -272,9 +272,11 @@ class Placement:
         changed = []
         for method in self._methods.values():
             numbers = {origin.value for origin in self._free if origin.method == method.name}
+            if not numbers:
+                continue
             nodes = [n for n in _every_node(method.graph) if any(v.unique() in numbers for v in n.outputs())]
             anchor = self._anchor(method.name)
-            if not nodes or anchor is None:
+            if anchor is None:
                 self._foreign += [(method, node) for node in nodes]
                 continue
             tensor = anchor()
@@ -293,8 +295,8 @@ class Placement:
 
     def _keep(self, method: Method) -> None:
         """Keeps a tensor in the graph on the CPU where it is used there: loading moves it along, ``to`` does not."""
-        for node in _every_node(method.graph):
-            if node.kind() != "prim::Constant" or not _is_tensor(node.output()):
+        for node in method.graph.findAllNodes("prim::Constant"):
+            if not _is_tensor(node.output()):
                 continue
             origin = Origin(method.name, node.output().unique(), True)
             there = [use for use in node.output().uses() if not self._goes_along(method, use.user)]
@@ -342,18 +344,21 @@ def follow_devices(module: _torch.ScriptModule, home: torch.device, asked: Seque
 
 def _clean(graph: _torch.Graph) -> None:
     """Gives the CPU its own name again, and pins no memory: that speeds up copies and changes no value."""
-    for node in _every_node(graph):
-        if node.kind() == "prim::Constant" and _torch.kind(node.output().type()) == "DeviceObjType":
-            if node.output().toIValue() == MEANT:
-                node.output().replaceAllUsesWith(_before(graph, torch.device("cpu"), node))
-                node.destroy()
-        elif node.kind() == "aten::pin_memory":
-            copied = _torch.insert(graph, "aten::clone", [node.inputsAt(0), _before(graph, None, node)])
-            copied.node().moveBefore(node)
-            node.output().replaceAllUsesWith(copied)
+    for node in graph.findAllNodes("prim::Constant"):
+        value = node.output()
+        kind = _torch.kind(value.type())
+        if kind == "DeviceObjType" and value.toIValue() == MEANT:
+            value.replaceAllUsesWith(_before(graph, torch.device("cpu"), node))
             node.destroy()
-        elif (index := operator_of(node).pinned) is not None and node.inputsAt(index).toIValue():
-            node.replaceInput(index, _before(graph, False, node))
+        elif kind == "BoolType" and value.toIValue():
+            for use in list(value.uses()):
+                if use.offset == operator_of(use.user).pinned:
+                    use.user.replaceInput(use.offset, _before(graph, False, use.user))
+    for node in graph.findAllNodes("aten::pin_memory"):
+        copied = _torch.insert(graph, "aten::clone", [node.inputsAt(0), _before(graph, None, node)])
+        copied.node().moveBefore(node)
+        node.output().replaceAllUsesWith(copied)
+        node.destroy()
 
 
 def _before(graph: _torch.Graph, value: object, node: Any) -> _torch.Value:
@@ -364,9 +369,10 @@ def _before(graph: _torch.Graph, value: object, node: Any) -> _torch.Value:
 
 def _every_node(block: Any) -> Iterator[Any]:
     for node in list(block.nodes()):
-        inside = [inner for each in node.blocks() for inner in _every_node(each)]
         yield node
-        yield from inside
+        if node.kind() in ("prim::If", "prim::Loop"):
+            for inner in node.blocks():
+                yield from _every_node(inner)
 
 
 def _is_tensor(value: _torch.Value) -> bool:

@@ -82,7 +82,9 @@ class Placement:
                 each.clear()
             for name, graph in _torch.method_graphs(self._root).items():
                 self._call(self._root, "", name, [FOLLOWS] * (len(list(graph.inputs())) - 1))
-        met = [*self._rewrite(), *((method, node) for method, _, _, node in self._moves)]
+        # A size is no tensor in eager mode, and what has no origin is made of sizes.
+        tensors = [(method, node) for method, use, _, node in self._moves if use.label != OnCpu()]
+        met = [*self._rewrite(), *tensors]
         for move in self._moves:
             self._move(*move)
         for method in self._methods.values():

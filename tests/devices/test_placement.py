@@ -125,6 +125,7 @@ FAITHFUL: dict[str, tuple[Callable[..., Any], Any]] = {
     "like": (lambda x: (torch.zeros_like(x), torch.full_like(x, 2.0)), X),
     "scalar": (lambda x: x * torch.tensor(2.0) + 1, X),
     "embedding_bag": (lambda x: nn.functional.embedding_bag(x.long()[None], x[:, None]), X),
+    "clamped to a size": (lambda x: (x.clamp(max=x.shape[0] - 1), torch.stack([x[0], x.shape[0] * x[1]])), X),
     "scripted": (piece, X),
     "scripted with a device": (lambda x: piece_with_device(x, x.device), X),
     "branch": (branch, X),

@@ -14,6 +14,22 @@ def export_detector() -> hj.Exported:
     return hj.export(build(), (image,), check_inputs=[(picture,) for picture in check_pictures().values()])
 
 
+def export_switched() -> hj.Exported:
+    """Exports the detector with its flags, and its first two stages as methods, into one file."""
+    detector, others = build(), check_pictures()
+    image = others["two faces, half the size"]
+    picture = (image.to(torch.float32) - 127.5) * 0.0078125
+    with torch.no_grad():
+        candidates = detector.propose(picture)
+    return hj.export(
+        detector,
+        (image,),
+        flags={"do_landmarks": (True, False), "mode": ("fast", "full")},
+        methods={"propose": (picture,), "refine": [(picture, candidates), (picture, candidates[:0])]},
+        check_inputs=[(others["no face left after the second network"],), (others["smaller than any face"],)],
+    )
+
+
 def check_pictures() -> dict[str, Tensor]:
     """Pictures that take every way through the detector, uint8 `[3, h, w]`, by what they are good for."""
     two_faces = read_image(DATA / "two_faces.jpg")

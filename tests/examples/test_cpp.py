@@ -1,4 +1,4 @@
-"""The C++ program finds with the exported file what Python finds."""
+"""The C++ programs find with the exported files what Python finds."""
 
 import shutil
 import subprocess
@@ -9,7 +9,10 @@ import pytest
 import torch
 from PIL import Image
 
-from examples.faces.export import export_detector
+from examples.decoder.__main__ import greedy
+from examples.decoder.export import export_decoder
+from examples.decoder.model import build as build_decoder
+from examples.faces.export import export_detector, export_switched
 from examples.faces.model import DATA, build, read_image
 from examples.faces.show import as_lines
 
@@ -24,7 +27,7 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """Builds the program once; calling the result runs it with the arguments given."""
+    """Builds the programs once; calling the result runs one with the arguments given."""
     build_dir = tmp_path_factory.mktemp("cpp")
     prefix = f"-DCMAKE_PREFIX_PATH={torch.utils.cmake_prefix_path}"
     for command in (["cmake", "-S", str(SOURCE), "-B", str(build_dir), prefix], ["cmake", "--build", str(build_dir)]):
@@ -33,8 +36,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
             pytest.skip("the CMake files of a torch for CUDA need the CUDA toolkit")
         assert done.returncode == 0, done.stdout + done.stderr
 
-    def run_program(*arguments: Path) -> "subprocess.CompletedProcess[str]":
-        command = [str(build_dir / "faces"), *map(str, arguments)]
+    def run_program(*arguments: object, program: str = "faces") -> "subprocess.CompletedProcess[str]":
+        command = [str(build_dir / program), *map(str, arguments)]
         return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
 
     return run_program
@@ -55,13 +58,62 @@ def test_prints_what_python_finds(run: Run, faces_pt: Path, tmp_path: Path, name
     done = run(faces_pt, tmp_path / "photo.ppm")
     assert done.returncode == 0, done.stderr
     with torch.no_grad():
-        expected = as_lines(build()(image))
-    got = done.stdout.splitlines()
+        same_lines(done.stdout.splitlines(), as_lines(build()(image)))
+
+
+def same_lines(got: list[str], expected: list[str]) -> None:
+    """The same numbers line by line; the last digit may differ with the number of threads."""
     assert len(got) == len(expected)
     for line, expected_line in zip(got, expected, strict=True):
-        if line != expected_line:  # the last digit may differ with the number of threads
+        if line != expected_line:
             numbers = [float(number) for number in expected_line.split()]
             assert [float(number) for number in line.split()] == pytest.approx(numbers, abs=0.11)
+
+
+@pytest.fixture(scope="module")
+def switched_pt(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("switched") / "faces.pt"
+    export_switched().save(path)
+    return path
+
+
+def test_switches_flags_and_methods(run: Run, switched_pt: Path, tmp_path: Path) -> None:
+    """Every combination of flags gives what the model gives with it, and so do its methods, from one file."""
+    detector = build().requires_grad_(False)
+    image = read_image(DATA / "two_faces.jpg")
+    picture = (image.to(torch.float32) - 127.5) * 0.0078125
+    Image.fromarray(image.permute(1, 2, 0).numpy()).save(tmp_path / "photo.ppm")
+    for mode in ("fast", "full"):
+        candidates = detector.propose(picture, mode)  # type: ignore[arg-type]
+        counts = f"{len(candidates)} candidates, {len(detector.refine(picture, candidates))} refined"
+        faces = as_lines(detector(image, mode=mode))
+        for what in ("landmarks", "boxes"):
+            done = run(switched_pt, tmp_path / "photo.ppm", what, mode, program="switch")
+            assert done.returncode == 0, done.stderr
+            first, *lines = done.stdout.splitlines()
+            assert first == counts
+            if what == "landmarks":
+                assert lines.pop() == f"{5 * len(faces)} landmarks"
+            same_lines(lines, faces)
+
+
+def test_an_unknown_combination_says_what_is_there(run: Run, switched_pt: Path, tmp_path: Path) -> None:
+    """A mode that was not exported ends the program with the list of those that were."""
+    Image.new("RGB", (64, 64)).save(tmp_path / "photo.ppm")
+    done = run(switched_pt, tmp_path / "photo.ppm", "boxes", "slow", program="switch")
+    assert done.returncode == 1
+    assert "hybridjit: propose has no mode='slow'; it has mode='fast'; mode='full'" in done.stderr
+
+
+def test_decodes_on_a_shared_cache(run: Run, tmp_path: Path) -> None:
+    """Over 64 steps the two methods of the decoder's file give the model's words and logits."""
+    export_decoder().save(tmp_path / "decoder.pt")
+    done = run(tmp_path / "decoder.pt", 64, 3, 1, 4, 1, 5, program="decode")
+    assert done.returncode == 0, done.stderr
+    said, logits = greedy(build_decoder(), torch.tensor([3, 1, 4, 1, 5]), 64)
+    rows = [line.split() for line in done.stdout.splitlines()]
+    assert [int(word) for word, _ in rows] == said
+    assert [float(most) for _, most in rows] == pytest.approx([float(each.max()) for each in logits], abs=1e-4)
 
 
 def test_errors_are_one_line(run: Run, tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""A language model with a key/value cache, exported with `prefill` and `decode` as methods that share it."""

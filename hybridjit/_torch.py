@@ -20,7 +20,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import FunctionType
-from typing import Any, TypeAlias
+from typing import Any, NoReturn, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -1307,6 +1307,28 @@ dispatch_modes: Callable[[], int] = _C._len_torch_dispatch_stack
 """How many dispatch modes are on: none in plain eager code, and cheap to ask."""
 dynamo_traces: Callable[[], bool] = torch.compiler.is_dynamo_compiling
 """Whether Dynamo traces; it takes the answer for a constant."""
+
+
+def dynamo_wants_one_graph() -> bool:
+    """Whether Dynamo, which traces, may not break its graph: with ``fullgraph=True`` and in strict export."""
+    from torch._dynamo.symbolic_convert import InstructionTranslator
+
+    tracer = InstructionTranslator.current_tx()
+    return bool(tracer.one_graph or tracer.error_on_graph_break)
+
+
+def dynamo_branch_writes() -> bool:
+    """Whether the branch that Dynamo traces has changed a tensor in place that was made outside of it."""
+    from torch._dynamo.symbolic_convert import InstructionTranslator
+
+    return bool(InstructionTranslator.current_tx().output.current_tracer.has_input_mutation().has_mutation)
+
+
+def restart_dynamo(reason: str) -> NoReturn:
+    """Makes Dynamo, which traces, begin anew and forget what it planned to do on the way."""
+    from torch._dynamo.exc import UnspecializeRestartAnalysis
+
+    raise UnspecializeRestartAnalysis(restart_reason=reason)
 
 
 def tracing_modes() -> bool:

@@ -15,12 +15,12 @@ from .._errors import CaptureError, HybridJitError, InputError, compose
 from ..adapters.inputs import Inputs
 from .capture import Captured, capture
 from .devices import moved
-from .leaks import Leak
+from .leaks import Leak, spell_value
 from .probes import Probe, probes
 from .report import Finding
 from .state import ModelState
 from .together import Member, Together
-from .survey import Guarding, Occurrence, Seen, exonerated, same_program
+from .survey import Guarding, Occurrence, Seen, exonerated, same_program, values_of
 
 ON_FROZEN = ("guard", "error", "ignore")
 _PROBED = 3.0
@@ -96,19 +96,19 @@ def _final(
     task: Task, branches: Sequence[str], groups: Sequence[Sequence[Seen]], innocent: dict[Occurrence, str]
 ) -> tuple[Captured, list[Leak]]:
     """The capture that becomes the file: of all inputs that were given, each on its path."""
-    told = [group[0] for group in groups if any(seen.name in task.others for seen in group)]
-    if groups[0][0] not in told:
-        told.insert(0, groups[0][0])
+    told = [groups[0], *(group for group in groups[1:] if any(seen.name in task.others for seen in group))]
     if len(told) > 1:
-        together = Together([_member(task, seen) for seen in told], innocent, task.state)
+        together = Together([_member(task, group) for group in told], innocent, task.state)
         return _capture(task, task.first, task.expected, branches, together.meet, together), together.guarded
-    guarding = Guarding(innocent)
+    guarding = Guarding(innocent, values_of(groups[0]))
     return _capture(task, task.first, task.expected, branches, guarding), guarding.guarded
 
 
-def _member(task: Task, seen: Seen) -> Member:
+def _member(task: Task, group: Sequence[Seen]) -> Member:
+    seen = next((seen for seen in group if seen.name == "input" or seen.name in task.others), group[0])
     inputs = moved(task.others.get(seen.name, task.first), None, seen.name)
-    return Member(seen.name, seen.captured.adapter.flatten(*inputs.args, **inputs.kwargs), seen.captured.leaks)
+    ordered = [seen, *(each for each in group if each is not seen)]
+    return Member.of(ordered, seen.captured.adapter.flatten(*inputs.args, **inputs.kwargs))
 
 
 def _capture(
@@ -179,7 +179,7 @@ def _findings(captured: Captured, innocent: Mapping[Occurrence, str]) -> tuple[F
 
 
 def _frozen(model: nn.Module, leaks: Sequence[Leak]) -> CaptureError:
-    rows = {f"{leak.site}: {leak.kind.what}: {leak.kind.says} ({leak.spell()})": leak.kind.fix for leak in leaks}
+    rows = {f"{leak.site}: {leak.kind.what}: {leak.kind.says} ({spell_value(leak.value)})": leak.kind.fix for leak in leaks}
     return CaptureError(
         compose(
             f"{len(rows)} value{'' if len(rows) == 1 else 's'} of tensors would be frozen into the file",

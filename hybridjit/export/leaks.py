@@ -104,24 +104,23 @@ class Leak:
         """What the same leak has in another capture."""
         return self.kind.what, self.site.file, self.site.line
 
-    def spell(self) -> str:
-        """The value, for messages."""
-        if isinstance(self.value, Tensor):
-            count = self.value.numel()
-            return f"{count} value{'' if count == 1 else 's'}"
-        return repr(self.value)
-
     def same_value(self, other: Leak) -> bool:
         """Whether the value is that of the same leak in another capture."""
-        if isinstance(self.value, Tensor) or isinstance(other.value, Tensor):
-            both = isinstance(self.value, Tensor) and isinstance(other.value, Tensor)
-            return both and self.value.dtype == other.value.dtype and bool(torch.equal(self.value, other.value))
-        return repr(self.value) == repr(other.value)
+        return same_value(self.value, other.value)
 
-    @property
-    def message(self) -> str:
-        """What a guard says, up to the value at run time."""
-        return f"value frozen at {self.site}: {self.kind.what}, captured {self.spell()}"
+
+def same_value(one: Any, other: Any) -> bool:
+    """Whether two values that left a trace are the same one."""
+    if isinstance(one, Tensor) and isinstance(other, Tensor):
+        return one.dtype == other.dtype and bool(torch.equal(one, other))
+    return type(one) is type(other) and repr(one) == repr(other)
+
+
+def spell_value(value: Any) -> str:
+    """A value that left a trace, for messages."""
+    if isinstance(value, Tensor):
+        return f"{value.numel()} value{'' if value.numel() == 1 else 's'}"
+    return repr(value)
 
 
 class Watch(TorchFunctionMode):
@@ -242,6 +241,15 @@ def _traced(number: bool | int, value: _torch.Value) -> Tensor:
     graph = _torch.current_graph()
     _torch.bind_value(made, _torch.insert(graph, "prim::NumToTensor", [value], _torch.type_named("TensorType")))
     return made
+
+
+def equal(tensor: Tensor, value: Tensor) -> Tensor:
+    """``torch.equal`` as a traced tensor: shapes may differ."""
+    graph = _torch.current_graph()
+    with _torch.paused_tracing():
+        holds, held = torch.equal(tensor, value), _torch.insert_constant(graph, value.detach().clone())
+    asked = _torch.insert(graph, "aten::equal", [_torch.value_of(tensor), held], _torch.type_named("BoolType"))
+    return _traced(holds, asked)
 
 
 def _see_made(position: int) -> Callable[[Watch, Any, Any, Any], Any]:

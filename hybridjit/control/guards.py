@@ -51,22 +51,14 @@ def insert_guard(value: Tensor, captured: Sequence[Any], message: str, fix: str)
     _torch.insert_raise_unless(graph, either([is_(number) for number in captured]), "{}, got {}{}", [head, actual, tail])
 
 
-def guard_input(name: str, tensor: Tensor, what: Sequence[str]) -> None:
-    """Inserts a check of an input's dtype or rank, which a trace takes for granted."""
+def guard_sizes(name: str, tensor: Tensor) -> None:
+    """Inserts a check of the sizes of an input, which a trace may have frozen in ways that nobody saw."""
     graph = _torch.current_graph()
-    traced = _torch.value_of(tensor)
-    number, truth = _torch.type_named("IntType"), _torch.type_named("BoolType")
-    with _torch.paused_tracing():
-        rank, dtype, spelled = tensor.dim(), tensor.dtype, describe(tensor).split("[")[0]
-    wanted = f"{spelled} of {rank} dimension{'' if rank == 1 else 's'}"
-    head = _torch.insert_constant(graph, f"hybridjit: {name}: captured {wanted}, got ")
-    holds = []
-    got = _torch.insert(graph, "aten::dim", [traced], number)
-    if "rank" in what:
-        holds.append(_torch.insert(graph, "aten::eq", [got, _torch.insert_constant(graph, rank)], truth))
-    if "dtype" in what:
-        asked = _torch.insert(graph, "prim::dtype", [traced], number)
-        holds.append(_torch.insert(graph, "aten::eq", [asked, _torch.insert_constant(graph, dtype)], truth))
-    both = holds[0] if len(holds) == 1 else _torch.insert(graph, "aten::__and__", holds, truth)
-    text = "{}another dtype or rank ({} dimensions); export the model with such an input among check_inputs"
-    _torch.insert_raise_unless(graph, both, text, [head, got])
+    truth, sizes = _torch.type_named("BoolType"), _torch.list_of("IntType")
+    with _torch.paused_tracing(), _torch.unwatched():
+        captured, spelled = list(tensor.shape), describe(tensor)
+    head = _torch.insert_constant(graph, f"hybridjit: {name}: captured {spelled}, got sizes ")
+    got = _torch.insert(graph, "aten::size", [_torch.value_of(tensor)], sizes)
+    same = _torch.insert(graph, "aten::eq", [got, _torch.insert_constant(graph, captured)], truth)
+    tail = _torch.insert_constant(graph, "; export the model with such an input among check_inputs")
+    _torch.insert_raise_unless(graph, same, "{}{}{}", [head, got, tail])

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -17,13 +16,14 @@ from .._errors import CaptureError, HybridJitError, InputError, UnsupportedError
 from .._sites import Site, innermost, user_site
 from ..adapters.flatten import TracingAdapter
 from ..adapters.inputs import Inputs
-from ..control.guards import guard_input
+from ..control.guards import guard_sizes
 from ..control.record import Record, recording
 from ..control.static import static_modules
 from .branches import branching
 from .findings import collecting, found
 from .leaks import Leak, Watch
 from .report import Branch, Finding, Scripted, Static
+from .standins import standing_in
 from .state import ModelState
 
 
@@ -144,8 +144,9 @@ def capture(
     state: ModelState,
     branches: Sequence[str] = (),
     meet: Callable[[int, Leak, Tensor], None] = lambda index, leak, tensor: None,
-    fixed: Mapping[int, Sequence[str]] = MappingProxyType({}),
+    fixed: Container[int] = (),
     around: Callable[[Callable[..., Any], Sequence[Tensor]], Any] | None = None,
+    dynamic: Collection[str] = (),
 ) -> Captured:
     """Traces a model under ``no_grad``; its state must have been taken before.
 
@@ -156,8 +157,9 @@ def capture(
         state: Its state; the caller puts the model back.
         branches: Paths of submodules whose ``if``s become branches.
         meet: Is given what leaves the trace: the how-many-eth it is, what it is, and the tensor.
-        fixed: Of which flat inputs the file checks what: ``"dtype"``, ``"rank"``.
+        fixed: The flat inputs whose sizes the file checks.
         around: Runs the flat model in the trace, given it and its tensors; may run it again on others.
+        dynamic: Source files whose code gets stand-ins for ``len``, ``int`` and the like.
 
     Raises:
         CaptureError: The model can't be traced.
@@ -193,13 +195,14 @@ def capture(
         meet(len(leaks) - 1, leak, tensor)
 
     def enter(tensors: Sequence[Tensor]) -> None:
-        for index, what in fixed.items():
-            guard_input(adapter.input_schema.names()[index], tensors[index], what)
+        for index, name in enumerate(adapter.input_schema.names()):
+            if index in fixed:
+                guard_sizes(name, tensors[index])
 
     adapter.enter = enter
     adapter.around = around
-    watch = Watch(names, seen)
-    with torch.no_grad(), collecting(names) as findings, recording(record), branching(model, branches), watch:
+    watch = Watch(names, seen, exact=bool(dynamic))
+    with torch.no_grad(), collecting(names) as findings, recording(record), branching(model, branches), standing_in(dynamic), watch:
         try:
             traced = _torch.trace(adapter, flat)
         except HybridJitError:

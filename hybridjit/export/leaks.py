@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,7 @@ from torch.overrides import TorchFunctionMode
 
 from .. import _torch
 from .._sites import Site, user_site
+from ..control.recorder import tensors_of
 
 
 @dataclass(frozen=True)
@@ -129,10 +131,12 @@ class Watch(TorchFunctionMode):
     Args:
         names: ``id(module)`` to module path.
         meet: Is given each leak and the traced tensor that holds its value.
+        exact: Whether arithmetic on sizes goes on in double precision, as that of Python's numbers does.
     """
 
-    def __init__(self, names: Mapping[int, str], meet: Callable[[Leak, Tensor], None]) -> None:
+    def __init__(self, names: Mapping[int, str], meet: Callable[[Leak, Tensor], None], exact: bool = False) -> None:
         super().__init__()
+        self._numbers: dict[int, weakref.ref[Tensor]] | None = {} if exact else None
         self._names = names
         self._meet = meet
         self._varying: dict[int, bool] = {}
@@ -140,9 +144,37 @@ class Watch(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         see = _SEEN.get(func)
-        if see is None or _torch.tracing_state() is None:
+        if _torch.tracing_state() is None:
             return func(*args, **kwargs)
-        return see(self, func, args, kwargs)
+        if see is not None:
+            result = see(self, func, args, kwargs)
+        elif self._numbers is not None:
+            result = self._exactly(func, args, kwargs)
+        else:
+            return func(*args, **kwargs)
+        if self._numbers is not None and func in _COUNT:
+            for tensor in tensors_of(result):
+                self._numbers[id(tensor)] = weakref.ref(tensor)
+        return result
+
+    def _exactly(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """Runs an operation; one on sizes alone with as many digits as Python has."""
+        result = func(*args, **kwargs)
+        numbers = self._numbers
+        assert numbers is not None
+        if not isinstance(result, Tensor) or not numbers:
+            return result
+        given = tensors_of((args, kwargs))
+        if not given or not all(id(each) in numbers and numbers[id(each)]() is each for each in given):
+            return result
+        with _torch.paused_tracing():
+            if result.dim():
+                return result
+            single = result.dtype == torch.float32 and kwargs.get("dtype") is None and torch.float32 not in args
+        if single:
+            result = func(*(_double(each) for each in args), **{key: _double(each) for key, each in kwargs.items()})
+        numbers[id(result)] = weakref.ref(result)
+        return result
 
     def varies(self, tensor: Tensor) -> bool:
         """Whether a tensor can hold something else when the file runs."""
@@ -152,6 +184,14 @@ class Watch(TorchFunctionMode):
     def leak(self, kind: Kind, tensor: Tensor, value: Any) -> None:
         """Tells of a leak."""
         self._meet(Leak(kind, user_site(self._names), value), tensor)
+
+
+def _double(value: Any) -> Any:
+    return value.to(torch.float64) if isinstance(value, Tensor) else value
+
+
+_COUNT = (Tensor.shape.__get__, Tensor.size, Tensor.numel, Tensor.nelement, Tensor.stride, torch.numel)  # type: ignore[attr-defined]
+"""What gives Python numbers in eager mode and tensors in a trace."""
 
 
 def _number(kind: Kind) -> Callable[[Watch, Any, Any, Any], Any]:

@@ -111,6 +111,13 @@ def exonerated(groups: Sequence[Sequence[Seen]]) -> dict[Occurrence, str]:
     return innocent
 
 
+def inseparable(groups: Sequence[Sequence[Seen]]) -> bool:
+    """Whether there are two programs that no leak tells apart."""
+    values = [values_of(group) for group in groups]
+    pairs = [(one, other) for index, one in enumerate(values) for other in values[:index]]
+    return any(not any(disjoint(one[each], other.get(each, ())) for each in one) for one, other in pairs)
+
+
 def disjoint(one: Sequence[Any], other: Sequence[Any]) -> bool:
     """Whether both have values, and none in common."""
     return bool(one and other) and not any(same_value(a, b) for a in one for b in other)

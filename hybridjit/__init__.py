@@ -21,6 +21,7 @@ from ._errors import UnsupportedError as UnsupportedError
 from ._errors import VerificationError as VerificationError
 from .adapters.flatten import TracingAdapter as TracingAdapter
 from .adapters.inputs import Inputs as Inputs
+from .adapters.multi import MultiTrace as MultiTrace
 from .control.branch import branch_if_tracing as branch_if_tracing
 from .control.cond import cond as cond
 from .control.cond import switch as switch

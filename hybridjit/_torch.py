@@ -12,6 +12,7 @@ import contextlib
 import inspect
 import io
 import json
+import linecache
 import os
 import re
 import sys
@@ -35,6 +36,8 @@ Value: TypeAlias = Any
 JitType: TypeAlias = Any
 """``torch._C.JitType``."""
 ScriptModule: TypeAlias = torch.jit.ScriptModule
+LoadedModule: type[Any] = _jit.RecursiveScriptModule
+"""What a file is in Python."""
 
 TracerWarning: type[Warning] = _jit.TracerWarning
 JitError: type[Exception] = _jit.Error
@@ -514,6 +517,123 @@ def storage_key(tensor: Tensor) -> int:
         return id(tensor)
 
 
+# --- devices in graphs --------------------------------------------------------------------------
+
+
+def is_in_scope(value: Value) -> bool:
+    """Whether a value may be used where recording goes on: it was made there or in a block around."""
+    home = value.node().owningBlock()
+    while (call := home.owningNode()) is not None and call.kind() == "prim::TracedModuleForward":
+        home = call.owningBlock()  # the trace's scope fix-up lifts it out of a module's call
+    block = current_graph().insertPoint().owningBlock()
+    while block.returnNode() != home.returnNode():
+        if block.owningNode() is None:
+            return False
+        block = block.owningNode().owningBlock()
+    return True
+
+
+def insert_device(graph: Graph, tensor: Value, before: Any) -> Value:
+    """Inserts the device of a tensor before a node."""
+    node = graph.create("prim::device", [tensor], 1)
+    node.insertBefore(before)
+    node.output().setType(_C.DeviceObjType.get())
+    return node.output()
+
+
+def insert_move(graph: Graph, tensor: Value, device: Value, before: Any) -> Value:
+    """Inserts ``tensor.to(device)`` before a node; it is the tensor itself where that is there already."""
+    point = graph.insertPoint()
+    graph.setInsertPoint(before)
+    no, none = graph.insertConstant(False), graph.insertConstant(None)
+    moved = insert(graph, "aten::to", [tensor, device, none, no, no], _TYPES["TensorType"])
+    graph.setInsertPoint(point)
+    return moved
+
+
+def write_device(made: Value, source: Value | None, otherwise: torch.device) -> None:
+    """Writes into what made a tensor in the running trace where its device comes from.
+
+    Args:
+        made: The tensor.
+        source: The tensor whose device it has.
+        otherwise: The device, if there is none.
+    """
+    graph, node = current_graph(), made.node()
+    while node.kind() in ("aten::detach", "aten::alias", "aten::lift_fresh"):
+        node = node.input().node()
+    for index, value in enumerate(node.inputs()):
+        if kind(value.type()) != "DeviceObjType" or value.node().kind() != "prim::Constant":
+            continue
+        if source is not None:
+            node.replaceInput(index, insert_device(graph, source, node))
+        elif value.toIValue().type == otherwise.type:
+            constant = insert_constant(graph, otherwise)
+            constant.node().moveBefore(node)
+            node.replaceInput(index, constant)
+
+
+def moves_in_memory(device: torch.device) -> bool:
+    """Whether a script module that has been loaded moves there by ``to``; else it must be loaded there."""
+    return bool(torch._has_compatible_shallow_copy_type(torch.empty(0), torch.empty(0, device=device)))
+
+
+def method_graphs(module: ScriptModule) -> dict[str, Graph]:
+    """The graphs of a module's methods, by name, to be changed before the module first runs."""
+    cpp: Any = module._c
+    return {name: cpp._get_method(name).graph for name in cpp._method_names()}
+
+
+def is_traced(module: object) -> bool:
+    """Whether a module was made by a trace, and its graphs are nobody else's."""
+    return isinstance(module, _jit._trace.TracedModule | _jit._trace.TopLevelTracedModule)
+
+
+def rank_of(value: Value) -> int | None:
+    """The number of dimensions that a tensor had in the trace, where that is known."""
+    rank = value.type().dim() if kind(value.type()) == "TensorType" else None
+    return None if rank is None else int(rank)
+
+
+def next_node(node: Any) -> Any:
+    """The node after another in its block."""
+    block = node.owningBlock()
+    nodes = [*block.nodes(), block.returnNode()]
+    return nodes[nodes.index(node) + 1]
+
+
+def source_of(node: Any) -> tuple[str, int, bool]:
+    """The user's line that a trace noted for an operation, and whether torch's own code stands between.
+
+    The file is empty where no line was noted.
+    """
+    own, torchs = (os.path.dirname(os.path.abspath(path)) + os.sep for path in (__file__, torch.__file__))
+    library = False
+    text = node.sourceRange()
+    for file, line in re.findall(r'^(?:\s*File ")?(.+?)(?:", line |\()(\d+)', text, re.MULTILINE):
+        library |= file.startswith(torchs)
+        if not file.startswith((own, torchs)):
+            return file, int(line), library
+    return "", 0, library
+
+
+def insert_attribute(graph: Graph, module: ScriptModule, path: str) -> Value:
+    """Reads a parameter or buffer of a method's own module, at the graph's start."""
+    value, first = next(iter(graph.inputs())), next(iter(graph.nodes()))
+    *above, last = path.split(".")
+    for name in (*above, last):
+        node = graph.create("prim::GetAttr", [value], 1)
+        node.s_("name", name)
+        node.insertBefore(first)
+        value = node.output()
+        if name is last:
+            value.setType(_TYPES["TensorType"])
+        else:
+            module = getattr(module, name)
+            value.setType(module._c._type())
+    return value
+
+
 # --- compiling ----------------------------------------------------------------------------------
 
 
@@ -845,11 +965,11 @@ def set_script_attributes(module: ScriptModule, values: Mapping[str, Any]) -> No
             cpp.setattr(name, value)
 
 
-def count_operations(module: ScriptModule) -> int:
-    """How many operations a module's ``forward`` has, submodules and blocks included, constants and attributes not."""
+def count_operations(module: ScriptModule, method: str = "forward") -> int:
+    """How many operations a method has, submodules and blocks included, constants and attributes not."""
     quiet = ("prim::Constant", "prim::GetAttr")
     with unwatched():
-        return sum(node.kind() not in quiet for node in _every_node(module.inlined_graph))
+        return sum(node.kind() not in quiet for node in _every_node(module._c._get_method(method).inlined_graph))
 
 
 Row: TypeAlias = "tuple[str, tuple[object, ...], tuple[int, ...], tuple[tuple[Row, ...], ...]]"
@@ -891,8 +1011,209 @@ def _rows(block: Any, numbers: dict[int, int], constant: Callable[[Tensor], obje
 
 
 def script_code(module: ScriptModule) -> str:
-    """The TorchScript source of a module's ``forward``, its submodules inlined."""
-    return str(module.inlined_graph) if not hasattr(module, "code") else str(module.code)
+    """The TorchScript source of a module's methods, ``forward`` first."""
+    if not hasattr(module, "code"):
+        return str(module.inlined_graph)
+    names = sorted(module._c._method_names(), key=lambda name: name != "forward")
+    return "\n".join(str(module._c._get_method(name).code) for name in names)
+
+
+# --- several traces as the methods of one module -------------------------------------------------
+
+
+def shell(holder: nn.Module) -> ScriptModule:
+    """A script module without methods that has the parameters, buffers and submodules of a module."""
+    with quiet(), _traceable(holder):
+        made: ScriptModule = _jit._trace.TopLevelTracedModule(holder, _compilation_unit=_jit._state._python_cu)
+    return made
+
+
+def plain_modules(module: ScriptModule, name: str) -> nn.Module:
+    """A traced module as one that is not, with the same tensors; scripted ones in it stay themselves.
+
+    Args:
+        module: The module.
+        name: What its class is called.
+    """
+    held = script_attributes(module)
+    tensors = {each for each, value in held.items() if isinstance(value, Tensor)}
+    if {each for each, value in held.items() if value is not None} - tensors - {"training"}:
+        return module
+    made: nn.Module = type(name, (nn.Module,), {})()
+    for each, parameter in module.named_parameters(recurse=False):
+        made.register_parameter(each, nn.Parameter(parameter) if type(parameter) is Tensor else parameter)
+    for each, buffer in module.named_buffers(recurse=False):
+        made.register_buffer(each, buffer)
+    for each, child in module.named_children():
+        assert isinstance(child, ScriptModule)
+        made.add_module(each, plain_modules(child, str(child.original_name)))
+    return made.train(bool(held.get("training", False)))
+
+
+def argument_names(module: ScriptModule, method: str) -> list[str]:
+    """The names of a method's arguments, ``self`` left out.
+
+    Raises:
+        RefusedPieceError: One of them is no tensor.
+    """
+    arguments = list(module._c._get_method(method).schema.arguments)[1:]
+    for argument in arguments:
+        if kind(argument.type) != "TensorType":
+            raise RefusedPieceError(f"{method}: {argument.name} is a {spell_type(argument.type)}, not a tensor")
+    return [argument.name for argument in arguments]
+
+
+def result_type(module: ScriptModule, method: str) -> str:
+    """The type of a method's result as its user writes it: ``Tuple[Tensor, Tensor]``."""
+    return spell_type(module._c._get_method(method).schema.returns[0].type)
+
+
+def add_method(
+    module: ScriptModule,
+    name: str,
+    traced: ScriptModule,
+    find: Callable[[str, object], str],
+    writes: Sequence[str] = (),
+) -> None:
+    """Gives a module a method that computes what a trace does, on the module's own attributes.
+
+    Args:
+        module: The module.
+        name: The method's name.
+        traced: The trace.
+        find: Of an attribute that the trace reads, by its path and value there, the path in the module.
+        writes: Attributes of the module that the last results become, and are no results.
+    """
+    graph = traced.inlined_graph.copy()
+    own = next(iter(graph.inputs()))
+    first, nodes = next(iter(graph.nodes()), graph.return_node()), _every_node(graph)
+    read: dict[int, tuple[str, Any]] = {own.unique(): ("", traced._c)}
+    own.setType(module._c._type())
+    owners: dict[str, tuple[Value, Any]] = {"": (own, module._c)}
+
+    def owner(path: str, before: Any) -> Value:
+        """The submodule at a path, read from ``self`` at the start of the graph, once."""
+        if path not in owners:
+            above, _, last = path.rpartition(".")
+            value = owner(above, before)
+            node = graph.create("prim::GetAttr", [value], 1)
+            node.s_("name", last)
+            node.insertBefore(before)
+            held = owners[above][1].getattr(last)
+            node.output().setType(held._type())
+            owners[path] = node.output(), held
+        return owners[path][0]
+
+    gone = []
+    for node in nodes:
+        if node.kind() not in ("prim::GetAttr", "prim::SetAttr") or node.inputsAt(0).unique() not in read:
+            continue
+        prefix, held = read[node.inputsAt(0).unique()]
+        path, value = f"{prefix}.{node.s('name')}".lstrip("."), held.getattr(node.s("name"))
+        if isinstance(value, _C.ScriptModule):
+            read[node.output().unique()] = path, value
+            gone.append(node)
+            continue
+        above, _, last = find(path, value).rpartition(".")
+        node.replaceInput(0, owner(above, first))
+        node.s_("name", last)
+    for node in reversed(gone):
+        if node.hasUses():
+            path = read[node.output().unique()][0]
+            raise RefusedPieceError(f"{path} is used as a value, where it may only be called")
+        node.destroy()
+    results = _unpacked(graph)
+    for path, value in zip(writes, results[len(results) - len(writes) :], strict=True):
+        above, _, last = path.rpartition(".")
+        node = graph.create("prim::SetAttr", [owner(above, graph.return_node()), value], 0)
+        node.s_("name", last)
+        node.insertBefore(graph.return_node())
+    if writes:
+        _return_only(graph, results[: len(results) - len(writes)])
+    names = argument_names(traced, "forward")
+    example = tuple(torch.zeros(()) for _ in names)
+    with quiet(), unwatched():  # the tracer makes the method; what it computes is put in afterwards
+        module._c._create_method_from_trace(
+            name, lambda *tensors: tensors[0].clone(), example, lambda _: "", True, False, names, False
+        )
+    into = module._c._get_method(name).graph
+    into.eraseOutput(0)
+    for node in reversed(list(into.nodes())):
+        node.destroy()
+    for value in list(into.inputs())[1:]:
+        value.setType(type_named("TensorType"))
+    for value in into.insertGraph(graph, list(into.inputs())):
+        into.registerOutput(value)
+
+
+def _unpacked(graph: Graph) -> list[Value]:
+    """The results of a trace: what is in its tuple, or the lone one."""
+    [result] = graph.outputs()
+    return list(result.node().inputs()) if result.node().kind() == "prim::TupleConstruct" else [result]
+
+
+def _return_only(graph: Graph, results: Sequence[Value]) -> None:
+    result = results[0]
+    if len(results) > 1:
+        node = graph.create("prim::TupleConstruct", list(results), 1)
+        node.insertBefore(graph.return_node())
+        result = node.output()
+    graph.eraseOutput(0)
+    graph.registerOutput(result)
+    _C._jit_pass_dce(graph)
+
+
+def define(module: ScriptModule, source: str) -> None:
+    """Adds a method that is written in TorchScript, and may call the others."""
+    with quiet():
+        module._c._define(module._concrete_type, source, {"ValueError": ValueError}.get)
+
+
+def method_named(module: ScriptModule, name: str) -> Callable[..., Any]:
+    """A method of a script module, whatever else it has by that name."""
+    found: Callable[..., Any] = module._c._get_method(name)
+    return found
+
+
+def scriptable(module: ScriptModule, methods: Sequence[str]) -> nn.Module:
+    """A module that calls a script module, for ``torch.jit.script``, which takes no script module in another's place.
+
+    Args:
+        module: The module.
+        methods: Those of its methods that the result is to have.
+    """
+    lines = []
+    for name in methods:
+        schema = module._c._get_method(name).schema
+        arguments = list(schema.arguments)[1:]
+        spelled = [
+            f"{each.name}: {spell_type(each.type)}{f' = {each.default_value!r}' if each.has_default_value() else ''}"
+            for each in arguments
+        ]
+        lines.append(f"def {name}({', '.join(['self', *spelled])}) -> {spell_type(schema.returns[0].type)}:")
+        lines.append(f"    return self.module.{name}({', '.join(each.name for each in arguments)})")
+    source = "".join(f"{line}\n" for line in lines)
+    file = f"<hybridjit {hash(source)}>"
+    linecache.cache[file] = len(source), None, source.splitlines(keepends=True), file  # torch reads the source there
+    made: dict[str, Any] = {}
+    space = {"Tensor": Tensor, "Dict": dict, "Tuple": tuple, "List": list, "__name__": __name__}
+    exec(compile(source, file, "exec"), space, made)
+    for name in methods:
+        if name != "forward":
+            _jit.export(made[name])
+    holder: nn.Module = type("MultiTrace", (nn.Module,), made)()
+    holder.module = module
+    return holder.train(module.training)
+
+
+def attribute_at(module: ScriptModule, path: str) -> object:
+    """What a script module holds at a path; raises ``AttributeError`` if nothing."""
+    held: Any = module._c
+    for name in path.split("."):
+        if not held.hasattr(name):
+            raise AttributeError(path)
+        held = held.getattr(name)
+    return held
 
 
 # --- pytrees ------------------------------------------------------------------------------------

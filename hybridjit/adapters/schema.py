@@ -167,9 +167,9 @@ class CallSchema:
                 continue
             paths.append(path)
         # Parameters that are tensors keep their names, whatever the others come to.
-        taken = {path for path in paths if _flat_name(path) == path}
+        taken = {path for path in paths if flat_name(path) == path}
         for path in paths:
-            name = stem = _flat_name(path)
+            name = stem = flat_name(path)
             count = 1
             while name != path and name in taken:
                 count += 1
@@ -187,6 +187,29 @@ class CallSchema:
 
         Raises:
             InputError: The structure, or a static value, is another one; every difference is listed.
+        """
+        tensors, wrong = self.match(inputs, where)
+        if wrong:
+            raise InputError(
+                compose(
+                    "the call has another structure than the captured one",
+                    where=where,
+                    differences=wrong,
+                    instead="a call of the captured structure, or export the model with these inputs",
+                    page="inputerror",
+                )
+            )
+        return tensors
+
+    def match(self, inputs: Inputs, where: str = "") -> tuple[tuple[Tensor, ...], list[str]]:
+        """The tensors of a call, and where its structure differs from this one.
+
+        Args:
+            inputs: The call.
+            where: What the call is named in messages.
+
+        Raises:
+            InputError: It does not fit the signature, or holds something without a flat side.
         """
         bound = bind(self.signature, inputs, where)
         for name in self.arguments.names:
@@ -212,17 +235,7 @@ class CallSchema:
                 if many
                 else f"{name}: was left to its default when captured, can't be given"
             )
-        if wrong:
-            raise InputError(
-                compose(
-                    "the call has another structure than the captured one",
-                    where=where,
-                    differences=wrong,
-                    instead="a call of the captured structure, or export the model with these inputs",
-                    page="inputerror",
-                )
-            )
-        return tuple(tensors)
+        return tuple(tensors), wrong
 
     def unflatten(self, tensors: tuple[Tensor, ...]) -> Inputs:
         """The call's arguments again from flat tensors.
@@ -252,7 +265,8 @@ def same_plain(a: Any, b: Any) -> bool:
     return repr(pack(a)) == repr(pack(b))
 
 
-def _flat_name(path: str) -> str:
+def flat_name(path: str) -> str:
+    """A path as a name that an argument can have in a TorchScript file."""
     name = re.sub(r"\W+", "_", re.sub(r"\W+$", "", path), flags=re.ASCII)
     name = name if name.strip("_") else "value"
     if keyword.iskeyword(name) or name in _RESERVED or name[0].isdigit():

@@ -13,6 +13,7 @@ from torch import Tensor
 from .. import _torch
 from .._describe import describe, place, qualified
 from .._errors import CaptureError, compose
+from .origins import source_of
 
 _NUMBERS = {"IntType": int, "FloatType": float, "BoolType": bool}
 _ENUMERATIONS = (torch.dtype, torch.layout, torch.memory_format)
@@ -70,6 +71,8 @@ def lower_argument(graph: _torch.Graph, value: Any, type_: _torch.JitType, where
         return _torch.value_of(value), value
     if kind in _NUMBERS and isinstance(value, Tensor):
         return _lower_number(graph, value, kind, where)
+    if (asked := source_of(value)) is not None:
+        return _torch.insert(graph, "prim::device", [asked], type_), value
     if kind in ("ListType", "TupleType") and isinstance(value, (list, tuple)):
         types = _torch.element_types(type_)
         types = types * len(value) if kind == "ListType" else types

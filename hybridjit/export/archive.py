@@ -24,7 +24,9 @@ from .._errors import ArchiveError, compose
 
 METADATA = "hybridjit.json"
 """The extra file that holds the schemas and the report."""
-VERSION = 1
+VERSION = 2
+READ = (1, 2)
+"""Of the metadata: 1 knows a single entry."""
 _OTHER_FORMATS = {".pt2": "pt2", ".onnx": "onnx", ".so": "aoti", ".pte": "executorch"}
 
 _UNREADABLE: tuple[type[Exception], ...] = (
@@ -252,13 +254,13 @@ def _check(path: Path) -> dict[str, Any]:
         raise _broken(path, str(error)) from error
     if not isinstance(metadata, dict):
         raise _broken(path, f"its metadata is no JSON object but {type(metadata).__name__}")
-    if metadata.get("version") != VERSION:
+    if metadata.get("version") not in READ:
         found = metadata.get("version")
         raise ArchiveError(
             compose(
                 f"{path.name} was written by another version of hybridjit",
                 where=str(path),
-                differences=[f"expected metadata version {VERSION}, got {found}"],
+                differences=[f"expected metadata version {VERSION} or lower, got {found}"],
                 instead="export the model again with this version",
                 page="archiveerror",
             )

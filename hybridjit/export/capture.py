@@ -17,11 +17,14 @@ from .._sites import Site, innermost, user_site
 from ..adapters.flatten import TracingAdapter
 from ..adapters.inputs import Inputs
 from ..control.guards import guard_sizes
+from ..control.origins import following
 from ..control.record import Record, recording
 from ..control.static import static_modules
 from .branches import branching
+from .devices import device_of
 from .findings import collecting, found
 from .leaks import Leak, Watch
+from .placement import follow_devices
 from .report import Branch, Finding, Scripted, Static
 from .standins import standing_in
 from .state import ModelState
@@ -204,7 +207,9 @@ def capture(
     watch = Watch(names, seen, exact=bool(dynamic))
     with torch.no_grad(), collecting(names) as findings, recording(record), branching(model, branches), standing_in(dynamic), watch:
         try:
-            traced = _torch.trace(adapter, flat)
+            with following() as origins:
+                traced = _torch.trace(adapter, flat)
+            on_devices = follow_devices(traced, device_of(model, {"input": inputs}), origins.asked)
         except HybridJitError:
             raise
         except Exception as error:
@@ -225,7 +230,7 @@ def capture(
     ]
     statics = [Static(s.value, s.reason, s.site.file, s.site.line, s.site.module_path) for s in record.statics]
     scripted = [Scripted(p.name, p.site.file, p.site.line, p.site.module_path) for p in record.scripted]
-    every = (*found(leaks), *findings, *notes)
+    every = (*found(leaks), *findings, *on_devices, *notes)
     return Captured(traced, adapter, every, (*modes, *statics), tuple(scripted), _branches(record), tuple(leaks))
 
 

@@ -37,7 +37,7 @@ def device_list(devices: Sequence[torch.device | str] | None) -> list[torch.devi
 
 
 def device_named(device: torch.device | str, what: str, instead: str) -> torch.device:
-    """A device that is there, as torch's own type.
+    """A device that is there, as torch's own type, and as tensors there tell it: ``cuda:0`` for ``cuda``.
 
     Args:
         device: The device.
@@ -48,8 +48,7 @@ def device_named(device: torch.device | str, what: str, instead: str) -> torch.d
         InputError: It is no device, or there is no such device here.
     """
     try:
-        where = torch.device(device)
-        torch.empty(0, device=where)
+        where = torch.empty(0, device=torch.device(device)).device  # with its index, as tensors tell it
     except (RuntimeError, TypeError, AssertionError, NotImplementedError) as error:
         text = str(error).strip().splitlines()
         raise InputError(
@@ -132,6 +131,6 @@ def moved_model(model: nn.Module, device: torch.device) -> nn.Module:
 
 def moved_module(module: _torch.ScriptModule, device: torch.device) -> _torch.ScriptModule:
     """A copy of a script module on a device."""
-    if device.type != "meta":
+    if _torch.moves_in_memory(device):
         return copy.deepcopy(module).to(device)
-    return _torch.moved_script(module, device)  # one that is in memory can't be moved to meta
+    return _torch.moved_script(module, device)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +16,25 @@ from torch import nn
 
 from .. import _torch
 from .._describe import place, qualified
-from .._errors import CaptureError, UnsupportedError, VerificationError, compose
+from .._errors import CaptureError, HybridJitError, UnsupportedError, VerificationError, compose
 from ..adapters.inputs import Inputs, as_inputs
+from ..adapters.switch import spell_flags
 from . import archive
 from .auto import capture_found
 from .branches import matching
+from .build import Builder
 from .capture import Captured, check_ready, unwrapped
+from .checks import Expectation, File, Run, check_on, expect
 from .devices import default_devices, device_list, device_of
-from .exported import Exported, metadata_of
+from .entries import FORWARD, Entries, Entry
+from .exported import Exported, is_taken, metadata_of
+from .flags import read_flags
 from .guarded import Task, capture_guarded, check_on_frozen
-from .report import Report
+from .plan import Planned, plan, read_methods
+from .report import EntryPoint, Report
 from .state import ModelState, alone, kept_random_state
-from .verify import Expectation, File, check_on, check_tolerances, expect, named_calls
+from .verify import check_tolerances, named_calls
+from .view import view_of, with_buffers
 
 FORMATS = ("torchscript",)
 
@@ -37,6 +46,8 @@ def export(
     *,
     format: str = "torchscript",
     branches: Sequence[str] | str | None = None,
+    flags: Mapping[str, Sequence[bool | int | str]] | Sequence[Mapping[str, bool | int | str]] | None = None,
+    methods: Mapping[str, Any] | None = None,
     check_inputs: Iterable[Any] = (),
     devices: Sequence[torch.device | str] | None = None,
     on_frozen: str = "guard",
@@ -61,7 +72,12 @@ def export(
         format: ``"torchscript"``.
         branches: Submodules, by name or pattern (``"layers.*.attn"``), whose ``if``s on tensors become
             branches as with `branch_if_tracing`; ``"auto"`` finds the innermost ones that need it.
-        check_inputs: Further calls to compare on; other sizes and other values than the first.
+        flags: What the caller of the file can switch: keywords of ``forward``, or attributes of the model by path
+            (``"roi_heads.mask_on"``), with their values, of which every combination is exported; or a list of
+            the combinations wanted.
+        methods: Further methods of the model, each with its call, or a list of calls.
+        check_inputs: Further calls to compare on; other sizes and other values than the first. Those of another
+            structure are exported beside it.
         devices: Where to compare; by default on the model's device and every accelerator present.
         on_frozen: What becomes of a value that Python code takes out of a traced tensor: ``"guard"`` writes a
             check into the file, which raises where the value is another one; ``"error"`` refuses;
@@ -90,8 +106,9 @@ def export(
     check_tolerances(rtol, atol)
     model, notes = unwrapped(model)
     check_ready(model)
-    first = as_inputs(inputs, kwargs)
-    calls = {"input": first, **named_calls(check_inputs, kwargs)}
+    calls = {"input": as_inputs(inputs, kwargs), **named_calls(check_inputs, kwargs)}
+    points = {FORWARD: calls, **read_methods(model, methods, is_taken)}
+    combinations = read_flags(flags)
     home = device_of(model, calls)
     places = device_list(devices) or default_devices(home)
     with alone():
@@ -99,30 +116,35 @@ def export(
         folder = Path(tempfile.mkdtemp(prefix="hybridjit-"))
         try:
             path = folder / "module.pt"
-            captured, known = _capture(model, state, calls, branches, on_frozen)
-            # The trace shares the model's tensors, which hold again what they held before it ran.
-            _save(captured.module, path, model)
-            call, result = captured.adapter.input_schema, captured.adapter.output_schema
-            module = _torch.load_script(path)
-            file = File(module, call, result, rtol, atol)
-            checks = []
-            for where in places:
-                checks += check_on(where, model, calls, file, {"input": known}, state)
+            planned = plan(model, points, combinations)
+            made = _capture_all(model, state, planned, branches, on_frozen)
+            # The traces share the model's tensors, which hold again what they held before it ran.
+            _save(made.module, path, model)
+            made = dataclasses.replace(made, module=_torch.load_script(path))
+            alone_in_it = len(planned) == 1 and not planned[0].flags
+            runs = [
+                Run(entry, each.calls, "" if alone_in_it else entry.title)
+                for entry, each in zip(made.entries, planned, strict=True)
+            ]
+            file = File(made.module, rtol, atol)
+            checks = [c for where in places for c in check_on(where, model, runs, file, made.known, state)]
+            findings, statics, scripted, branched = (_each_once(rows) for rows in zip(*made.seen, strict=True))
             report = Report(
                 _name(model),
                 format,
                 tuple(checks),
-                (*notes, *captured.findings),
-                captured.statics,
-                captured.scripted,
-                captured.branches,
-                _torch.count_operations(module),
+                (*notes, *findings),
+                statics,
+                scripted,
+                branched,
+                sum(_torch.count_operations(made.module, each.case) for each in planned),
                 str(torch.__version__),
+                () if alone_in_it else tuple(map(_described, made.entries)),
             )
             if not report.ok:
                 raise _failed(report)
-            archive.append_metadata(path, metadata_of(report, call, result))
-            return Exported(module, format, report, call, result, archive.KeptFile(path))
+            archive.append_metadata(path, metadata_of(report, made.entries))
+            return Exported(made.module, format, report, made.entries, archive.KeptFile(path))
         finally:
             shutil.rmtree(folder, ignore_errors=True)  # a kept file outlives its path
             state.restore(thorough=True)
@@ -140,27 +162,82 @@ def _check_format(format: str) -> None:
         )
 
 
-def _capture(
+def _each_once(rows: Iterable[tuple[Any, ...]]) -> tuple[Any, ...]:
+    return tuple(dict.fromkeys(row for each in rows for row in each))
+
+
+def _described(entry: Entry) -> EntryPoint:
+    flags = spell_flags(entry.combination)
+    return EntryPoint(entry.method, flags, tuple(entry.call.names()), entry.keys)
+
+
+@dataclass(frozen=True)
+class _Made:
+    """What the captures came to.
+
+    Attributes:
+        module: All of them as one module.
+        entries: The entries.
+        seen: What was seen at each: findings, statics, scripted pieces, branches.
+        known: What the model gave for the first call of each, by the titles of entry and call.
+    """
+
+    module: _torch.ScriptModule
+    entries: Entries
+    seen: list[tuple[tuple[Any, ...], ...]]
+    known: dict[tuple[str, str], Expectation]
+
+
+def _capture_all(
     model: nn.Module,
     state: ModelState,
-    calls: Mapping[str, Inputs],
+    planned: Sequence[Planned],
     branches: Sequence[str] | str | None,
     on_frozen: str,
+) -> _Made:
+    builder = Builder(model, planned)
+    entries: list[Entry] = []
+    seen: list[tuple[tuple[Any, ...], ...]] = []
+    known: dict[tuple[str, str], Expectation] = {}
+    for each in planned:
+        with state.switched(each.attributes):
+            captured, expected = _capture(model, state, each, branches, on_frozen)
+        result = builder.add(each, captured, expected.replaced)
+        entry = Entry(each.point, each.method, captured.adapter.input_schema, result, each.flags)
+        known[entry.title, next(iter(each.calls))] = expected
+        entries.append(entry)
+        # Not the trace itself, whose operations are in the module now: those of all entries would add up.
+        seen.append((captured.findings, captured.statics, captured.scripted, captured.branches))
+    module, finished = builder.finish(entries, planned)
+    return _Made(module, Entries(tuple(finished)), seen, known)
+
+
+def _capture(
+    model: nn.Module, state: ModelState, planned: Planned, branches: Sequence[str] | str | None, on_frozen: str
 ) -> tuple[Captured, Expectation]:
     """Runs the model in eager mode, then traces it; puts it back after each."""
     with kept_random_state():
-        (name, first), *others = calls.items()
-        known = expect(model, state, first, name, None)
+        (name, first), *others = planned.calls.items()
+        known = expect(model, state, first, name, None, planned.point)
+        view = view_of(model, planned.point, known.replaced)
 
         def run(inputs: Inputs, name: str) -> Any:
-            return expect(model, state, inputs, name, None).result
+            return seen(expect(model, state, inputs, name, None, planned.point))
+
+        def seen(expected: Expectation) -> Any:
+            return with_buffers(expected.result, model, known.replaced) if known.replaced else expected.result
 
         try:
-            task = Task(model, first, known.result, state, dict(others), run)
+            task = Task(view, first, seen(known), state, dict(others), run)
             if branches == "auto":
                 return capture_found(task, on_frozen), known
             chosen = matching(model, branches) if branches else ()
             return capture_guarded(task, chosen, on_frozen), known
+        except HybridJitError as error:
+            if planned.flags:  # which of the combinations it was is not in the model's code
+                text, _, rest = str(error).partition("\n")
+                error.args = (f"{text}\n  for {planned.title}\n{rest}".rstrip(), *error.args[1:])
+            raise
         finally:
             state.restore(thorough=True)  # a write that was not seen must not get into the file
 
@@ -192,7 +269,7 @@ def _name(model: nn.Module) -> str:
 def _failed(report: Report) -> VerificationError:
     """The error for a file that is not what the model is: every failing check, then the leads."""
     failing = [check for check in report.checks if not check.passed]
-    rows = [f"{check.device}, {check.input} ({check.sizes}): {line}" for check in failing for line in check.differences]
+    rows = [f"{check.device}, {check.where} ({check.sizes}): {line}" for check in failing for line in check.differences]
     leads = [
         f"frozen at {place(f.file, f.line)}{' in ' + f.module_path if f.module_path else ''}: {f.message}"
         for f in report.findings

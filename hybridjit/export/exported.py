@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from .. import _torch
 from .._describe import describe
 from .._errors import ArchiveError, GuardError, InputError, compose
 from ..adapters.inputs import Inputs
-from ..adapters.schema import CallSchema, ValueSchema
 from . import archive
 from .devices import device_named, present
+from .entries import FORWARD, Entries, Entry, signature_with_flags
 from .report import Report
 
 _GUARD = re.compile(r"^\w*Error: (?:KeyError: )?hybridjit: (.*)", re.MULTILINE | re.DOTALL)
@@ -46,38 +46,60 @@ class Exported:
     module: _torch.ScriptModule
     format: str
     report: Report
-    _call: CallSchema = field(repr=False)
-    _result: ValueSchema = field(repr=False)
+    _entries: Entries = field(repr=False)
     _file: archive.KeptFile = field(repr=False, compare=False)
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         """Runs the file on the model's own arguments.
 
         Args:
-            *args: As the model takes them, of the captured structure.
-            **kwargs: Likewise.
+            *args: As the model takes them, of a captured structure.
+            **kwargs: Likewise; and the flags that are attributes of the model.
 
         Returns:
             The model's own result type.
 
         Raises:
-            InputError: The structure, or a static value, is not the captured one.
+            InputError: The structure, a static value, or the combination of flags is none that was captured.
             GuardError: A value that is frozen in the file has another value for this input, or a branch is taken
                 that raised when it was recorded: the model's own validation, say.
         """
-        flat = self._call.flatten(Inputs(*args, **kwargs))
+        return self._run(FORWARD, Inputs(*args, **kwargs))
+
+    def _run(self, point: str, inputs: Inputs) -> Any:
+        entry, flat = self._entries.choose(point, inputs)
         try:
-            result = self.module(*flat)
+            result = entry.run(self.module, flat)
         except (_torch.JitError, RuntimeError) as error:
             guard = _GUARD.search(str(error))
             if guard is None:
                 raise
             raise GuardError(f"{guard[1].rstrip()}\n  see docs/errors.md#guarderror") from error
-        return self._result.unflatten((result,) if isinstance(result, Tensor) else tuple(result))
+        return entry.result.unflatten(result)
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        """The methods that were exported with ``methods=``."""
+        entries = vars(self).get("_entries")  # absent while a copy is made
+        if entries is None or name == FORWARD or name not in entries.points():
+            there = f"; its methods are {', '.join(entries.points())}" if entries else ""
+            raise AttributeError(
+                f"{type(self).__name__!r} object has no attribute {name!r}{there}", name=name, obj=self
+            )
+
+        def method(*args: Any, **kwargs: Any) -> Any:
+            return self._run(name, Inputs(*args, **kwargs))
+
+        first = entries.of(name)[0]
+        method.__name__ = method.__qualname__ = name
+        method.__signature__ = signature_with_flags(first)  # type: ignore[attr-defined]
+        return method
+
+    def __dir__(self) -> list[str]:
+        return sorted({*super().__dir__(), *self._entries.points()} - {FORWARD})
 
     @property
     def code(self) -> str:
-        """The TorchScript source of the file's ``forward``."""
+        """The TorchScript source of the file's ``forward``, and of its other methods if it has some."""
         return _torch.script_code(self.module)
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -99,16 +121,32 @@ class Exported:
         archive.write_atomically(self._file, target)
 
 
-def metadata_of(report: Report, call: CallSchema, result: ValueSchema) -> dict[str, Any]:
-    """The JSON data that travels in the file."""
+def is_taken(name: str) -> bool:
+    """Whether an exported model, or its script module, has something else by that name than a method of the model."""
+    return (
+        hasattr(Exported, name)
+        or name in Exported.__dataclass_fields__
+        or hasattr(_torch.LoadedModule, name)
+        or (name in ("model", "training"))
+    )
+
+
+def metadata_of(report: Report, entries: Entries) -> dict[str, Any]:
+    """The JSON data that travels in the file; on its top level the schemas of the first entry."""
+    first = next(iter(entries)).to_json()
     return {
         "version": archive.VERSION,
         "format": report.format,
-        "input_schema": call.to_json(),
-        "output_schema": result.to_json(),
-        "output_names": result.paths(),
+        **{name: first[name] for name in ("input_schema", "output_schema", "output_names")},
+        "entries": [entry.to_json() for entry in entries] if len(entries) > 1 or next(iter(entries)).flags else [],
         "report": report.to_json(),
     }
+
+
+def _entries_of(metadata: Mapping[str, Any]) -> Entries:
+    """The entries that `metadata_of` wrote; of a file with but one, that."""
+    rows = metadata.get("entries") or [{**metadata, "point": FORWARD, "method": FORWARD, "flags": [], "keyed": False}]
+    return Entries(tuple(Entry.from_json(row) for row in rows))
 
 
 def _path(path: str | os.PathLike[str], what: str, instead: str) -> Path:
@@ -166,8 +204,7 @@ def load(path: str | os.PathLike[str], device: torch.device | str | None = None)
     module, metadata, kept = archive.read(source, where)
     try:
         report = Report.from_json(metadata["report"])
-        call = CallSchema.from_json(metadata["input_schema"])
-        result = ValueSchema.from_json(metadata["output_schema"])
+        entries = _entries_of(metadata)
     except (KeyError, TypeError, AttributeError, ValueError, AssertionError) as error:
         raise ArchiveError(
             compose(
@@ -178,4 +215,4 @@ def load(path: str | os.PathLike[str], device: torch.device | str | None = None)
                 page="archiveerror",
             )
         ) from error
-    return Exported(module, str(metadata["format"]), report, call, result, kept)
+    return Exported(module, str(metadata["format"]), report, entries, kept)

@@ -25,6 +25,8 @@ class Check:
         max_rel_error: The largest relative difference; likewise.
         seconds: How long the file took, in seconds.
         differences: What differs, by path; empty if it passed.
+        entry: The entry that was called, with its flags: ``forward(do_keypoint=True)``; empty where the
+            file has but one.
     """
 
     device: str
@@ -35,6 +37,29 @@ class Check:
     max_rel_error: float | None
     seconds: float
     differences: tuple[str, ...] = ()
+    entry: str = ""
+
+    @property
+    def where(self) -> str:
+        """The input, with the entry where the file has several."""
+        return f"{self.entry}, {self.input}" if self.entry else self.input
+
+
+@dataclass(frozen=True)
+class EntryPoint:
+    """One captured combination of method, flags and structure.
+
+    Attributes:
+        method: The file's method, as C++ calls it: ``forward``, ``propose``, ``forward_2``.
+        flags: The values of its flags, as in a call: ``do_keypoint=True``.
+        arguments: The tensors that it takes, in order; the flags come after them.
+        results: The tensors that it returns, by path.
+    """
+
+    method: str
+    flags: str
+    arguments: tuple[str, ...]
+    results: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -132,6 +157,7 @@ class Report:
         branches: Where branches were recorded.
         operations: How many operations the file's graph has, those of every path counted.
         torch_version: The torch that captured it.
+        entries: What the file can be called with; empty where that is but one thing.
     """
 
     model: str
@@ -143,6 +169,7 @@ class Report:
     branches: tuple[Branch, ...] = ()
     operations: int = 0
     torch_version: str = ""
+    entries: tuple[EntryPoint, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -154,7 +181,7 @@ class Report:
         parts = [f"{self.model} as {self.format}: {verdict}, {_count(self.checks, 'check')}"]
         parts[0] += f", {_count(range(self.operations), 'operation')}" if self.operations else ""
         parts += [f"\n{title}\n{_plain(head, rows)}" for title, head, rows in self._tables() if rows]
-        failing = [f"  {c.device} {c.input}: {d}" for c in self.checks for d in c.differences]
+        failing = [f"  {c.device} {c.where}: {d}" for c in self.checks for d in c.differences]
         return "\n".join([*parts, *(["\ndifferences", *failing] if failing else [])])
 
     def to_json(self) -> str:
@@ -180,10 +207,11 @@ class Report:
             "statics": Static,
             "scripted": Scripted,
             "branches": Branch,
+            "entries": EntryPoint,
         }
         values = dict(data)
         for name, kind in kinds.items():
-            values[name] = tuple(kind(**_read_row(row)) for row in data[name])
+            values[name] = tuple(kind(**_read_row(row)) for row in data.get(name, ()))
         return Report(**values)
 
     def to_markdown(self) -> str:
@@ -211,9 +239,11 @@ class Report:
         return _PAGE.format(title=escape(self.model), body="\n".join(body))
 
     def _tables(self) -> list[tuple[str, list[str], list[list[str]]]]:
+        several = any(check.entry for check in self.checks)
         checks = [
             [
                 check.device,
+                *([check.entry] if several else []),
                 check.input,
                 check.sizes,
                 "same" if check.passed else "DIFFERENT",
@@ -239,8 +269,11 @@ class Report:
         branches = [
             [place(b.file, b.line), b.module_path, str(b.count), ", ".join(b.raises) or "none"] for b in self.branches
         ]
+        entries = [[e.method, e.flags, ", ".join(e.arguments), ", ".join(e.results)] for e in self.entries]
+        entry = ["entry"] if several else []
         return [
-            ("checks", ["device", "input", "sizes", "result", "max abs", "max rel", "time"], checks),
+            ("entries", ["method", "flags", "takes", "returns"], entries),
+            ("checks", ["device", *entry, "input", "sizes", "result", "max abs", "max rel", "time"], checks),
             ("findings", ["code", "severity", "where", "module", "what", "write instead"], findings),
             ("static on purpose", ["value", "where", "module", "reason"], statics),
             ("scripted, with control flow", ["piece", "called at", "module"], scripted),

@@ -6,7 +6,7 @@ import contextlib
 import random
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,9 +39,11 @@ class BufferState:
         }
 
     def replaced(self) -> tuple[str, ...]:
-        """The buffers, by every name, in whose place there is another tensor now."""
+        """The buffers of modules in Python, by every name, in whose place there is another tensor now."""
         now = self._module.named_buffers(remove_duplicate=False)
-        return tuple(name for name, tensor in now if name in self._slots and self._slots[name] is not tensor)
+        names = [name for name, tensor in now if name in self._slots and self._slots[name] is not tensor]
+        owners = {name: _submodule(self._module, name.rpartition(".")[0]) for name in names}
+        return tuple(name for name, owner in owners.items() if not isinstance(owner, _torch.ScriptModule))
 
     def restore(self) -> None:
         """Puts the buffers of a script module back, also those that a method of it replaced."""
@@ -115,7 +117,9 @@ class ModelState:
             yield
             return
         before = self._attributes
-        places = {path: (_submodule(self._model, path.rpartition(".")[0]), path.rpartition(".")[2]) for path in attributes}
+        places = {
+            path: (_submodule(self._model, path.rpartition(".")[0]), path.rpartition(".")[2]) for path in attributes
+        }
         own = {path: getattr(*place) for path, place in places.items()}
         try:
             for path, value in attributes.items():
@@ -130,8 +134,8 @@ class ModelState:
                 self.restore()
 
     def replaced_buffers(self) -> tuple[str, ...]:
-        """The buffers, by every name, in whose place there is another tensor now."""
-        return () if isinstance(self._model, _torch.ScriptModule) else self._buffers.replaced()
+        """The buffers of modules in Python, by every name, in whose place there is another tensor now."""
+        return self._buffers.replaced()
 
     def changed_attributes(self) -> list[str]:
         """The attributes, other than parameters and buffers, that were set or deleted since."""

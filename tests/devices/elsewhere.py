@@ -116,7 +116,7 @@ def _is_pointwise(op: Any) -> bool:
 def _refuse_mixing(op: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     indexing = op.overloadpacket.__name__ in _INDEXING and _is_here(args[0])
     held = [value for position, value in enumerate(args) if not (indexing and position == 1)] + list(kwargs.values())
-    scalars = _is_pointwise(op)
+    scalars = indexing or _is_pointwise(op)
     for value in (item for each in held for item in (each if isinstance(each, (list, tuple)) else [each])):
         if isinstance(value, Tensor) and value.device.type != "elsewhere" and not (scalars and value.dim() == 0):
             raise RuntimeError(
@@ -198,6 +198,11 @@ def _set_storage(self: Tensor, storage: Any, offset: Any = 0, size: Any = None, 
         return _point(self, storage, like)
 
 
+def _pin_memory(self: Tensor, device: Any = None) -> Tensor:
+    with _unseen():
+        return self.clone()  # no memory is pinned here, but a copy is made
+
+
 def _convolution(*args: Any) -> Any:
     with _unseen():
         return _run(torch.ops.aten.convolution, args, {})
@@ -261,11 +266,17 @@ def register() -> None:
     }
     for name, kernel in kernels.items():
         aten.impl(name, kernel, "PrivateUse1")
+    aten.impl("_pin_memory", _pin_memory, "CPU")
+    aten.impl("_pin_memory", _pin_memory, "PrivateUse1")
     _libraries.extend([everything, aten])
-    # Python copies a tensor by a storage of the same device, which has no allocator here.
-    plain = torch.UntypedStorage.clone
+    # What Python asks a storage for, or makes of it, would need an allocator in C++.
+    storage: Any = torch.UntypedStorage
+    plain_clone, plain_pointer = storage.clone, storage.data_ptr
 
     def clone(self: Any) -> Any:
-        return plain(self) if self.device.type != "elsewhere" else _storage(self.values.clone())
+        return plain_clone(self) if self.device.type != "elsewhere" else _storage(self.values.clone())
 
-    torch.UntypedStorage.clone = clone  # type: ignore[method-assign]
+    def data_ptr(self: Any) -> int:
+        return int(plain_pointer(self if self.device.type != "elsewhere" else self.values))
+
+    storage.clone, storage.data_ptr = clone, data_ptr

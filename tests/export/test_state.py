@@ -28,11 +28,14 @@ class Messy(nn.Module):
         self.gone = "here"
         self.register_buffer("buffer", torch.zeros(2))
         self.register_buffer("replaced", torch.zeros(2))
+        self.register_buffer("late", None)
 
     def forward(self, x: Tensor) -> Tensor:
         self.weight.data.mul_(2)
         self.buffer += 1
-        self.replaced = self.replaced + (1 if self.ending == "refused" else 0)
+        self.replaced = self.replaced + 0
+        if self.ending == "refused":
+            self.late = x + 1
         self.items.append(2)
         self.new = 1
         del self.gone

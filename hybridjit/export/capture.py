@@ -150,6 +150,7 @@ def capture(
     fixed: Container[int] = (),
     around: Callable[[Callable[..., Any], Sequence[Tensor]], Any] | None = None,
     dynamic: Collection[str] = (),
+    parts: Callable[[Site], bool] = lambda site: True,
 ) -> Captured:
     """Traces a model under ``no_grad``; its state must have been taken before.
 
@@ -163,6 +164,7 @@ def capture(
         fixed: The flat inputs whose sizes the file checks.
         around: Runs the flat model in the trace, given it and its tensors; may run it again on others.
         dynamic: Source files whose code gets stand-ins for ``len``, ``int`` and the like.
+        parts: Whether an ``if`` at a line of these submodules becomes a branch.
 
     Raises:
         CaptureError: The model can't be traced.
@@ -205,7 +207,9 @@ def capture(
     adapter.enter = enter
     adapter.around = around
     watch = Watch(names, seen, exact=bool(dynamic))
-    with torch.no_grad(), collecting(names) as findings, recording(record), branching(model, branches), standing_in(dynamic), watch:
+    watched = collecting(names), recording(record)
+    changed = branching(model, branches, parts), standing_in(dynamic)
+    with torch.no_grad(), watched[0] as findings, watched[1], changed[0], changed[1], watch:
         try:
             with following() as origins:
                 traced = _torch.trace(adapter, flat)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -28,10 +28,13 @@ from .report import Finding
 from .state import ModelState
 from .survey import Guarding, Occurrence, Seen, exonerated, inseparable, same_program, values_of
 from .together import Member, Together
+from .validation import only_validates
 
 ON_FROZEN = ("guard", "error", "ignore")
 _PROBED = 3.0
 """How many times as long as the first capture the probes may take, in all."""
+_ROUNDS = 8
+"""How many captures the search for branches may take."""
 _FEW = 2
 """How many probes a model gets from whose trace nothing leaked: whether that is so is all they tell."""
 _NEAR = (1e-3, 1e-4)
@@ -86,12 +89,17 @@ class _Input:
     told: bool
 
 
+Place: TypeAlias = tuple[str, int]
+"""File and line."""
+
+
 @dataclass(frozen=True)
 class _Settings:
     """How a capture is made.
 
     Attributes:
         branches: Paths of submodules whose ``if``s become branches.
+        parts: The lines where paths part in them; all lines if absent.
         dynamic: Source files whose code gets stand-ins for ``len``, ``int`` and the like.
         trusting: Whether evidence does away with guards.
         sized: Whether the sizes of the inputs are guarded, for want of anything better.
@@ -101,6 +109,7 @@ class _Settings:
     auto: bool = False
     sized: bool = False
     branches: tuple[str, ...] = ()
+    parts: frozenset[Place] | None = None
     dynamic: frozenset[str] = frozenset()
     trusting: bool = True
 
@@ -135,11 +144,12 @@ class _Study:
         self.on_frozen = on_frozen
         self.known = {"input": _Input("input", task.first, task.expected, True)}
         self.probed = False
+        self._captures: dict[tuple[_Settings, str], Seen] = {}
 
     def capture(self, settings: _Settings) -> Captured:
         """The capture that becomes the file."""
         started = time.perf_counter()
-        first = self._plain(settings, "input")
+        first = self._seen(settings, "input").captured
         self.seconds = time.perf_counter() - started
         if self.on_frozen == "ignore":
             return first
@@ -204,11 +214,12 @@ class _Study:
         ordered = [seen, *(each for each in group if each is not seen)]
         return Member.of(ordered, seen.captured.adapter.flatten(*inputs.args, **inputs.kwargs))
 
-    def _plain(self, settings: _Settings, name: str) -> Captured:
-        return self._traced(settings, name)
-
     def _seen(self, settings: _Settings, name: str) -> Seen:
-        return Seen.of(name, self._traced(settings, name))
+        """A capture without guards, to look at."""
+        key = dataclasses.replace(settings, trusting=True, sized=False, auto=False), name
+        if key not in self._captures:
+            self._captures[key] = Seen.of(name, self._traced(settings, name))
+        return self._captures[key]
 
     def _traced(
         self,
@@ -230,6 +241,7 @@ class _Study:
                 fixed=range(10**6) if settings.sized and meet is not _look else (),
                 around=around,
                 dynamic=settings.dynamic,
+                parts=lambda site: settings.parts is None or (site.file, site.line) in settings.parts,
             )
         finally:
             task.state.restore(thorough=True)
@@ -308,15 +320,35 @@ class _Branches:
         occurring = list(first.by_occurrence().items())
         guilty = {occurrence[0] for occurrence, _ in occurring if occurrence not in innocent}
         self.innocent = {occurrence[0]: innocent[occurrence] for occurrence, _ in occurring if occurrence[0] not in guilty}
-        self.chosen = {
-            leak.site.module_path: leak.site for _, leak in occurring if leak.kind is BOOL and leak.key in guilty
-        }
+        self.chosen: dict[str, Site] = {}
+        self.parts: set[Place] = set()
         self.plain: dict[str, tuple[Site, str]] = {}
+        self._add(leak for _, leak in occurring if leak.key in guilty)
+
+    def _add(self, leaks: Iterable[Leak]) -> bool:
+        """Chooses the innermost modules around leaks that are branches; says whether there were new ones."""
+        new = False
+        for leak in leaks:
+            path, at = leak.site.module_path, (leak.site.file, leak.site.line)
+            around = path
+            while around in self.plain and around:
+                around = parent(around) or ""
+            if leak.kind is not BOOL or only_validates(leak.site, leak.value) or around in self.plain:
+                continue
+            if around not in self.chosen or at not in self.parts:
+                new = True
+                self.chosen.setdefault(around, leak.site)
+                self.parts.add(at)
+        return new
 
     def capture(self) -> tuple[Captured | None, list[Leak]]:
         """The capture with branches that becomes the file; ``None`` if there are none to be had."""
-        while self.chosen:
-            settings = dataclasses.replace(self.settings, branches=tuple(self.chosen))
+        captured: Captured | None = None
+        guarded: list[Leak] = []
+        for _ in range(_ROUNDS):
+            if not self.chosen:
+                break
+            settings = dataclasses.replace(self.settings, branches=tuple(self.chosen), parts=frozenset(self.parts))
             try:
                 seen = [self.study._seen(settings, name) for name, each in self.study.known.items() if each.told]
                 groups = same_program(seen)
@@ -331,16 +363,13 @@ class _Branches:
                 continue
             except CaptureError:
                 return None, []
-            new = {
-                leak.site.module_path: leak.site
-                for leak in guarded
-                if leak.kind is BOOL and leak.site.module_path not in {*self.chosen, *self.plain}
-            }
-            if not new:
-                said = (*captured.findings, *self._said())
-                return dataclasses.replace(captured, findings=said), guarded
-            self.chosen |= new
-        return None, []
+            if not self._add(guarded):
+                break
+        else:
+            captured = None
+        if captured is None:
+            return None, []
+        return dataclasses.replace(captured, findings=(*captured.findings, *self._said())), guarded
 
     def _give_up(self, error: BranchingError) -> None:
         site = self.chosen.pop(error.path)

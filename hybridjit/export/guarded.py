@@ -32,7 +32,11 @@ from .validation import only_validates
 
 ON_FROZEN = ("guard", "error", "ignore")
 _PROBED = 3.0
-"""How many times as long as the first capture the probes may take, in all."""
+"""How many times as long as the first capture running the model on probes may take, in all."""
+_OBSERVED = 4.0
+"""How many times as long as the first capture those on probes may take, in all."""
+_SECONDS = 4.0
+"""What they may always take, in seconds."""
 _ROUNDS = 8
 """How many captures the search for branches may take."""
 _FEW = 2
@@ -146,6 +150,11 @@ class _Study:
         self.probed = False
         self._captures: dict[tuple[_Settings, str], Seen] = {}
 
+    @property
+    def alone(self) -> bool:
+        """Whether the user gave but one input."""
+        return not self.task.others
+
     def capture(self, settings: _Settings) -> Captured:
         """The capture that becomes the file."""
         started = time.perf_counter()
@@ -201,7 +210,12 @@ class _Study:
         told = [groups[0], *(g for g in groups[1:] if any(self.known[seen.name].told for seen in g))]
         if len(told) > 1 and not inseparable(told):
             together = Together([self._member(group) for group in told], innocent, self.task.state)
-            return self._traced(settings, "input", together.meet, together), together.guarded
+            try:
+                return self._traced(settings, "input", together.meet, together), together.guarded
+            except BranchingError:
+                raise
+            except CaptureError:
+                pass  # guards make the file raise on the inputs that could not be joined
         first = groups[0][0].captured
         if not settings.sized and all(occurrence in innocent for occurrence in groups[0][0].by_occurrence()):
             return first, []
@@ -248,7 +262,10 @@ class _Study:
 
     def _observed(self, settings: _Settings) -> Iterator[Seen]:
         """Captures on all further inputs; one that can't be captured is no evidence."""
-        for name in list(self.known)[1:]:
+        started = time.perf_counter()
+        for name, known in list(self.known.items())[1:]:
+            if not known.told and time.perf_counter() - started > max(_OBSERVED * self.seconds, _SECONDS):
+                return
             try:
                 yield self._seen(settings, name)
             except HybridJitError:
@@ -350,14 +367,19 @@ class _Branches:
                 break
             settings = dataclasses.replace(self.settings, branches=tuple(self.chosen), parts=frozenset(self.parts))
             try:
-                seen = [self.study._seen(settings, name) for name, each in self.study.known.items() if each.told]
-                groups = same_program(seen)
-                if len(groups) > 1 and inseparable(groups):
-                    self._drop(seen)
-                    continue
-                innocent = exonerated(groups) if settings.trusting else {}
-                innocent |= {each: self.innocent[each[0]] for s in seen for each in s.by_occurrence() if each[0] in self.innocent}
-                captured, guarded = self.study._final(settings, groups, innocent)
+                if self.study.alone:
+                    guarding = Guarding({}, {}, self.innocent)
+                    captured, guarded = self.study._traced(settings, "input", guarding), guarding.guarded
+                else:
+                    seen = [self.study._seen(settings, name) for name, each in self.study.known.items() if each.told]
+                    groups = same_program(seen)
+                    if len(groups) > 1 and inseparable(groups):
+                        self._drop(seen)
+                        continue
+                    innocent = exonerated(groups) if settings.trusting else {}
+                    every = [each for one in seen for each in one.by_occurrence()]
+                    innocent |= {each: self.innocent[each[0]] for each in every if each[0] in self.innocent}
+                    captured, guarded = self.study._final(settings, groups, innocent)
             except BranchingError as error:
                 self._give_up(error)
                 continue

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -129,13 +129,17 @@ class Guarding:
     Args:
         innocent: The exonerated ones.
         values: What the others may be.
+        lines: Kinds and lines that are exonerated altogether.
 
     Attributes:
         guarded: The leaks that got a guard.
     """
 
-    def __init__(self, innocent: dict[Occurrence, str], values: Values) -> None:
+    def __init__(
+        self, innocent: Mapping[Occurrence, str], values: Values, lines: Container[tuple[str, str, int]] = ()
+    ) -> None:
         self._innocent = innocent
+        self._lines = lines
         self._values = values
         self._guards = Guards()
         self._met: Counter[tuple[str, str, int]] = Counter()
@@ -145,7 +149,7 @@ class Guarding:
         """Guards one leak, if it must be."""
         occurrence = leak.key, self._met[leak.key]
         self._met[leak.key] += 1
-        if occurrence in self._innocent:
+        if occurrence in self._innocent or leak.key in self._lines:
             return
         self.guarded.append(leak)
         self._guards.check(tensor, self._values.get(occurrence, (leak.value,)), leak)

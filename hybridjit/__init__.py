@@ -25,6 +25,7 @@ from .adapters.multi import MultiTrace as MultiTrace
 from .control.branch import branch_if_tracing as branch_if_tracing
 from .control.cond import cond as cond
 from .control.cond import switch as switch
+from .control.device import device_dependent as device_dependent
 from .control.loops import fori_loop as fori_loop
 from .control.loops import map as map
 from .control.loops import scan as scan

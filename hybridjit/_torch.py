@@ -541,6 +541,14 @@ def insert_device(graph: Graph, tensor: Value, before: Any) -> Value:
     return node.output()
 
 
+def insert_is_on(graph: Graph, tensor: Value, device: str) -> Value:
+    """Inserts whether a tensor is on a device of a type, as a tensor."""
+    where = insert(graph, "prim::device", [tensor], _C.DeviceObjType.get())
+    name = insert(graph, "prim::type", [where], _TYPES["StringType"])
+    same = insert(graph, "aten::eq", [name, insert_constant(graph, device)], _TYPES["BoolType"])
+    return insert(graph, "prim::NumToTensor", [same], _TYPES["TensorType"])
+
+
 def insert_move(graph: Graph, tensor: Value, device: Value, before: Any) -> Value:
     """Inserts ``tensor.to(device)`` before a node; it is the tensor itself where that is there already."""
     point = graph.insertPoint()
@@ -1021,6 +1029,17 @@ def script_code(module: ScriptModule) -> str:
 # --- several traces as the methods of one module -------------------------------------------------
 
 
+@contextlib.contextmanager
+def without_autocast() -> Iterator[None]:
+    """Switches autocast off: the casts of a trace are in it, and TorchScript would add its own, for good."""
+    accelerator = torch.accelerator.current_accelerator()
+    with contextlib.ExitStack() as stack:
+        for device in {"cpu", "cuda", accelerator.type if accelerator else "cpu"}:
+            if torch.is_autocast_enabled(device):
+                stack.enter_context(torch.autocast(device, enabled=False))
+        yield
+
+
 def shell(holder: nn.Module) -> ScriptModule:
     """A script module without methods that has the parameters, buffers and submodules of a module."""
     with quiet(), _traceable(holder):
@@ -1084,7 +1103,8 @@ def add_method(
         find: Of an attribute that the trace reads, by its path and value there, the path in the module.
         writes: Attributes of the module that the last results become, and are no results.
     """
-    graph = traced.inlined_graph.copy()
+    with without_autocast():
+        graph = traced.inlined_graph.copy()
     own = next(iter(graph.inputs()))
     first, nodes = next(iter(graph.nodes()), graph.return_node()), _every_node(graph)
     read: dict[int, tuple[str, Any]] = {own.unique(): ("", traced._c)}
@@ -1165,7 +1185,7 @@ def _return_only(graph: Graph, results: Sequence[Value]) -> None:
 
 def define(module: ScriptModule, source: str) -> None:
     """Adds a method that is written in TorchScript, and may call the others."""
-    with quiet():
+    with quiet(), without_autocast():
         module._c._define(module._concrete_type, source, {"ValueError": ValueError}.get)
 
 

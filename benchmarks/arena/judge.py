@@ -84,14 +84,12 @@ def replace(value: Any, change: Callable[[Tensor], Any]) -> Any:
 
 
 def structure(value: Any) -> Any:
-    """Where a value has its tensors; what else it holds does not show."""
+    """Where a value has its tensors; what else it holds, or leaves to a default, does not show."""
 
     def bare(rest: Any) -> Any:
-        if rest == _TENSOR or rest == ("value", None):
+        if rest == _TENSOR:
             return rest
-        if rest[0] == "value":
-            return "value"
-        return (rest[0], tuple((key, bare(child)) for key, child in rest[1]))
+        return (rest[0], tuple((key, bare(child)) for key, child in rest[1] if child[0] != "value"))
 
     return bare(flatten(value).rest)
 
@@ -143,5 +141,5 @@ def _spell(rest: Any) -> str:
 def first_line(error: BaseException) -> str:
     """An error in one line: the last that says something, since TorchScript begins with its traceback."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    said = lines[-1] if type(error).__module__.startswith("torch.jit") and lines else " ".join(lines)
+    said = lines[-1] if "TorchScript" in str(error) else " ".join(lines)
     return f"{type(error).__name__}: {said}"[:300]

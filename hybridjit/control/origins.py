@@ -7,7 +7,6 @@ trace at once: the device of the tensor that was asked, or `MEANT`, a device tha
 from __future__ import annotations
 
 import contextlib
-import dis
 import functools
 import itertools
 import sys
@@ -153,7 +152,7 @@ def _device_argument(name: str, args: Any, kwargs: Any) -> Any:
         return "cpu"
     if name == "to" and len(args) > 1 and isinstance(args[1], (Tensor, torch.device, str)):
         return args[1]
-    given = kwargs.get("device", kwargs.get("other") if name == "to" else None)
+    given = kwargs.get("device")
     if given is None and name == "new_tensor":
         given = args[0]
     return given if isinstance(given, (Tensor, torch.device, str)) else None
@@ -170,6 +169,8 @@ def _asks_type(frame: FrameType) -> bool:
 
 @functools.lru_cache(maxsize=256)
 def _type_questions(code: CodeType) -> frozenset[int]:
+    import dis  # by whoever asks, not by everyone who imports this
+
     steps = [step for step in dis.get_instructions(code) if step.opname != "CACHE"]
     pairs = itertools.pairwise(steps)
     return frozenset(one.offset for one, after in pairs if (one.argval, after.argval) == ("device", "type"))

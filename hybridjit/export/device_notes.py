@@ -29,7 +29,7 @@ _SAYS = {
     "where eager mode raises on another device",
     "HJ205": "a tensor on the CPU, as the model says, meets those of the inputs and can't go along: on another "
     "device the file raises here, as eager mode does",
-    "HJ206": "a device of its own, which is neither the CPU nor that of the trace: it stays as it is",
+    "HJ206": "a device of its own, or of a module that neither gets nor holds a tensor: it stays as it is",
 }
 
 

@@ -61,7 +61,8 @@ class Entry:
 
     def run(self, module: _torch.ScriptModule, flat: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """The flat result of the file, which is called as a C++ program calls it."""
-        result = _torch.method_named(module, self.method)(*flat, *(value for _, value in self.flags))
+        with _torch.without_autocast():
+            result = _torch.method_named(module, self.method)(*flat, *(value for _, value in self.flags))
         if self.keyed:
             return tuple(result[key] for key in self.keys)
         return (result,) if isinstance(result, Tensor) else tuple(result)

@@ -218,8 +218,6 @@ def _capture(
     """Runs the model in eager mode, then traces it; puts it back after each."""
     with kept_random_state():
         (name, first), *others = planned.calls.items()
-        known = expect(model, state, first, name, None, planned.point)
-        view = view_of(model, planned.point, known.replaced)
 
         def run(inputs: Inputs, name: str) -> Any:
             return seen(expect(model, state, inputs, name, None, planned.point))
@@ -228,6 +226,8 @@ def _capture(
             return with_buffers(expected.result, model, known.replaced) if known.replaced else expected.result
 
         try:
+            known = expect(model, state, first, name, None, planned.point)
+            view = view_of(model, planned.point, known.replaced)
             task = Task(view, first, seen(known), state, dict(others), run)
             if branches == "auto":
                 return capture_found(task, on_frozen), known
@@ -236,7 +236,8 @@ def _capture(
         except HybridJitError as error:
             if planned.flags:  # which of the combinations it was is not in the model's code
                 text, _, rest = str(error).partition("\n")
-                error.args = (f"{text}\n  for {planned.title}\n{rest}".rstrip(), *error.args[1:])
+                text = f"{text}\n  for {planned.title}\n{rest}"
+                error.args = (text.rstrip(), *error.args[1:])
             raise
         finally:
             state.restore(thorough=True)  # a write that was not seen must not get into the file

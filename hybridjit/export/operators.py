@@ -77,7 +77,13 @@ _FILLING = ("fill", "fill_", "masked_fill", "masked_fill_", "index_put", "index_
 """Besides pointwise operators these take CPU tensors of no dimensions, as values."""
 
 
+_STRICT = ("clamp", "lerp", "addcmul", "addcdiv")
+"""Pointwise operators that take no tensor of no dimensions from the CPU."""
+
+
 def _is_pointwise(name: str) -> bool:
+    if name.removesuffix("_") in _STRICT:
+        return False
     packet = getattr(torch.ops.aten, name, None)
     if packet is None:
         return False

@@ -82,7 +82,9 @@ class Placement:
                 each.clear()
             for name, graph in _torch.method_graphs(self._root).items():
                 self._call(self._root, "", name, [FOLLOWS] * (len(list(graph.inputs())) - 1))
-        met = [*self._rewrite(), *((method, node) for method, _, _, node in self._moves)]
+        # A size is no tensor in eager mode, and what has no origin is made of sizes.
+        tensors = [(method, node) for method, use, _, node in self._moves if use.label != OnCpu()]
+        met = [*self._rewrite(), *tensors]
         for move in self._moves:
             self._move(*move)
         for method in self._methods.values():
@@ -272,13 +274,15 @@ class Placement:
         changed = []
         for method in self._methods.values():
             numbers = {origin.value for origin in self._free if origin.method == method.name}
+            if not numbers:
+                continue
+            nodes = [n for n in _every_node(method.graph) if any(v.unique() in numbers for v in n.outputs())]
             anchor = self._anchor(method.name)
-            if not numbers or anchor is None:
+            if anchor is None:
+                self._foreign += [(method, node) for node in nodes]
                 continue
             tensor = anchor()
-            for node in _every_node(method.graph):
-                if not any(value.unique() in numbers for value in node.outputs()):
-                    continue
+            for node in nodes:
                 changed.append((method, node))
                 index = operator_of(node).device
                 if node.kind() != "prim::Constant" and index is not None:
@@ -293,8 +297,8 @@ class Placement:
 
     def _keep(self, method: Method) -> None:
         """Keeps a tensor in the graph on the CPU where it is used there: loading moves it along, ``to`` does not."""
-        for node in _every_node(method.graph):
-            if node.kind() != "prim::Constant" or not _is_tensor(node.output()):
+        for node in method.graph.findAllNodes("prim::Constant"):
+            if not _is_tensor(node.output()):
                 continue
             origin = Origin(method.name, node.output().unique(), True)
             there = [use for use in node.output().uses() if not self._goes_along(method, use.user)]
@@ -342,18 +346,21 @@ def follow_devices(module: _torch.ScriptModule, home: torch.device, asked: Seque
 
 def _clean(graph: _torch.Graph) -> None:
     """Gives the CPU its own name again, and pins no memory: that speeds up copies and changes no value."""
-    for node in _every_node(graph):
-        if node.kind() == "prim::Constant" and _torch.kind(node.output().type()) == "DeviceObjType":
-            if node.output().toIValue() == MEANT:
-                node.output().replaceAllUsesWith(_before(graph, torch.device("cpu"), node))
-                node.destroy()
-        elif node.kind() == "aten::pin_memory":
-            copied = _torch.insert(graph, "aten::clone", [node.inputsAt(0), _before(graph, None, node)])
-            copied.node().moveBefore(node)
-            node.output().replaceAllUsesWith(copied)
+    for node in graph.findAllNodes("prim::Constant"):
+        value = node.output()
+        kind = _torch.kind(value.type())
+        if kind == "DeviceObjType" and value.toIValue() == MEANT:
+            value.replaceAllUsesWith(_before(graph, torch.device("cpu"), node))
             node.destroy()
-        elif (index := operator_of(node).pinned) is not None and node.inputsAt(index).toIValue():
-            node.replaceInput(index, _before(graph, False, node))
+        elif kind == "BoolType" and value.toIValue():
+            for use in list(value.uses()):
+                if use.offset == operator_of(use.user).pinned:
+                    use.user.replaceInput(use.offset, _before(graph, False, use.user))
+    for node in graph.findAllNodes("aten::pin_memory"):
+        copied = _torch.insert(graph, "aten::clone", [node.inputsAt(0), _before(graph, None, node)])
+        copied.node().moveBefore(node)
+        node.output().replaceAllUsesWith(copied)
+        node.destroy()
 
 
 def _before(graph: _torch.Graph, value: object, node: Any) -> _torch.Value:
@@ -364,9 +371,10 @@ def _before(graph: _torch.Graph, value: object, node: Any) -> _torch.Value:
 
 def _every_node(block: Any) -> Iterator[Any]:
     for node in list(block.nodes()):
-        inside = [inner for each in node.blocks() for inner in _every_node(each)]
         yield node
-        yield from inside
+        if node.kind() in ("prim::If", "prim::Loop"):
+            for inner in node.blocks():
+                yield from _every_node(inner)
 
 
 def _is_tensor(value: _torch.Value) -> bool:

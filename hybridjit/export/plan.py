@@ -79,10 +79,10 @@ def plan(
                 own = {name: with_flags(signature, each, keywords) for name, each in group.items()}
                 planned.append(Planned(point, method, f"{method}__{number}" if choice else method, choice, own))
     check_known(model, combinations, known, list(points))
-    methods = {each.method: each.point for each in planned}
-    clash = [name for name, point in methods.items() if name in points and name != point]
+    clash = {each.method: each.point for each in planned if each.method in points and each.method != each.point}
     if clash:
-        raise _refused([f"{name}: is also what the next structure of {methods[name]} is called" for name in clash])
+        names = clash.items()
+        raise _refused([f"{name}: is also what the next structure of {point} is called" for name, point in names])
     return planned
 
 

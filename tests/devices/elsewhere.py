@@ -5,6 +5,9 @@ A tensor there has a storage of its own without memory; the CPU storage with the
 ``.values``. Operations without a kernel of their own run on the CPU by one fallback. As on CUDA, an operation
 on tensors of two devices raises, apart from CPU tensors of no dimensions in pointwise operations.
 
+One thing differs: what a factory (``torch.zeros``) makes there is a constant in a trace made there, since C++
+copies a tensor that Python holds too, and the tracer loses sight of it.
+
 Registering it is for good, and gives the whole process an accelerator: `conftest.py` runs what needs it in a
 process of its own.
 """

@@ -400,6 +400,13 @@ def _bring_in(graph: Graph, node: Any) -> None:
     graph.setInsertPoint(point)
 
 
+def bring_in(tensor: Tensor) -> None:
+    """Makes the trace take a tensor, whose module's call may have ended, for a value of the scope that it is in now."""
+    graph, value = current_graph(), value_of(tensor)
+    packed = insert(graph, "prim::TupleConstruct", [value], _C.TupleType([value.type()]))
+    bind_value(tensor, insert_unpack(graph, "prim::TupleUnpack", packed, [value.type()])[0])
+
+
 def _find_uses(block: Any, uses: list[tuple[Any, int]], made: set[int]) -> None:
     """Collects every use of a value in a block, and every value that is made in it."""
     made.update(value.unique() for value in block.inputs())

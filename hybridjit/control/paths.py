@@ -48,10 +48,11 @@ class _Anew(BaseException):
 
 @dataclass
 class Budget:
-    """How many paths one call may have, and the lines where they part."""
+    """How many paths one call may have, the lines where they part, and the lines where they may."""
 
     fn: Callable[..., Any]
     sites: list[Site] = field(default_factory=list)
+    parts: Callable[[Site], bool] = lambda site: True
 
     def spend(self, site: Site) -> None:
         """Counts one more branch.
@@ -77,9 +78,10 @@ class Budget:
 class Run:
     """One run of a function, along the decisions made so far."""
 
-    def __init__(self, recorder: Recorder, fn: Callable[..., Any], log: list[Call], anew: set[int]) -> None:
+    def __init__(self, recorder: Recorder, budget: Budget, log: list[Call], anew: set[int]) -> None:
         self.recorder = recorder
-        self.fn = fn
+        self.fn = budget.fn
+        self.parts = budget.parts
         self.log = log
         self.anew = anew
         self.position = 0
@@ -98,20 +100,23 @@ class Run:
             self._refuse_random(earlier)
             self.log[index] = run()  # the runs that follow this one go on with its memory
             return copied(self.log[index].result)
-        done = Call(func, self._decide(func, args[0])) if func in TRUTH else run()
+        done = self._decide(func, args[0], run) if func in TRUTH else run()
         self.log.append(done)
         return copied(done.result)
 
-    def _decide(self, func: Any, pred: Tensor) -> bool:
+    def _decide(self, func: Any, pred: Tensor, run: Callable[[], Call]) -> Call:
         with _torch.paused_tracing():
             one = pred.numel() == 1
         if not one or _torch.is_constant(pred):
             with _torch.paused_tracing():
-                return bool(pred)  # of more than one element: torch says what is wrong
+                return Call(func, bool(pred))  # of more than one element: torch says what is wrong
         known = self.recorder.decided.get(decision(pred))
         if known is not None:
-            return known
-        raise Undecided(func, pred, user_site(record.current().names))
+            return Call(func, known)
+        site = user_site(record.current().names)
+        if not self.parts(site):
+            return run()
+        raise Undecided(func, pred, site)
 
     def own_memory(self, storage: int) -> None:
         """Ends the run, to begin it again with memory of its own, if an earlier run made that which is to change."""
@@ -175,17 +180,35 @@ def as_paths(fn: Callable[..., Any]) -> Callable[..., Any]:
     return lambda *args: fn(*args) if _torch.tracing_state() is None else explore(recorder, fn, args, {})
 
 
-def trace_paths(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-    """Records a function with all its paths into the running trace."""
+def trace_paths(
+    fn: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    parts: Callable[[Site], bool] = lambda site: True,
+) -> Any:
+    """Records a function with its paths into the running trace.
+
+    Args:
+        fn: The function.
+        args: Its arguments.
+        kwargs: Its keyword arguments.
+        parts: Whether paths part at a line; all others take for granted what the example has there.
+    """
     with watching() as recorder:
-        return recorder.through_path(fn, args, lambda: Call(fn, explore(recorder, fn, args, kwargs)))
+        return recorder.through_path(fn, args, lambda: Call(fn, explore(recorder, fn, args, kwargs, parts)))
 
 
-def explore(recorder: Recorder, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+def explore(
+    recorder: Recorder,
+    fn: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    parts: Callable[[Site], bool] = lambda site: True,
+) -> Any:
     """Runs a function, and again for the sides of each branch."""
     effects = Effects([fn], args, kwargs)
     before = effects.take(), random.getstate()
-    budget = Budget(fn)
+    budget = Budget(fn, parts=parts)
 
     def along(log: list[Call]) -> Any:
         frame = recorder.frames[-1]
@@ -194,7 +217,7 @@ def explore(recorder: Recorder, fn: Callable[..., Any], args: tuple[Any, ...], k
         while True:
             effects.put(before[0])
             random.setstate(before[1])
-            run = Run(recorder, fn, list(log), anew)
+            run = Run(recorder, budget, list(log), anew)
             frame.path = run
             try:
                 return fn(*args, **kwargs)

@@ -13,6 +13,7 @@ from torch import nn
 from .. import _torch
 from .._describe import describe, listed
 from .._errors import CaptureError, InputError, compose
+from .._sites import Site
 from ..control.paths import trace_paths
 
 
@@ -22,16 +23,17 @@ class Branching:
     An object, not a function: ``torch.jit`` tries to compile functions that it finds on a module.
     """
 
-    def __init__(self, path: str, forward: Callable[..., Any]) -> None:
+    def __init__(self, path: str, forward: Callable[..., Any], parts: Callable[[Site], bool]) -> None:
         self.path = path
         self.forward = forward
+        self.parts = parts
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         """Runs the module; in a trace, with its ``if``s as branches."""
         if _torch.tracing_state() is None:
             return self.forward(*args, **kwargs)
         try:
-            return trace_paths(self.forward, args, kwargs)
+            return trace_paths(self.forward, args, kwargs, self.parts)
         except CaptureError as error:
             raise BranchingError(error, self.path) from error
 
@@ -52,8 +54,16 @@ class BranchingError(CaptureError):
 
 
 @contextlib.contextmanager
-def branching(model: nn.Module, paths: Sequence[str]) -> Iterator[None]:
-    """Gives the submodules at these paths a `Branching` forward within the body."""
+def branching(
+    model: nn.Module, paths: Sequence[str], parts: Callable[[Site], bool] = lambda site: True
+) -> Iterator[None]:
+    """Gives the submodules at these paths a `Branching` forward within the body.
+
+    Args:
+        model: The model.
+        paths: The submodules' paths.
+        parts: Whether an ``if`` at a line becomes a branch.
+    """
     changed: list[tuple[nn.Module, Any]] = []
     try:
         for path in paths:
@@ -61,7 +71,7 @@ def branching(model: nn.Module, paths: Sequence[str]) -> Iterator[None]:
             if isinstance(vars(module).get("forward"), Branching):  # one module by two names
                 continue
             changed.append((module, vars(module).get("forward")))
-            vars(module)["forward"] = Branching(path, module.forward)
+            vars(module)["forward"] = Branching(path, module.forward, parts)
         yield
     finally:
         for module, before in reversed(changed):

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -17,7 +16,7 @@ from .._errors import CaptureError, HybridJitError, InputError, UnsupportedError
 from .._sites import Site, innermost, user_site
 from ..adapters.flatten import TracingAdapter
 from ..adapters.inputs import Inputs
-from ..control.guards import guard_input
+from ..control.guards import guard_sizes
 from ..control.origins import following
 from ..control.record import Record, recording
 from ..control.static import static_modules
@@ -27,6 +26,7 @@ from .findings import collecting, found
 from .leaks import Leak, Watch
 from .placement import follow_devices
 from .report import Branch, Finding, Scripted, Static
+from .standins import standing_in
 from .state import ModelState
 
 
@@ -147,8 +147,10 @@ def capture(
     state: ModelState,
     branches: Sequence[str] = (),
     meet: Callable[[int, Leak, Tensor], None] = lambda index, leak, tensor: None,
-    fixed: Mapping[int, Sequence[str]] = MappingProxyType({}),
+    fixed: Container[int] = (),
     around: Callable[[Callable[..., Any], Sequence[Tensor]], Any] | None = None,
+    dynamic: Collection[str] = (),
+    parts: Callable[[Site], bool] = lambda site: True,
 ) -> Captured:
     """Traces a model under ``no_grad``; its state must have been taken before.
 
@@ -159,8 +161,10 @@ def capture(
         state: Its state; the caller puts the model back.
         branches: Paths of submodules whose ``if``s become branches.
         meet: Is given what leaves the trace: the how-many-eth it is, what it is, and the tensor.
-        fixed: Of which flat inputs the file checks what: ``"dtype"``, ``"rank"``.
+        fixed: The flat inputs whose sizes the file checks.
         around: Runs the flat model in the trace, given it and its tensors; may run it again on others.
+        dynamic: Source files whose code gets stand-ins for ``len``, ``int`` and the like.
+        parts: Whether an ``if`` at a line of these submodules becomes a branch.
 
     Raises:
         CaptureError: The model can't be traced.
@@ -196,13 +200,16 @@ def capture(
         meet(len(leaks) - 1, leak, tensor)
 
     def enter(tensors: Sequence[Tensor]) -> None:
-        for index, what in fixed.items():
-            guard_input(adapter.input_schema.names()[index], tensors[index], what)
+        for index, name in enumerate(adapter.input_schema.names()):
+            if index in fixed:
+                guard_sizes(name, tensors[index])
 
     adapter.enter = enter
     adapter.around = around
-    watch = Watch(names, seen)
-    with torch.no_grad(), collecting(names) as findings, recording(record), branching(model, branches), watch:
+    watch = Watch(names, seen, exact=bool(dynamic))
+    watched = collecting(names), recording(record)
+    changed = branching(model, branches, parts), standing_in(dynamic)
+    with torch.no_grad(), watched[0] as findings, watched[1], changed[0], changed[1], watch:
         try:
             with following() as origins:
                 traced = _torch.trace(adapter, flat)

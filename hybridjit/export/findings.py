@@ -12,7 +12,7 @@ from typing import TextIO
 
 from .. import _torch
 from .._sites import user_site
-from .leaks import Leak
+from .leaks import Leak, spell_value
 from .report import Finding
 
 # Pattern in the tracer's text, code, what was frozen, what to write instead.
@@ -142,7 +142,7 @@ def found(leaks: Iterable[Leak]) -> list[Finding]:
             findings[leak.key] = dataclasses.replace(before, count=before.count + 1)
             continue
         kind, site = leak.kind, leak.site
-        message = f"{kind.what}: {kind.says} ({leak.spell()})"
+        message = f"{kind.what}: {kind.says} ({spell_value(leak.value)})"
         severity = "note" if site.library else "warning"
         findings[leak.key] = Finding(kind.code, severity, message, site.file, site.line, site.module_path, kind.fix)
     return list(findings.values())

@@ -4,27 +4,45 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+from .. import _torch
 
 from .._errors import CaptureError, HybridJitError, InputError, compose
+from .._sites import Site
 from ..adapters.inputs import Inputs
+from ..adapters.tree import scan
+
+from .branches import BranchingError, parent
 from .capture import Captured, capture
+from .compare import compare
 from .devices import moved
-from .leaks import Leak
+from .leaks import BOOL, Leak, spell_value
 from .probes import Probe, probes
 from .report import Finding
 from .state import ModelState
+from .survey import Guarding, Occurrence, Seen, exonerated, inseparable, same_program, values_of
 from .together import Member, Together
-from .survey import Guarding, Occurrence, Seen, exonerated, same_program
+from .validation import only_validates
 
 ON_FROZEN = ("guard", "error", "ignore")
 _PROBED = 3.0
-"""How many times as long as the first capture the probes may take, in all."""
+"""How many times as long as the first capture running the model on probes may take, in all."""
+_OBSERVED = 4.0
+"""How many times as long as the first capture those on probes may take, in all."""
+_SECONDS = 4.0
+"""What they may always take, in seconds."""
+_ROUNDS = 8
+"""How many captures the search for branches may take."""
+_FEW = 2
+"""How many probes a model gets from whose trace nothing leaked: whether that is so is all they tell."""
+_NEAR = (1e-3, 1e-4)
+"""Relative and absolute: what a probe's results may differ by; its values are not the user's."""
 
 
 def check_on_frozen(on_frozen: str) -> None:
@@ -65,101 +83,340 @@ class Task:
     run: Callable[[Inputs, str], Any]
 
 
-def capture_guarded(task: Task, branches: Sequence[str], on_frozen: str) -> Captured:
+@dataclass
+class _Input:
+    """An input, what the model gives for it, and whether the user gave it."""
+
+    name: str
+    inputs: Inputs
+    expected: Any
+    told: bool
+
+
+Place: TypeAlias = tuple[str, int]
+"""File and line."""
+
+
+@dataclass(frozen=True)
+class _Settings:
+    """How a capture is made.
+
+    Attributes:
+        branches: Paths of submodules whose ``if``s become branches.
+        parts: The lines where paths part in them; all lines if absent.
+        dynamic: Source files whose code gets stand-ins for ``len``, ``int`` and the like.
+        trusting: Whether evidence does away with guards.
+        sized: Whether the sizes of the inputs are guarded, for want of anything better.
+        auto: Whether further submodules get branches where they need them.
+    """
+
+    auto: bool = False
+    sized: bool = False
+    branches: tuple[str, ...] = ()
+    parts: frozenset[Place] | None = None
+    dynamic: frozenset[str] = frozenset()
+    trusting: bool = True
+
+
+def capture_guarded(task: Task, branches: Sequence[str] | str, on_frozen: str) -> Captured:
     """Traces a model, and again with guards if values of tensors left the trace.
 
     Args:
         task: What to trace.
-        branches: Paths of submodules whose ``if``s become branches.
+        branches: Paths of submodules whose ``if``s become branches; ``"auto"`` for the innermost around each
+            ``if`` that would be frozen. One that can't have them (its paths return different structures, say)
+            leaves it to the module around it, up to the model itself.
         on_frozen: What becomes of such a value: ``"guard"``, ``"error"`` or ``"ignore"``.
 
     Raises:
         CaptureError: The model can't be traced; or a value is frozen, and that is to be an error.
     """
-    started = time.perf_counter()
-    first = _capture(task, task.first, task.expected, branches)
-    if on_frozen == "ignore" or not first.leaks:
-        return first
-    task.state.restore(thorough=True)
-    seen = [Seen.of("input", first)]
-    seen += _observed(task, branches, time.perf_counter() - started)
-    groups = same_program(seen)
-    innocent = exonerated(groups)
-    captured, guarded = _final(task, branches, groups, innocent)
-    if on_frozen == "error" and guarded:
-        raise _frozen(task.model, guarded)
-    captured = dataclasses.replace(captured, findings=first.findings, leaks=first.leaks)
-    return dataclasses.replace(captured, findings=_findings(captured, innocent), guarded=tuple(guarded))
+    if branches == "auto":
+        return _Study(task, on_frozen).capture(_Settings(auto=True))
+    return _Study(task, on_frozen).capture(_Settings(branches=tuple(branches)))
 
 
-def _final(
-    task: Task, branches: Sequence[str], groups: Sequence[Sequence[Seen]], innocent: dict[Occurrence, str]
-) -> tuple[Captured, list[Leak]]:
-    """The capture that becomes the file: of all inputs that were given, each on its path."""
-    told = [group[0] for group in groups if any(seen.name in task.others for seen in group)]
-    if groups[0][0] not in told:
-        told.insert(0, groups[0][0])
-    if len(told) > 1:
-        together = Together([_member(task, seen) for seen in told], innocent, task.state)
-        return _capture(task, task.first, task.expected, branches, together.meet, together), together.guarded
-    guarding = Guarding(innocent)
-    return _capture(task, task.first, task.expected, branches, guarding), guarding.guarded
+def _look(index: int, leak: Leak, tensor: Tensor) -> None:
+    """Does nothing about a leak."""
 
 
-def _member(task: Task, seen: Seen) -> Member:
-    inputs = moved(task.others.get(seen.name, task.first), None, seen.name)
-    return Member(seen.name, seen.captured.adapter.flatten(*inputs.args, **inputs.kwargs), seen.captured.leaks)
+class _Study:
+    """Captures of one model on several inputs, and what they tell of each other."""
 
+    def __init__(self, task: Task, on_frozen: str) -> None:
+        self.task = task
+        self.on_frozen = on_frozen
+        self.known = {"input": _Input("input", task.first, task.expected, True)}
+        self.probed = False
+        self._captures: dict[tuple[_Settings, str], Seen] = {}
 
-def _capture(
-    task: Task,
-    inputs: Inputs,
-    expected: Any,
-    branches: Sequence[str],
-    meet: Callable[..., None] = lambda index, leak, tensor: None,
-    around: Callable[..., Any] | None = None,
-) -> Captured:
-    torch.manual_seed(0)
-    own = moved(inputs, None, "input")
-    return capture(task.model, own, expected, task.state, branches, meet, around=around)
+    @property
+    def alone(self) -> bool:
+        """Whether the user gave but one input."""
+        return not self.task.others
 
+    def capture(self, settings: _Settings) -> Captured:
+        """The capture that becomes the file."""
+        started = time.perf_counter()
+        first = self._seen(settings, "input").captured
+        self.seconds = time.perf_counter() - started
+        if self.on_frozen == "ignore":
+            return first
+        for name, inputs in self.task.others.items():
+            self.known[name] = _Input(name, inputs, self.task.run(inputs, name), True)
+        for chosen in self._tries(settings, first):
+            try:
+                captured, guarded = self._with(chosen)
+            except CaptureError:
+                if chosen == settings:
+                    raise
+                continue  # stand-ins may be what it fails by
+            if chosen.sized or self._holds(captured):
+                break
+        if self.on_frozen == "error" and guarded:
+            raise _frozen(self.task.model, guarded)
+        return dataclasses.replace(captured, guarded=tuple(guarded))
 
-def _observed(task: Task, branches: Sequence[str], seconds: float) -> Iterator[Seen]:
-    """Captures on the other inputs, and on probes as far as the time goes."""
-    for name, inputs in task.others.items():
-        yield from _observe(task, name, inputs, branches)
-    schema, flat = _flat(task)
-    given = time.perf_counter()
+    def _tries(self, settings: _Settings, first: Captured) -> Iterator[_Settings]:
+        """The ways of capturing, the most general first, the safest last."""
+        files = frozenset(leak.site.file for leak in first.leaks if leak.kind is not BOOL)
+        if files:
+            yield dataclasses.replace(settings, dynamic=files)
+        yield settings
+        yield dataclasses.replace(settings, trusting=False)
+        yield dataclasses.replace(settings, trusting=False, sized=True)
 
-    def accepted(probe: Probe) -> bool:
-        if time.perf_counter() - given > _PROBED * seconds:
-            return False
+    def _with(self, settings: _Settings) -> tuple[Captured, list[Leak]]:
+        seen = [self._seen(settings, "input")]
+        if settings.dynamic and not self._same(seen[0].captured, "input"):
+            raise CaptureError("stand-ins change the result")  # never shown: another way follows
+        self._probe(seen[0].captured)
+        if seen[0].captured.leaks:
+            seen += self._observed(settings)
+        groups = same_program(seen)
+        innocent = exonerated(groups) if settings.trusting else {}
+        captured, guarded = None, []
+        if settings.auto:
+            captured, guarded = _Branches(self, settings, seen[0], innocent).capture()
+        if captured is None:
+            captured, guarded = self._final(settings, groups, innocent)
+        said = tuple(each for each in captured.findings if each.code in ("HJ003", "HJ004"))
+        return dataclasses.replace(captured, findings=(*_findings(seen[0].captured, innocent), *said)), guarded
+
+    def _final(
+        self, settings: _Settings, groups: Sequence[Sequence[Seen]], innocent: dict[Occurrence, str]
+    ) -> tuple[Captured, list[Leak]]:
+        """The capture that becomes the file: of all inputs that were given, each on its path."""
+        told = [groups[0], *(g for g in groups[1:] if any(self.known[seen.name].told for seen in g))]
+        if len(told) > 1 and not inseparable(told):
+            together = Together([self._member(group) for group in told], innocent, self.task.state)
+            try:
+                return self._traced(settings, "input", together.meet, together), together.guarded
+            except BranchingError:
+                raise
+            except CaptureError:
+                pass  # guards make the file raise on the inputs that could not be joined
+        first = groups[0][0].captured
+        if not settings.sized and all(occurrence in innocent for occurrence in groups[0][0].by_occurrence()):
+            return first, []
+        guarding = Guarding(innocent, values_of(groups[0]))
+        return self._traced(settings, "input", guarding), guarding.guarded
+
+    def _member(self, group: Sequence[Seen]) -> Member:
+        seen = next((seen for seen in group if self.known[seen.name].told), group[0])
+        inputs = moved(self.known[seen.name].inputs, None, seen.name)
+        ordered = [seen, *(each for each in group if each is not seen)]
+        return Member.of(ordered, seen.captured.adapter.flatten(*inputs.args, **inputs.kwargs))
+
+    def _seen(self, settings: _Settings, name: str) -> Seen:
+        """A capture without guards, to look at."""
+        key = dataclasses.replace(settings, trusting=True, sized=False, auto=False), name
+        if key not in self._captures:
+            self._captures[key] = Seen.of(name, self._traced(settings, name))
+        return self._captures[key]
+
+    def _traced(
+        self,
+        settings: _Settings,
+        name: str,
+        meet: Callable[..., None] = _look,
+        around: Callable[..., Any] | None = None,
+    ) -> Captured:
+        known, task = self.known[name], self.task
+        torch.manual_seed(0)
         try:
-            results[probe.says] = task.run(schema.unflatten(probe.flat), probe.says)
-        except CaptureError:  # the model itself refuses it, so it tells nothing
-            return False
-        return True
+            return capture(
+                task.model,
+                moved(known.inputs, None, name),
+                known.expected,
+                task.state,
+                settings.branches,
+                meet,
+                fixed=range(10**6) if settings.sized and meet is not _look else (),
+                around=around,
+                dynamic=settings.dynamic,
+                parts=lambda site: settings.parts is None or (site.file, site.line) in settings.parts,
+            )
+        finally:
+            task.state.restore(thorough=True)
 
-    results: dict[str, Any] = {}
-    for probe in probes(flat, accepted):
-        yield from _observe(task, probe.says, schema.unflatten(probe.flat), branches, results[probe.says])
+    def _observed(self, settings: _Settings) -> Iterator[Seen]:
+        """Captures on all further inputs; one that can't be captured is no evidence."""
+        started = time.perf_counter()
+        for name, known in list(self.known.items())[1:]:
+            if not known.told and time.perf_counter() - started > max(_OBSERVED * self.seconds, _SECONDS):
+                return
+            try:
+                yield self._seen(settings, name)
+            except HybridJitError:
+                continue
+
+    def _probe(self, captured: Captured) -> None:
+        """Makes further inputs, once, as far as the time goes."""
+        if self.probed:
+            return
+        self.probed = True
+        started = time.perf_counter()
+        schema = captured.adapter.input_schema
+        inputs = moved(self.task.first, None, "input")
+        results: dict[str, _Input] = {}
+
+        def accepted(probe: Probe) -> bool:
+            if time.perf_counter() - started > _PROBED * self.seconds:
+                return False
+            made = schema.unflatten(probe.flat)
+            try:
+                results[probe.says] = _Input(probe.says, made, self.task.run(made, probe.says), False)
+            except HybridJitError:  # the model itself refuses it, so it tells nothing
+                return False
+            return True
+
+        for probe in probes(captured.adapter.flatten(*inputs.args, **inputs.kwargs), accepted):
+            self.known[probe.says] = results[probe.says]
+            if not captured.leaks and len(self.known) - len(self.task.others) > _FEW:
+                return
+
+    def _holds(self, captured: Captured) -> bool:
+        """Whether what was captured gives what the model gives, or raises, on every input that is known."""
+        return all(self._same(captured, name) for name in self.known)
+
+    def _same(self, captured: Captured, name: str) -> bool:
+        known, adapter = self.known[name], captured.adapter
+        own = moved(known.inputs, None, name)
+        flat = adapter.input_schema.flatten(own)
+        torch.manual_seed(0)
+        try:
+            with torch.no_grad():
+                got = captured.module(*flat)
+        except (_torch.JitError, RuntimeError):
+            return not known.told or name != "input"
+        finally:
+            self.task.state.restore()
+        expected: list[Tensor] = []
+        scan(known.expected, expected, "result", adapter.output_schema.node)
+        got_flat = [got] if isinstance(got, Tensor) else list(got)
+        paths = [str(index) for index in range(len(expected))]
+        return not compare(paths, expected, got_flat, *_NEAR).differences
 
 
-def _flat(task: Task) -> tuple[Any, tuple[torch.Tensor, ...]]:
-    from ..adapters.flatten import TracingAdapter
+class _Branches:
+    """Finds the submodules that need branches, by capturing with more of them or others.
 
-    adapter = TracingAdapter(task.model, task.first.args, task.first.kwargs)
-    return adapter.input_schema, adapter.flatten(*task.first.args, **task.first.kwargs)
+    Args:
+        study: The captures.
+        settings: How they are made.
+        first: The one without.
+        innocent: The leaks of that which need no guard.
+    """
 
+    def __init__(
+        self, study: _Study, settings: _Settings, first: Seen, innocent: Mapping[Occurrence, str]
+    ) -> None:
+        self.study = study
+        self.settings = settings
+        occurring = list(first.by_occurrence().items())
+        guilty = {occurrence[0] for occurrence, _ in occurring if occurrence not in innocent}
+        self.innocent = {occurrence[0]: innocent[occurrence] for occurrence, _ in occurring if occurrence[0] not in guilty}
+        self.chosen: dict[str, Site] = {}
+        self.parts: set[Place] = set()
+        self.plain: dict[str, tuple[Site, str]] = {}
+        self._add(leak for _, leak in occurring if leak.key in guilty)
 
-def _observe(task: Task, name: str, inputs: Inputs, branches: Sequence[str], result: Any = None) -> Iterator[Seen]:
-    try:
-        expected = task.run(inputs, name) if result is None else result
-        yield Seen.of(name, _capture(task, inputs, expected, branches))
-    except HybridJitError:
-        return  # a path that can't be captured is no evidence
-    finally:
-        task.state.restore(thorough=True)
+    def _add(self, leaks: Iterable[Leak]) -> bool:
+        """Chooses the innermost modules around leaks that are branches; says whether there were new ones."""
+        new = False
+        for leak in leaks:
+            path, at = leak.site.module_path, (leak.site.file, leak.site.line)
+            around = path
+            while around in self.plain and around:
+                around = parent(around) or ""
+            if leak.kind is not BOOL or only_validates(leak.site, leak.value) or around in self.plain:
+                continue
+            if around not in self.chosen or at not in self.parts:
+                new = True
+                self.chosen.setdefault(around, leak.site)
+                self.parts.add(at)
+        return new
+
+    def capture(self) -> tuple[Captured | None, list[Leak]]:
+        """The capture with branches that becomes the file; ``None`` if there are none to be had."""
+        captured: Captured | None = None
+        guarded: list[Leak] = []
+        for _ in range(_ROUNDS):
+            if not self.chosen:
+                break
+            settings = dataclasses.replace(self.settings, branches=tuple(self.chosen), parts=frozenset(self.parts))
+            try:
+                if self.study.alone:
+                    guarding = Guarding({}, {}, self.innocent)
+                    captured, guarded = self.study._traced(settings, "input", guarding), guarding.guarded
+                else:
+                    seen = [self.study._seen(settings, name) for name, each in self.study.known.items() if each.told]
+                    groups = same_program(seen)
+                    if len(groups) > 1 and inseparable(groups):
+                        self._drop(seen)
+                        continue
+                    innocent = exonerated(groups) if settings.trusting else {}
+                    every = [each for one in seen for each in one.by_occurrence()]
+                    innocent |= {each: self.innocent[each[0]] for each in every if each[0] in self.innocent}
+                    captured, guarded = self.study._final(settings, groups, innocent)
+            except BranchingError as error:
+                self._give_up(error)
+                continue
+            except CaptureError:
+                return None, []
+            if not self._add(guarded):
+                break
+        else:
+            captured = None
+        if captured is None:
+            return None, []
+        return dataclasses.replace(captured, findings=(*captured.findings, *self._said())), guarded
+
+    def _give_up(self, error: BranchingError) -> None:
+        site = self.chosen.pop(error.path)
+        self.plain[error.path] = site, str(error.error).splitlines()[0]
+        around = parent(error.path)
+        if around is not None and around not in self.plain:
+            self.chosen[around] = site
+
+    def _drop(self, seen: Sequence[Seen]) -> None:
+        """Does without branches of which a side was recorded as a raise that some input takes."""
+        raising = {branch.module_path for each in seen for branch in each.captured.branches if branch.raises}
+        for path in raising & set(self.chosen) or set(self.chosen):
+            self.plain[path] = self.chosen.pop(path), "a side of it raises on the first input"
+
+    def _said(self) -> list[Finding]:
+        said = []
+        for path, site in self.chosen.items():
+            text = f"branches='auto': the ifs of {path or 'the model'} stay ifs in the file"
+            said.append(Finding("HJ003", "note", text, site.file, site.line, path))
+        for path, (site, reason) in self.plain.items():
+            if any(path == each or path.startswith(f"{each}.") or not each for each in self.chosen):
+                continue  # the module around it has branches instead
+            text = f"branches='auto': {path or 'the model'} can't have branches: {reason}"
+            said.append(Finding("HJ004", "warning", text, site.file, site.line, path, "hj.cond around this if"))
+        return said
 
 
 def _findings(captured: Captured, innocent: Mapping[Occurrence, str]) -> tuple[Finding, ...]:
@@ -179,7 +436,7 @@ def _findings(captured: Captured, innocent: Mapping[Occurrence, str]) -> tuple[F
 
 
 def _frozen(model: nn.Module, leaks: Sequence[Leak]) -> CaptureError:
-    rows = {f"{leak.site}: {leak.kind.what}: {leak.kind.says} ({leak.spell()})": leak.kind.fix for leak in leaks}
+    rows = {f"{leak.site}: {leak.kind.what}: {leak.kind.says} ({spell_value(leak.value)})": leak.kind.fix for leak in leaks}
     return CaptureError(
         compose(
             f"{len(rows)} value{'' if len(rows) == 1 else 's'} of tensors would be frozen into the file",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,7 @@ from torch.overrides import TorchFunctionMode
 
 from .. import _torch
 from .._sites import Site, user_site
+from ..control.recorder import tensors_of
 
 
 @dataclass(frozen=True)
@@ -104,24 +106,23 @@ class Leak:
         """What the same leak has in another capture."""
         return self.kind.what, self.site.file, self.site.line
 
-    def spell(self) -> str:
-        """The value, for messages."""
-        if isinstance(self.value, Tensor):
-            count = self.value.numel()
-            return f"{count} value{'' if count == 1 else 's'}"
-        return repr(self.value)
-
     def same_value(self, other: Leak) -> bool:
         """Whether the value is that of the same leak in another capture."""
-        if isinstance(self.value, Tensor) or isinstance(other.value, Tensor):
-            both = isinstance(self.value, Tensor) and isinstance(other.value, Tensor)
-            return both and self.value.dtype == other.value.dtype and bool(torch.equal(self.value, other.value))
-        return repr(self.value) == repr(other.value)
+        return same_value(self.value, other.value)
 
-    @property
-    def message(self) -> str:
-        """What a guard says, up to the value at run time."""
-        return f"value frozen at {self.site}: {self.kind.what}, captured {self.spell()}"
+
+def same_value(one: Any, other: Any) -> bool:
+    """Whether two values that left a trace are the same one."""
+    if isinstance(one, Tensor) and isinstance(other, Tensor):
+        return one.dtype == other.dtype and bool(torch.equal(one, other))
+    return type(one) is type(other) and repr(one) == repr(other)
+
+
+def spell_value(value: Any) -> str:
+    """A value that left a trace, for messages."""
+    if isinstance(value, Tensor):
+        return f"{value.numel()} value{'' if value.numel() == 1 else 's'}"
+    return repr(value)
 
 
 class Watch(TorchFunctionMode):
@@ -130,10 +131,12 @@ class Watch(TorchFunctionMode):
     Args:
         names: ``id(module)`` to module path.
         meet: Is given each leak and the traced tensor that holds its value.
+        exact: Whether arithmetic on sizes goes on in double precision, as that of Python's numbers does.
     """
 
-    def __init__(self, names: Mapping[int, str], meet: Callable[[Leak, Tensor], None]) -> None:
+    def __init__(self, names: Mapping[int, str], meet: Callable[[Leak, Tensor], None], exact: bool = False) -> None:
         super().__init__()
+        self._numbers: dict[int, weakref.ref[Tensor]] | None = {} if exact else None
         self._names = names
         self._meet = meet
         self._varying: dict[int, bool] = {}
@@ -141,9 +144,37 @@ class Watch(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         see = _SEEN.get(func)
-        if see is None or _torch.tracing_state() is None:
+        if _torch.tracing_state() is None:
             return func(*args, **kwargs)
-        return see(self, func, args, kwargs)
+        if see is not None:
+            result = see(self, func, args, kwargs)
+        elif self._numbers is not None:
+            result = self._exactly(func, args, kwargs)
+        else:
+            return func(*args, **kwargs)
+        if self._numbers is not None and func in _COUNT:
+            for tensor in tensors_of(result):
+                self._numbers[id(tensor)] = weakref.ref(tensor)
+        return result
+
+    def _exactly(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """Runs an operation; one on sizes alone with as many digits as Python has."""
+        result = func(*args, **kwargs)
+        numbers = self._numbers
+        assert numbers is not None
+        if not isinstance(result, Tensor) or not numbers:
+            return result
+        given = tensors_of((args, kwargs))
+        if not given or not all(id(each) in numbers and numbers[id(each)]() is each for each in given):
+            return result
+        with _torch.paused_tracing():
+            if result.dim():
+                return result
+            single = result.dtype == torch.float32 and kwargs.get("dtype") is None and torch.float32 not in args
+        if single:
+            result = func(*(_double(each) for each in args), **{key: _double(each) for key, each in kwargs.items()})
+        numbers[id(result)] = weakref.ref(result)
+        return result
 
     def varies(self, tensor: Tensor) -> bool:
         """Whether a tensor can hold something else when the file runs."""
@@ -153,6 +184,14 @@ class Watch(TorchFunctionMode):
     def leak(self, kind: Kind, tensor: Tensor, value: Any) -> None:
         """Tells of a leak."""
         self._meet(Leak(kind, user_site(self._names), value), tensor)
+
+
+def _double(value: Any) -> Any:
+    return value.to(torch.float64) if isinstance(value, Tensor) else value
+
+
+_COUNT = (Tensor.shape.__get__, Tensor.size, Tensor.numel, Tensor.nelement, Tensor.stride, torch.numel)  # type: ignore[attr-defined]
+"""What gives Python numbers in eager mode and tensors in a trace."""
 
 
 def _number(kind: Kind) -> Callable[[Watch, Any, Any, Any], Any]:
@@ -242,6 +281,15 @@ def _traced(number: bool | int, value: _torch.Value) -> Tensor:
     graph = _torch.current_graph()
     _torch.bind_value(made, _torch.insert(graph, "prim::NumToTensor", [value], _torch.type_named("TensorType")))
     return made
+
+
+def equal(tensor: Tensor, value: Tensor) -> Tensor:
+    """``torch.equal`` as a traced tensor: shapes may differ."""
+    graph = _torch.current_graph()
+    with _torch.paused_tracing():
+        holds, held = torch.equal(tensor, value), _torch.insert_constant(graph, value.detach().clone())
+    asked = _torch.insert(graph, "aten::equal", [_torch.value_of(tensor), held], _torch.type_named("BoolType"))
+    return _traced(holds, asked)
 
 
 def _see_made(position: int) -> Callable[[Watch, Any, Any, Any], Any]:

@@ -102,9 +102,18 @@ def _resized(flat: Flat, groups: dict[Key, list[tuple[int, int]]], sizes: dict[K
         for index, dim in groups[key]:
             tensor = changed[index]
             places = torch.arange(size, device=tensor.device) % tensor.shape[dim]
-            changed[index] = tensor.index_select(dim, places)
+            changed[index] = _varied(tensor.index_select(dim, places))
     spelled = ", ".join(f"{before} to {after} at dimension {dim}" for (before, dim), after in sizes.items())
     return Probe(f"{name}: {spelled}", tuple(changed))
+
+
+def _varied(tensor: Tensor) -> Tensor:
+    """Other values of the same kind, so that what is repeated is not the same twice."""
+    if not tensor.is_floating_point():
+        return _shuffled(tensor)
+    generator = torch.Generator().manual_seed(tensor.numel())
+    factors = torch.rand(tensor.shape, generator=generator).to(tensor.device, tensor.dtype)
+    return tensor * (0.6 + 0.8 * factors)
 
 
 def _shuffled(tensor: Tensor) -> Tensor:

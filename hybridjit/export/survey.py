@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
 
-from ..control.guards import Guards
+from .frozen import Guards
 from .capture import Captured
-from .leaks import Leak
+from .leaks import Leak, same_value
 from .programs import Program, program_of
 
 Occurrence = tuple[tuple[str, str, int], int]
@@ -69,20 +69,58 @@ def same_program(seen: Sequence[Seen]) -> list[list[Seen]]:
     return groups
 
 
-def exonerated(groups: Sequence[Sequence[Seen]]) -> dict[Occurrence, str]:
-    """The leaks whose value changed while the program did not, and by which input that was seen.
+Values = dict[Occurrence, tuple[Any, ...]]
+"""What each leak was, in the captures that compute the same."""
 
-    A value that is another one in two captures of one program has no part in it.
+
+def values_of(group: Sequence[Seen]) -> Values:
+    """The values that the leaks of a group had, each once."""
+    found: dict[Occurrence, list[Leak]] = {}
+    for seen in group:
+        for occurrence, leak in seen.by_occurrence().items():
+            known = found.setdefault(occurrence, [])
+            if not any(leak.same_value(each) for each in known):
+                known.append(leak)
+    return {occurrence: tuple(leak.value for leak in leaks) for occurrence, leaks in found.items()}
+
+
+def exonerated(groups: Sequence[Sequence[Seen]]) -> dict[Occurrence, str]:
+    """The leaks that need no guard, and by which input that was seen.
+
+    A value that is another one in two captures of one program has no part in it; unless it alone tells
+    two programs apart.
     """
-    found: dict[Occurrence, str] = {}
+    innocent: dict[Occurrence, str] = {}
     for group in groups:
         first = group[0].by_occurrence()
         for other in group[1:]:
             for occurrence, leak in other.by_occurrence().items():
                 before = first.get(occurrence)
                 if before is not None and not leak.same_value(before):
-                    found.setdefault(occurrence, other.name)
-    return found
+                    innocent.setdefault(occurrence, other.name)
+    values = [values_of(group) for group in groups]
+    for index, group in enumerate(groups):
+        for other_index in range(index):
+            apart = [
+                occurrence
+                for occurrence in occurrences(group[0].captured.leaks)
+                if disjoint(values[index][occurrence], values[other_index].get(occurrence, ()))
+            ]
+            if apart and all(occurrence in innocent for occurrence in apart):
+                del innocent[apart[0]]
+    return innocent
+
+
+def inseparable(groups: Sequence[Sequence[Seen]]) -> bool:
+    """Whether there are two programs that no leak tells apart."""
+    values = [values_of(group) for group in groups]
+    pairs = [(one, other) for index, one in enumerate(values) for other in values[:index]]
+    return any(not any(disjoint(one[each], other.get(each, ())) for each in one) for one, other in pairs)
+
+
+def disjoint(one: Sequence[Any], other: Sequence[Any]) -> bool:
+    """Whether both have values, and none in common."""
+    return bool(one and other) and not any(same_value(a, b) for a in one for b in other)
 
 
 class Guarding:
@@ -90,13 +128,19 @@ class Guarding:
 
     Args:
         innocent: The exonerated ones.
+        values: What the others may be.
+        lines: Kinds and lines that are exonerated altogether.
 
     Attributes:
         guarded: The leaks that got a guard.
     """
 
-    def __init__(self, innocent: dict[Occurrence, str]) -> None:
+    def __init__(
+        self, innocent: Mapping[Occurrence, str], values: Values, lines: Container[tuple[str, str, int]] = ()
+    ) -> None:
         self._innocent = innocent
+        self._lines = lines
+        self._values = values
         self._guards = Guards()
         self._met: Counter[tuple[str, str, int]] = Counter()
         self.guarded: list[Leak] = []
@@ -105,7 +149,7 @@ class Guarding:
         """Guards one leak, if it must be."""
         occurrence = leak.key, self._met[leak.key]
         self._met[leak.key] += 1
-        if occurrence in self._innocent:
+        if occurrence in self._innocent or leak.key in self._lines:
             return
         self.guarded.append(leak)
-        self._guards.check(tensor, leak.value, leak.message, f"write {leak.kind.fix}")
+        self._guards.check(tensor, self._values.get(occurrence, (leak.value,)), leak)

@@ -8,6 +8,7 @@ given the values that the first one's have.
 
 from __future__ import annotations
 
+import functools
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,12 +21,12 @@ from .. import _torch
 from .._errors import CaptureError, compose
 from ..control import record
 from ..control.blocks import trace_ends
-from ..control.guards import Guards, insert_guard
 from ..control.paths import copied, same_function
 from ..control.recorder import Call, Recorder, tensors_of, watching
-from .leaks import BOOL, Leak
+from .frozen import Guards, guard
+from .leaks import Leak, equal, same_value
 from .state import ModelState
-from .survey import Occurrence, occurrences
+from .survey import Occurrence, Seen, disjoint, occurrences, values_of
 
 
 @dataclass(frozen=True)
@@ -36,11 +37,22 @@ class Member:
         name: What it is called.
         flat: Its tensors, of its own.
         leaks: What leaves a trace of it, in order.
+        values: For each, what it is in the captures that compute the same.
+        places: For each, what identifies it.
     """
 
     name: str
     flat: tuple[Tensor, ...]
     leaks: tuple[Leak, ...]
+    values: tuple[tuple[Any, ...], ...]
+    places: tuple[Occurrence, ...]
+
+    @staticmethod
+    def of(group: Sequence[Seen], flat: tuple[Tensor, ...]) -> Member:
+        """One of the captures that compute the same, for all of them."""
+        leaks, known = group[0].captured.leaks, values_of(group)
+        places = tuple(occurrences(leaks))
+        return Member(group[0].name, flat, leaks, tuple(known[place] for place in places), places)
 
 
 @dataclass(frozen=True)
@@ -145,7 +157,6 @@ class Together:
         self._guards = Guards()
         self._run: _Run | None = None
         self._group: Sequence[Member] = members
-        self._places = {id(member): occurrences(member.leaks) for member in members}
 
     def meet(self, index: int, leak: Leak, tensor: Tensor) -> None:
         """Guards a leak, or ends the run where its inputs part."""
@@ -158,17 +169,18 @@ class Together:
         mine = run.member.leaks
         if at >= len(mine) or mine[at].key != leak.key or not mine[at].same_value(leak):
             raise _diverged(run.member, mine[at].kind.what if at < len(mine) else "nothing", leak.kind.what)
-        if self._places[id(run.member)][at] in self._innocent:
+        if run.member.places[at] in self._innocent:
             return
         for other in self._group:
             if at >= len(other.leaks) or other.leaks[at].key != leak.key:
                 raise _diverged(other, leak.kind.what, other.leaks[at].kind.what if at < len(other.leaks) else "nothing")
-            if not other.leaks[at].same_value(leak):
+            if disjoint(other.values[at], run.member.values[at]):
                 if self._inside():
                     raise _diverged(other, "a value inside a branch", "another one")
                 raise _Parted(leak, tensor)
         self.guarded.append(leak)
-        self._guards.check(tensor, leak.value, leak.message, f"write {leak.kind.fix}")
+        every = [value for each in self._group for value in each.values[at]]
+        self._guards.check(tensor, distinct(every), leak)
 
     def _inside(self) -> bool:
         """Whether recording goes on inside a branch of the model's own."""
@@ -196,8 +208,7 @@ class Together:
                 for node in reversed(self._scratches):
                     for block in node.blocks():
                         _torch.keep_constants(block, node)
-                    try: node.destroy()
-                    except RuntimeError: print(_torch.current_graph()); raise
+                    node.destroy()
 
     def _along(
         self, member: Member, group: Sequence[Member], log: Sequence[_Step], owner: Member, decided: int
@@ -227,15 +238,16 @@ class Together:
             frame.path, self._run, self._group = outer
         classes: list[list[Member]] = []
         for each in sorted(group, key=lambda each: each is not member):
-            same = next((known for known in classes if known[0].leaks[at].same_value(each.leaks[at])), None)
+            same = next((known for known in classes if not disjoint(known[0].values[at], each.values[at])), None)
             if same is None:
                 classes.append([each])
             else:
                 same.append(each)
-        values = [known[0].leaks[at].value for known in classes]
-        if leak.kind is not BOOL and not any(isinstance(value, Tensor) for value in values):
-            text = f"value frozen at {leak.site}: {leak.kind.what}, captured {' or '.join(map(repr, values))}"
-            insert_guard(tensor, tuple(values), text, f"write {leak.kind.fix}")
+        values = [distinct([value for each in known for value in each.values[at]]) for known in classes]
+        every = distinct([value for known in values for value in known])
+        _torch.bring_in(tensor)
+        if not isinstance(leak.value, bool):
+            guard(tensor, every, leak)
 
         def rest(index: int) -> Any:
             follow = lambda: self._along(classes[index][0], classes[index], run.log, member, at + 1)  # noqa: E731
@@ -247,12 +259,26 @@ class Together:
         return rest(0)
 
 
-def _is(tensor: Tensor, value: Any) -> Tensor:
-    """Whether a traced tensor has a value, as a traced tensor."""
+def distinct(values: Sequence[Any]) -> tuple[Any, ...]:
+    """Each value once."""
+    found: list[Any] = []
+    for value in values:
+        if not any(same_value(value, each) for each in found):
+            found.append(value)
+    return tuple(found)
+
+
+def _is(tensor: Tensor, values: Sequence[Any]) -> Tensor:
+    """Whether a traced tensor has one of some values, as a traced tensor."""
+    made = [_is_one(tensor, value) for value in values]
+    return functools.reduce(torch.logical_or, made)
+
+
+def _is_one(tensor: Tensor, value: Any) -> Tensor:
     if isinstance(value, bool):
         return tensor if value else torch.logical_not(tensor)
     if isinstance(value, Tensor):
-        return (tensor == value).all()
+        return equal(tensor, value)
     return tensor == value
 
 

@@ -1,0 +1,43 @@
+"""The guards of a capture: what they check, what they say, and which are superfluous."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+
+from ..control.guards import insert_guard
+from ..control.recorder import active, decision
+from .leaks import Leak, spell_value
+
+
+class Guards:
+    """The guards of one trace; those that an earlier one makes superfluous are left out."""
+
+    def __init__(self) -> None:
+        self._known: dict[object, list[tuple[Any, ...]]] = {}
+
+    def check(self, value: Tensor, captured: Sequence[Any], leak: Leak) -> None:
+        """Guards a value where recording goes on, unless a guard that has run by then says the same.
+
+        Args:
+            value: The traced tensor that holds it.
+            captured: What it may be.
+            leak: How it left the trace.
+        """
+        recorder = active()
+        blocks = tuple(recorder.frames[1:]) if recorder else ()
+        spelled = tuple("" if isinstance(each, Tensor) else repr(each) for each in captured)
+        key = decision(value), type(captured[0]).__name__, spelled
+        if any(blocks[: len(earlier)] == earlier for earlier in self._known.get(key, ())):
+            return
+        self._known.setdefault(key, []).append(blocks)
+        guard(value, captured, leak)
+
+
+def guard(value: Tensor, captured: Sequence[Any], leak: Leak) -> None:
+    """Inserts a guard: ``value frozen at head.py:41: captured 3, got 5; write …``."""
+    values = " or ".join(spell_value(each) for each in captured)
+    message = f"value frozen at {leak.site}: {leak.kind.what}, captured {values}"
+    insert_guard(value, captured, message, f"write {leak.kind.fix}")

@@ -1,0 +1,181 @@
+"""Stand-ins for `len`, `int`, `round`, `math.ceil` and the like, under which a traced number stays one."""
+
+from __future__ import annotations
+
+import builtins
+import contextlib
+import functools
+import math
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import _torch
+
+
+def _traced(value: object) -> bool:
+    """Whether a value is a number in the running trace."""
+    if not isinstance(value, Tensor) or _torch.tracing_state() is None:
+        return False
+    with _torch.paused_tracing(), _torch.unwatched():
+        return value.numel() == 1 and not value.is_complex() and value.dtype != torch.bool
+
+
+def _integer(value: Tensor) -> Tensor:
+    value = value.reshape(()) if _dims(value) else value
+    return value if not value.is_floating_point() else value.trunc().to(torch.int64)
+
+
+def _dims(value: Tensor) -> int:
+    with _torch.paused_tracing(), _torch.unwatched():
+        return value.dim()
+
+
+class _Truthful(type):
+    """``isinstance`` and ``issubclass`` as for the class stood in for."""
+
+    real: type
+
+    def __instancecheck__(cls, instance: object) -> bool:
+        return isinstance(instance, cls.real)
+
+    def __subclasscheck__(cls, subclass: type) -> bool:
+        return issubclass(subclass, cls.real)
+
+    def __eq__(cls, other: object) -> bool:
+        return other is cls or other is cls.real
+
+    def __hash__(cls) -> int:
+        return hash(cls.real)
+
+
+class _Int(metaclass=_Truthful):
+    real = int
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+        """``int(...)``, of a traced number the number."""
+        return _integer(args[0]) if len(args) == 1 and not kwargs and _traced(args[0]) else int(*args, **kwargs)
+
+
+class _Float(metaclass=_Truthful):
+    real = float
+
+    def __new__(cls, *args: Any) -> Any:
+        """``float(...)``, of a traced number the number."""
+        if len(args) == 1 and _traced(args[0]):
+            value = args[0].reshape(()) if _dims(args[0]) else args[0]
+            return value.to(torch.float64)
+        return float(*args)
+
+
+def _len(value: Any) -> Any:
+    """``len``, of a traced tensor its traced size."""
+    if isinstance(value, Tensor) and _torch.tracing_state() is not None and _dims(value):
+        return value.size(0)
+    return len(value)
+
+
+def _round(value: Any, *digits: Any) -> Any:
+    return value.round().to(torch.int64) if not digits and _traced(value) else round(value, *digits)
+
+
+def _extreme(real: Callable[..., Any], of_two: Callable[[Tensor, Tensor], Tensor]) -> Callable[..., Any]:
+    """``min`` or ``max``, of numbers among which are traced ones."""
+
+    def chosen(*args: Any, **kwargs: Any) -> Any:
+        values = list(args[0]) if len(args) == 1 and isinstance(args[0], (list, tuple)) else list(args)
+        if kwargs or not any(map(_traced, values)) or not all(_traced(v) or type(v) in (int, float) for v in values):
+            return real(*args, **kwargs)
+        return functools.reduce(of_two, [_as_tensor(value) for value in values])
+
+    return chosen
+
+
+def _as_tensor(value: Any) -> Tensor:
+    if isinstance(value, Tensor):
+        return value.reshape(()) if _dims(value) else value
+    with _torch.paused_tracing():
+        return torch.tensor(value, dtype=torch.float64 if isinstance(value, float) else torch.int64)
+
+
+def _function(real: Callable[..., Any], traced: Callable[[Tensor], Tensor]) -> Callable[..., Any]:
+    """A function of ``math``, on a traced number as well."""
+
+    def call(*args: Any) -> Any:
+        if len(args) == 1 and _traced(args[0]):
+            value = args[0] if args[0].is_floating_point() else args[0].to(torch.float64)
+            return traced(value.reshape(()) if _dims(value) else value)
+        return real(*args)
+
+    return call
+
+
+_MATH: dict[str, Callable[..., Any]] = {
+    "ceil": _function(math.ceil, lambda value: value.ceil().to(torch.int64)),
+    "floor": _function(math.floor, lambda value: value.floor().to(torch.int64)),
+    "trunc": _function(math.trunc, lambda value: value.trunc().to(torch.int64)),
+    "sqrt": _function(math.sqrt, torch.sqrt),
+    "log": _function(math.log, torch.log),
+    "log2": _function(math.log2, torch.log2),
+    "log10": _function(math.log10, torch.log10),
+    "exp": _function(math.exp, torch.exp),
+}
+
+
+class _Math:
+    """The module ``math``, with functions that take traced numbers."""
+
+    def __getattr__(self, name: str) -> Any:
+        return _MATH[name] if name in _MATH else getattr(math, name)
+
+
+_BUILTINS: dict[str, Any] = {
+    "len": _len,
+    "int": _Int,
+    "float": _Float,
+    "round": _round,
+    "min": _extreme(min, torch.minimum),
+    "max": _extreme(max, torch.maximum),
+}
+_ABSENT = object()
+
+
+@contextlib.contextmanager
+def standing_in(files: Iterable[str]) -> Iterator[None]:
+    """Lets the stand-ins be called by the code of some files, within the body.
+
+    Args:
+        files: The source files of imported modules.
+    """
+    wanted = set(files)
+    changed: list[tuple[dict[str, Any], str, Any]] = []
+    modules = [module for module in list(sys.modules.values()) if vars_of(module).get("__file__") in wanted]
+    by_identity = {id(getattr(math, name)): function for name, function in _MATH.items()}
+    try:
+        for module in modules:
+            space = vars_of(module)
+            news = {name: made for name, made in _BUILTINS.items() if space.get(name, _ABSENT) in (_ABSENT, getattr(builtins, name))}
+            for name, held in list(space.items()):
+                if held is math:
+                    news[name] = _Math()
+                elif id(held) in by_identity:
+                    news[name] = by_identity[id(held)]
+            for name, made in news.items():
+                changed.append((space, name, space.get(name, _ABSENT)))
+                space[name] = made
+        yield
+    finally:
+        for space, name, before in reversed(changed):
+            if before is _ABSENT:
+                space.pop(name, None)
+            else:
+                space[name] = before
+
+
+def vars_of(module: object) -> dict[str, Any]:
+    """A module's names, without asking a module's own ``__getattr__``, which may import."""
+    found = getattr(module, "__dict__", None)
+    return found if isinstance(found, dict) else {}

@@ -223,7 +223,8 @@ def _capture(
             return seen(expect(model, state, inputs, name, None, planned.point))
 
         def seen(expected: Expectation) -> Any:
-            return with_buffers(expected.result, model, known.replaced) if known.replaced else expected.result
+            buffers = {**dict(model.named_buffers(remove_duplicate=False)), **expected.changed}
+            return with_buffers(expected.result, buffers, known.replaced) if known.replaced else expected.result
 
         try:
             known = expect(model, state, first, name, None, planned.point)

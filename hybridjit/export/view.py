@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -22,7 +22,7 @@ class _Forward:
         def forward(*args: Any, **kwargs: Any) -> Any:
             model, method, replaced = vars(view)["_view"]
             result = method_of(model, method)(*args, **kwargs)
-            return with_buffers(result, model, replaced) if replaced else result
+            return with_buffers(result, dict(model.named_buffers(remove_duplicate=False)), replaced) if replaced else result
 
         model, method, _ = vars(view)["_view"]
         forward.__signature__ = signature_of(model, method)  # type: ignore[attr-defined]
@@ -54,9 +54,8 @@ def view_of(model: nn.Module, method: str, replaced: Sequence[str] = ()) -> nn.M
     return view
 
 
-def with_buffers(result: Any, model: nn.Module, replaced: Sequence[str]) -> dict[str, Any]:
+def with_buffers(result: Any, buffers: Mapping[str, Tensor], replaced: Sequence[str]) -> dict[str, Any]:
     """A result beside what the buffers are after the call that gave it."""
-    buffers: dict[str, Tensor] = dict(model.named_buffers(remove_duplicate=False))
     return {RESULT: result, "buffers": {name: _traced(buffers[name]) for name in replaced}}
 
 

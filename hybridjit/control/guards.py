@@ -62,3 +62,20 @@ def guard_sizes(name: str, tensor: Tensor) -> None:
     same = _torch.insert(graph, "aten::eq", [got, _torch.insert_constant(graph, captured)], truth)
     tail = _torch.insert_constant(graph, "; export the model with such an input among check_inputs")
     _torch.insert_raise_unless(graph, same, "{}{}{}", [head, got, tail])
+
+
+def guard_kind(name: str, tensor: Tensor) -> None:
+    """Inserts a check of the dtype and the rank of an input, which a trace takes for granted."""
+    graph = _torch.current_graph()
+    number, truth = _torch.type_named("IntType"), _torch.type_named("BoolType")
+    with _torch.paused_tracing(), _torch.unwatched():
+        rank, dtype, spelled = tensor.dim(), tensor.dtype, describe(tensor)
+    head = _torch.insert_constant(graph, f"hybridjit: {name}: captured {spelled}, got another dtype or ")
+    value = _torch.value_of(tensor)
+    dims = _torch.insert(graph, "aten::dim", [value], number)
+    held = [_torch.insert(graph, "aten::eq", [dims, _torch.insert_constant(graph, rank)], truth)]
+    asked = _torch.insert(graph, "prim::dtype", [value], number)
+    held.append(_torch.insert(graph, "aten::eq", [asked, _torch.insert_constant(graph, dtype)], truth))
+    both = _torch.insert(graph, "aten::__and__", held, truth)
+    tail = _torch.insert_constant(graph, " dimensions; export the model with such an input among check_inputs")
+    _torch.insert_raise_unless(graph, both, "{}{}{}", [head, dims, tail])

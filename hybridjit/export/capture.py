@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Container, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,7 @@ from .._errors import CaptureError, HybridJitError, InputError, UnsupportedError
 from .._sites import Site, innermost, user_site
 from ..adapters.flatten import TracingAdapter
 from ..adapters.inputs import Inputs
-from ..control.guards import guard_sizes
+from ..control.guards import guard_kind, guard_sizes
 from ..control.origins import following
 from ..control.record import Record, recording
 from ..control.static import static_modules
@@ -147,7 +147,7 @@ def capture(
     state: ModelState,
     branches: Sequence[str] = (),
     meet: Callable[[int, Leak, Tensor], None] = lambda index, leak, tensor: None,
-    fixed: Container[int] = (),
+    fixed: Literal["", "kinds", "sizes"] = "",
     around: Callable[[Callable[..., Any], Sequence[Tensor]], Any] | None = None,
     dynamic: Collection[str] = (),
     parts: Callable[[Site], bool] = lambda site: True,
@@ -161,7 +161,7 @@ def capture(
         state: Its state; the caller puts the model back.
         branches: Paths of submodules whose ``if``s become branches.
         meet: Is given what leaves the trace: the how-many-eth it is, what it is, and the tensor.
-        fixed: The flat inputs whose sizes the file checks.
+        fixed: What of the inputs the file checks: nothing, their dtypes and ranks, or their sizes too.
         around: Runs the flat model in the trace, given it and its tensors; may run it again on others.
         dynamic: Source files whose code gets stand-ins for ``len``, ``int`` and the like.
         parts: Whether an ``if`` at a line of these submodules becomes a branch.
@@ -200,9 +200,11 @@ def capture(
         meet(len(leaks) - 1, leak, tensor)
 
     def enter(tensors: Sequence[Tensor]) -> None:
-        for index, name in enumerate(adapter.input_schema.names()):
-            if index in fixed:
-                guard_sizes(name, tensors[index])
+        for name, tensor in zip(adapter.input_schema.names(), tensors, strict=True):
+            if fixed:
+                guard_kind(name, tensor)
+            if fixed == "sizes":
+                guard_sizes(name, tensor)
 
     adapter.enter = enter
     adapter.around = around

@@ -6,7 +6,7 @@ import dataclasses
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +23,7 @@ from .capture import Captured, capture
 from .compare import compare
 from .devices import moved
 from .leaks import BOOL, Leak, spell_value
-from .probes import Probe, probes
+from .probes import OF_KIND, Probe, probes
 from .report import Finding
 from .state import ModelState
 from .survey import Guarding, Occurrence, Seen, exonerated, inseparable, same_program, values_of
@@ -106,12 +106,12 @@ class _Settings:
         parts: The lines where paths part in them; all lines if absent.
         dynamic: Source files whose code gets stand-ins for ``len``, ``int`` and the like.
         trusting: Whether evidence does away with guards.
-        sized: Whether the sizes of the inputs are guarded, for want of anything better.
+        fixed: What of the inputs is guarded, for want of anything better; see `capture`.
         auto: Whether further submodules get branches where they need them.
     """
 
     auto: bool = False
-    sized: bool = False
+    fixed: Literal["", "kinds", "sizes"] = ""
     branches: tuple[str, ...] = ()
     parts: frozenset[Place] | None = None
     dynamic: frozenset[str] = frozenset()
@@ -171,7 +171,11 @@ class _Study:
                 if chosen == settings:
                     raise
                 continue  # stand-ins may be what it fails by
-            if chosen.sized or self._holds(captured):
+            wrong = self._wrong(captured)
+            if wrong and all(name in OF_KIND for name in wrong):
+                captured, guarded = self._with(dataclasses.replace(chosen, fixed="kinds"))
+                wrong = self._wrong(captured)
+            if not wrong:
                 break
         if self.on_frozen == "error" and guarded:
             raise _frozen(self.task.model, guarded)
@@ -184,7 +188,7 @@ class _Study:
             yield dataclasses.replace(settings, dynamic=files)
         yield settings
         yield dataclasses.replace(settings, trusting=False)
-        yield dataclasses.replace(settings, trusting=False, sized=True)
+        yield dataclasses.replace(settings, trusting=False, fixed="sizes")
 
     def _with(self, settings: _Settings) -> tuple[Captured, list[Leak]]:
         seen = [self._seen(settings, "input")]
@@ -217,7 +221,7 @@ class _Study:
             except CaptureError:
                 pass  # guards make the file raise on the inputs that could not be joined
         first = groups[0][0].captured
-        if not settings.sized and all(occurrence in innocent for occurrence in groups[0][0].by_occurrence()):
+        if not settings.fixed and all(occurrence in innocent for occurrence in groups[0][0].by_occurrence()):
             return first, []
         guarding = Guarding(innocent, values_of(groups[0]))
         return self._traced(settings, "input", guarding), guarding.guarded
@@ -230,7 +234,7 @@ class _Study:
 
     def _seen(self, settings: _Settings, name: str) -> Seen:
         """A capture without guards, to look at."""
-        key = dataclasses.replace(settings, trusting=True, sized=False, auto=False), name
+        key = dataclasses.replace(settings, trusting=True, fixed="", auto=False), name
         if key not in self._captures:
             self._captures[key] = Seen.of(name, self._traced(settings, name))
         return self._captures[key]
@@ -252,7 +256,7 @@ class _Study:
                 task.state,
                 settings.branches,
                 meet,
-                fixed=range(10**6) if settings.sized and meet is not _look else (),
+                fixed=settings.fixed if meet is not _look else "",
                 around=around,
                 dynamic=settings.dynamic,
                 parts=lambda site: settings.parts is None or (site.file, site.line) in settings.parts,
@@ -296,9 +300,9 @@ class _Study:
             if not captured.leaks and len(self.known) - len(self.task.others) > _FEW:
                 return
 
-    def _holds(self, captured: Captured) -> bool:
-        """Whether what was captured gives what the model gives, or raises, on every input that is known."""
-        return all(self._same(captured, name) for name in self.known)
+    def _wrong(self, captured: Captured) -> list[str]:
+        """The inputs on which what was captured gives something else than the model; raising is not that."""
+        return [name for name in self.known if not self._same(captured, name)]
 
     def _same(self, captured: Captured, name: str) -> bool:
         known, adapter = self.known[name], captured.adapter

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 Flat = tuple[Tensor, ...]
+OF_KIND = ("other integers", "other rank")
+"""The probes of another dtype or rank."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ def probes(flat: Flat, accepted: Callable[[Probe], bool]) -> Iterator[Probe]:
         probe = Probe(says, tuple(change_values(tensor) for tensor in flat))
         if any(not torch.equal(a, b) for a, b in zip(flat, probe.flat, strict=True)) and accepted(probe):
             yield probe
-    for says, convert in (("other integers", _integers), ("other rank", _unsqueezed)):
+    for says, convert in zip(OF_KIND, (_integers, _unsqueezed), strict=True):
         probe = Probe(says, tuple(convert(tensor) for tensor in flat))
         changed = any(a.dtype != b.dtype or a.dim() != b.dim() for a, b in zip(flat, probe.flat, strict=True))
         if changed and accepted(probe):

@@ -155,10 +155,14 @@ class Recorder(TorchFunctionMode):
             key = _torch.storage_key(tensor)
             touched.add(key)
             if id(tensor) in values:
-                if not in_place and values[id(tensor)] is not None:
-                    # The tracer takes the argument for the result, which is known inside this block only.
-                    _torch.bind_value(tensor, values[id(tensor)])
-                continue
+                if in_place or values[id(tensor)] is None:
+                    continue
+                # The tracer takes the argument for the result, which is known inside this block only.
+                made_here = _torch.known_value(tensor)
+                _torch.bind_value(tensor, values[id(tensor)])
+                if tensor is not result or made_here is None or name == "__get__":
+                    continue
+                result = tensor = _renamed(tensor, made_here)
             frame.made.append(weakref.ref(tensor))
             # Memory that no argument has is new, though a tensor that is gone may have had it before; a
             # getter (x.grad) alone gives what was there.
@@ -268,6 +272,14 @@ def tensors_of(value: Any) -> list[Tensor]:
     if isinstance(value, dict):
         return [tensor for item in value.values() for tensor in tensors_of(item)]
     return []
+
+
+def _renamed(tensor: Tensor, value: Any) -> Tensor:
+    """The same data under another name: what ``x.contiguous()`` gives, which is ``x`` itself where it is contiguous."""
+    with _torch.paused_tracing(), _torch.unwatched():
+        made: Tensor = tensor.detach() if tensor.is_leaf else torch.ops.aten.alias(tensor)
+    _torch.bind_value(made, value)
+    return made
 
 
 def _name_values(tensors: Sequence[Tensor], values: Sequence[Any], frame: FrameType) -> None:

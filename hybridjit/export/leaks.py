@@ -14,6 +14,7 @@ from torch.overrides import TorchFunctionMode
 from .. import _torch
 from .._sites import Site, user_site
 from ..control.recorder import tensors_of
+from .validation import only_says
 
 
 @dataclass(frozen=True)
@@ -182,8 +183,10 @@ class Watch(TorchFunctionMode):
         return value is not None and _torch.varies(value, self._varying)
 
     def leak(self, kind: Kind, tensor: Tensor, value: Any) -> None:
-        """Tells of a leak."""
-        self._meet(Leak(kind, user_site(self._names), value), tensor)
+        """Tells of a leak, unless it is text for people."""
+        site = user_site(self._names)
+        if kind is not TEXT or not only_says(site):
+            self._meet(Leak(kind, site, value), tensor)
 
 
 def _double(value: Any) -> Any:

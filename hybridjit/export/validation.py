@@ -1,4 +1,4 @@
-"""Where a model only validates: an `assert`, or an `if` that does nothing but raise."""
+"""Where a model only validates (an `assert`, an `if` that does nothing but raise) or only says something."""
 
 from __future__ import annotations
 
@@ -38,6 +38,33 @@ def _tests(file: str) -> list[tuple[int, int, bool]]:
             if not _has(node.test, ast.Or):
                 found.append((node.test, True))
     return [(test.lineno, test.end_lineno or test.lineno, passes) for test, passes in found]
+
+
+_SAYS = frozenset("debug info warning warn error critical exception log warning_once info_once warn_once print".split())
+
+
+def only_says(site: Site) -> bool:
+    """Whether a line does nothing but log, warn or print; what it says is no result."""
+    return any(first <= site.line <= last for first, last in _sayings(site.file))
+
+
+@functools.lru_cache(maxsize=64)
+def _sayings(file: str) -> list[tuple[int, int]]:
+    """The statements of a file that only say something: first line, last line."""
+    try:
+        tree = ast.parse("".join(linecache.getlines(file)))
+    except SyntaxError:  # a notebook cell with magic commands, say
+        return []
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
+            called = node.value.func
+            name = called.attr if isinstance(called, ast.Attribute) else called.id if isinstance(called, ast.Name) else ""
+            if name in _SAYS:
+                found.append((node.lineno, node.end_lineno or node.lineno))
+        elif isinstance(node, ast.Raise):
+            found.append((node.lineno, node.end_lineno or node.lineno))
+    return found
 
 
 def _has(test: ast.expr, kind: type[ast.boolop]) -> bool:

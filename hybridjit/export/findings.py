@@ -21,7 +21,7 @@ _KINDS = [
         r"Python boolean",
         "HJ101",
         "bool(tensor): the branch that the example took is kept",
-        "move the branch into a function with @hybridjit.script_if_tracing, or torch.where",
+        "the branch as a function with @hybridjit.script_if_tracing, or torch.where",
     ),
     (
         r"Python integer",

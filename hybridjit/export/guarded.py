@@ -199,11 +199,14 @@ class _Study:
             seen += self._observed(settings)
         groups = same_program(seen)
         innocent = exonerated(groups) if settings.trusting else {}
-        captured, guarded = None, []
+        captured, guarded, refused = None, [], []
         if settings.auto:
-            captured, guarded = _Branches(self, settings, seen[0], innocent).capture()
+            search = _Branches(self, settings, seen[0], innocent)
+            captured, guarded = search.capture()
+            refused = search.refused()
         if captured is None:
             captured, guarded = self._final(settings, groups, innocent)
+            captured = dataclasses.replace(captured, findings=(*captured.findings, *refused))
         said = tuple(each for each in captured.findings if each.code in ("HJ003", "HJ004"))
         return dataclasses.replace(captured, findings=(*_findings(seen[0].captured, innocent), *said)), guarded
 
@@ -415,6 +418,11 @@ class _Branches:
         for path, site in self.chosen.items():
             text = f"branches='auto': the ifs of {path or 'the model'} stay ifs in the file"
             said.append(Finding("HJ003", "note", text, site.file, site.line, path))
+        return said + self.refused()
+
+    def refused(self) -> list[Finding]:
+        """The modules that can't have branches, without those that have a module around them that has."""
+        said = []
         for path, (site, reason) in self.plain.items():
             if any(path == each or path.startswith(f"{each}.") or not each for each in self.chosen):
                 continue  # the module around it has branches instead

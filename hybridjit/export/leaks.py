@@ -38,7 +38,7 @@ BOOL = Kind(
     "HJ101",
     "bool(tensor)",
     "the branch that the example took is kept",
-    "move the branch into a function with @hybridjit.script_if_tracing, or torch.where",
+    "the branch as a function with @hybridjit.script_if_tracing, or torch.where",
 )
 INT = Kind(
     "HJ102",

@@ -56,9 +56,15 @@ def test_ifs_stay(branches: list[str] | str, first: Tensor) -> None:
 
 
 def test_without_branches_it_fails() -> None:
-    """The same model without them is refused on the other input."""
+    """The same model without them is refused on the other input; with guards its file takes both paths that were given,
+    or raises on what it was not given."""
+    model = Stack().eval()
     with pytest.raises(hj.VerificationError, match=r"frozen at .*test_branches.py"):
-        hj.export(Stack().eval(), SMALL, check_inputs=[LARGE])
+        hj.export(model, SMALL, check_inputs=[LARGE], on_frozen="ignore")
+    both = hj.export(model, SMALL, check_inputs=[LARGE])
+    torch.testing.assert_close(both(LARGE), model(LARGE))
+    with pytest.raises(hj.GuardError, match=r"frozen at .*test_branches.py"):
+        hj.export(model, SMALL)(LARGE)
 
 
 def test_auto_says_what_it_did() -> None:
@@ -139,8 +145,12 @@ class Validates(nn.Module):
 
 
 def test_a_side_that_raises() -> None:
-    """A model's own validation stays in the file, with its message and line."""
-    exported = hj.export(Validates().eval(), SMALL, branches="auto")
+    """A model's own validation stays in the file, with its message and line; found, it is guarded as it stands."""
+    found = hj.export(Validates().eval(), SMALL, branches="auto")
+    assert not found.report.branches
+    with pytest.raises(hj.GuardError, match=r"^value frozen at .*test_branches.py:\d+: .* captured False, got True; "):
+        found(-SMALL)
+    exported = hj.export(Validates().eval(), SMALL, branches=[""])
     assert exported.report.branches[0].raises == ("true",)
     with pytest.raises(hj.GuardError) as caught:
         exported(-SMALL)
@@ -149,15 +159,16 @@ def test_a_side_that_raises() -> None:
     assert page == "  see docs/errors.md#guarderror"
 
 
-def test_a_side_that_the_example_contradicts() -> None:
-    """A check input that takes a side which could not be recorded is told to come first."""
-    model = First().eval()
-    with pytest.raises(hj.VerificationError) as caught:
-        hj.export(model, torch.zeros(0, 3), branches="auto", check_inputs=[SMALL])
-    lines = str(caught.value).splitlines()
-    assert "IndexError: index 0 is out of bounds" in lines[2]
-    assert lines[3].startswith("  write instead: the input that the file raises on as the first one")
-    assert hj.export(model, SMALL, branches="auto", check_inputs=[torch.zeros(0, 3)]).report.ok
+@pytest.mark.parametrize("branches", [None, "auto"])
+def test_a_side_that_the_example_contradicts(branches: str | None) -> None:
+    """A side that can't be recorded on the first input is recorded on the check input that takes it, or raises."""
+    model, empty = First().eval(), torch.zeros(0, 3)
+    for first, other in ((empty, SMALL), (SMALL, empty)):
+        both = hj.export(model, first, branches=branches, check_inputs=[other])
+        for x in (empty, SMALL, torch.randn(7, 3)):
+            torch.testing.assert_close(both(x), model(x))
+    with pytest.raises(hj.GuardError, match="IndexError: index 0 is out of bounds"):
+        hj.export(model, empty, branches=[""])(SMALL)
 
 
 class First(nn.Module):

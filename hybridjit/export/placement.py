@@ -54,6 +54,13 @@ class Use:
     label: Label
 
 
+@dataclass(frozen=True)
+class _At:
+    """A module among the arguments of a method, by its path."""
+
+    path: str
+
+
 class Placement:
     """One traced module on its way to any device.
 
@@ -96,10 +103,11 @@ class Placement:
 
     # --- labels ---------------------------------------------------------------------------------
 
-    def _call(self, module: _torch.ScriptModule, path: str, name: str, given: Sequence[Label]) -> Label:
+    def _call(self, module: _torch.ScriptModule, path: str, name: str, passed: Sequence[Label | _At]) -> Label:
         """The label of what a method returns."""
         full = f"{path}.{name}".lstrip(".")
         before = self._given.get(full)
+        given = [None if isinstance(each, _At) else each for each in passed]
         labels = tuple(given) if before is None else tuple(map(join, before, given))
         if full in self._done and labels == before:
             return self._done[full]
@@ -109,8 +117,10 @@ class Placement:
         method = self._methods[full]
         own, *values = method.graph.inputs()
         method.modules[own.unique()] = path
-        for value, label in zip(values, labels, strict=True):
+        for value, label, each in zip(values, labels, passed, strict=True):
             method.labels[value.unique()] = label
+            if isinstance(each, _At):  # a module that its owner lends to another
+                method.modules[value.unique()] = each.path
         self._block(method, method.graph.nodes())
         results = [method.labels.get(value.unique()) for value in method.graph.outputs()]
         self._done[full] = results[0] if len(results) == 1 else tuple(results)
@@ -166,7 +176,9 @@ class Placement:
         if not _torch.is_traced(module):  # somebody else's graph, which stays as it is
             label = flat(tuple(given[1:]))
             return [FOLLOWS if label is None else label] * len(outputs)
-        return [self._call(module, path, node.s("name"), given[1:])]
+        lent = [method.modules.get(value.unique()) for value in node.inputs()]
+        passed = [label if at is None else _At(at) for label, at in zip(given, lent, strict=True)]
+        return [self._call(module, path, node.s("name"), passed[1:])]
 
     def _branch(self, method: Method, node: Any) -> list[Label]:
         sides = []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -17,7 +17,7 @@ from .._sites import Site, innermost, user_site
 from ..adapters.flatten import TracingAdapter
 from ..adapters.inputs import Inputs
 from ..control.guards import guard_kind, guard_sizes
-from ..control.origins import following
+from ..control.origins import Asked, following
 from ..control.record import Record, recording
 from ..control.static import static_modules
 from .branches import branching
@@ -43,6 +43,8 @@ class Captured:
         branches: Where branches were recorded.
         leaks: What left the trace, in order.
         guarded: Of these, what the file checks.
+        home: The device that it was made on.
+        asked: What the model asked about devices.
     """
 
     module: _torch.ScriptModule
@@ -53,6 +55,8 @@ class Captured:
     branches: tuple[Branch, ...] = ()
     leaks: tuple[Leak, ...] = ()
     guarded: tuple[Leak, ...] = ()
+    home: torch.device = torch.device("cpu")
+    asked: Sequence[Asked] = ()
 
 
 def unwrapped(model: nn.Module, what: str = "export") -> tuple[nn.Module, list[Finding]]:
@@ -215,7 +219,6 @@ def capture(
         try:
             with following() as origins:
                 traced = _torch.trace(adapter, flat)
-            on_devices = follow_devices(traced, device_of(model, {"input": inputs}), origins.asked)
         except HybridJitError:
             raise
         except Exception as error:
@@ -236,8 +239,17 @@ def capture(
     ]
     statics = [Static(s.value, s.reason, s.site.file, s.site.line, s.site.module_path) for s in record.statics]
     scripted = [Scripted(p.name, p.site.file, p.site.line, p.site.module_path) for p in record.scripted]
-    every = (*found(leaks), *findings, *on_devices, *notes)
-    return Captured(traced, adapter, every, (*modes, *statics), tuple(scripted), _branches(record), tuple(leaks))
+    every = (*found(leaks), *findings, *notes)
+    home = device_of(model, {"input": inputs})
+    return Captured(
+        traced, adapter, every, (*modes, *statics), tuple(scripted), _branches(record), tuple(leaks), (), home, origins.asked
+    )
+
+
+def placed(captured: Captured) -> Captured:
+    """Makes a capture that has not run yet independent of the device it was made on."""
+    on_devices = follow_devices(captured.module, captured.home, captured.asked)
+    return replace(captured, findings=(*captured.findings, *on_devices))
 
 
 def _branches(record: Record) -> tuple[Branch, ...]:

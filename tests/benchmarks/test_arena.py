@@ -174,11 +174,11 @@ def _lines(**verdicts: str) -> list[dict[str, str]]:
 
 def test_weights_near_zero_are_made_larger() -> None:
     """Those that are large enough, and parameters of one dimension, stay."""
-    model = nn.Sequential(nn.Linear(16, 16), nn.Linear(16, 16), nn.Embedding(9, 16))
-    before = model[0].weight.detach().clone()
-    nn.init.zeros_(model[1].weight)
-    nn.init.normal_(model[2].weight, std=0.02)
+    large, zero, small = nn.Linear(16, 16), nn.Linear(16, 16), nn.Embedding(9, 16)
+    before = large.weight.detach().clone()
+    nn.init.zeros_(zero.weight)
+    nn.init.normal_(small.weight, std=0.02)
     with torch.no_grad():
-        columns.strengthen(model)
-    assert torch.equal(model[0].weight, before)
-    assert model[1].weight.std() > 0.2 and model[2].weight.std() > 0.4
+        columns.strengthen(nn.Sequential(large, zero, small))
+    assert torch.equal(large.weight, before)
+    assert zero.weight.std() > 0.2 and small.weight.std() > 0.4

@@ -104,6 +104,12 @@ def test_hybridjit_is_judged_likewise(column: str) -> None:
     assert [verdicts["0"], verdicts["1"]] == ["right", "right"]
 
 
+def busy(seconds: float) -> None:
+    end = time.process_time() + seconds
+    while time.process_time() < end:
+        pass
+
+
 class Pair(NamedTuple):
     a: Tensor
     b: Tensor
@@ -144,7 +150,8 @@ def test_a_value_is_put_together_again() -> None:
 def test_the_time_limit_ends_a_process() -> None:
     """And says so; one that ends itself crashed."""
     start = time.monotonic()
-    assert limited(time.sleep, (60,), 5) == judge.LATE
+    assert limited(time.sleep, (60,), 2, patience=2) == judge.LATE
+    assert limited(busy, (60,), 2, patience=30) == judge.LATE
     assert time.monotonic() - start < 50
     assert limited(os._exit, (3,), 60) == "crashed (3)"
 

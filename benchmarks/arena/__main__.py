@@ -20,7 +20,7 @@ from .tables import by_model, summary
 Results = dict[str, dict[str, Any]]
 
 
-def run_one(name: str, column: str, limit: float) -> dict[str, Any]:
+def run_one(name: str, column: str, limit: int) -> dict[str, Any]:
     """One model, one column: when it was made, what became of each input, how the process ended."""
     handle, path = tempfile.mkstemp(suffix=".jsonl")
     os.close(handle)
@@ -55,7 +55,7 @@ def main() -> int:
     parser.add_argument("--only", default="", help="parts of the names of models, with commas (default: all)")
     parser.add_argument("--columns", default=",".join(COLUMNS), help="with commas (default: %(default)s)")
     parser.add_argument(
-        "--limit", type=float, default=120, help="seconds for a model and column (default: %(default)s)"
+        "--limit", type=int, default=120, help="processor seconds for a model and column (default: %(default)s)"
     )
     parser.add_argument("--again", action="store_true", help="also what is in the results already")
     parser.add_argument("--list", action="store_true", help="only the names of the models")

@@ -24,7 +24,7 @@ COMPILE_BACKEND = "eager"  # what is captured, and when it captures again, is th
 
 @dataclass(frozen=True)
 class Verdict:
-    """What became of one input; the first one is the one that was exported from."""
+    """What became of one input, and the processor's seconds; the first one is the one that was exported from."""
 
     input: str
     verdict: str
@@ -204,12 +204,12 @@ def judged(run: Run, label: str, call: hj.Inputs, expected: Any) -> Verdict:
     """Calls and compares."""
     if isinstance(expected, Exception):
         return Verdict(label, REFUSED, said=first_line(expected))
-    start = time.perf_counter()
+    start = time.process_time()
     try:
         result = _called(run, call)
     except Exception as error:  # loud, in whichever way
-        return Verdict(label, LOUD, time.perf_counter() - start, first_line(error))
-    seconds = time.perf_counter() - start
+        return Verdict(label, LOUD, time.process_time() - start, first_line(error))
+    seconds = time.process_time() - start
     said = difference(result, expected)
     return Verdict(label, WRONG if said else RIGHT, seconds, said[:300])
 
@@ -233,17 +233,17 @@ def _owned(made: Case) -> Case:
 
 
 def _measured(make: Callable[[], Run], calls: dict[str, hj.Inputs], expected: dict[str, Any]) -> Iterator[Any]:
-    start = time.perf_counter()
+    start = time.process_time()
     try:
         torch.manual_seed(1)
         run = make()
     except Exception as error:  # loud for all
         said = first_line(error)
-        yield asdict(Made(time.perf_counter() - start, said))
+        yield asdict(Made(time.process_time() - start, said))
         for label in calls:
             refused = isinstance(expected[label], Exception)
             yield asdict(Verdict(label, REFUSED if refused else LOUD, said=said))
         return
-    yield asdict(Made(time.perf_counter() - start))
+    yield asdict(Made(time.process_time() - start))
     for label, call in calls.items():
         yield asdict(judged(run, label, call, expected[label]))

@@ -3,6 +3,7 @@
 import contextlib
 import importlib.metadata
 import os
+import sys
 from importlib import import_module
 from typing import Any
 
@@ -67,8 +68,11 @@ def pool(features: Tensor, rois: Tensor, scale: float, height: int, width: int, 
         wide, high = float(roi[3]) * scale - shift - left, float(roi[4]) * scale - shift - top
         if not aligned:
             wide, high = max(wide, 1.0), max(high, 1.0)
-        down = samples if samples > 0 else max(int(-(-high // height)), 1)
-        across = samples if samples > 0 else max(int(-(-wide // width)), 1)
+        down = samples if samples > 0 else int(-(-high // height))
+        across = samples if samples > 0 else int(-(-wide // width))
+        if down <= 0 or across <= 0:  # a region of no size
+            results.append(torch.zeros([features.size(1), height, width], dtype=features.dtype))
+            continue
         y = top + (torch.arange(height * down, dtype=features.dtype) + 0.5) * (high / (height * down))
         x = left + (torch.arange(width * across, dtype=features.dtype) + 0.5) * (wide / (width * across))
         inside = ((y >= -1) & (y <= rows))[:, None] & ((x >= -1) & (x <= columns))[None, :]
@@ -112,6 +116,7 @@ def ready() -> None:
     jit: Any = torch.jit
     library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
     library.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    library.define("box_iou_rotated(Tensor boxes1, Tensor boxes2) -> Tensor")  # so that what names it can be scripted
     library.define(
         "roi_align(Tensor input, Tensor rois, float spatial_scale, SymInt pooled_height, SymInt pooled_width, "
         "int sampling_ratio, bool aligned) -> Tensor"
@@ -123,6 +128,7 @@ def ready() -> None:
     extension: Any = import_module("torchvision.extension")
     import_module("torchvision")
     extension._has_ops = there
+    sys.modules["torchvision.ops.roi_align"].__dict__["_has_ops"] = there
 
 
 def _pool_shape(

@@ -18,7 +18,9 @@ def _detector(name: str, **settings: Any) -> Any:
     model = getattr(library("torchvision.models.detection"), name)(**settings).eval()
     for each in model.modules():
         if isinstance(each, nn.Linear):
-            nn.init.normal_(each.weight, std=0.3)
+            nn.init.normal_(each.weight, std=2 * each.in_features**-0.5)
+        if hasattr(each, "bn3"):  # a block adds little, or sums grow until no score is near another
+            nn.init.constant_(each.bn3.weight, 0.2)
     return model
 
 
@@ -54,7 +56,13 @@ def mask_rcnn() -> Case:
 
 @case("torchvision")
 def keypoint_rcnn() -> Case:
-    settings = {**_SMALL, "num_classes": 2, "rpn_pre_nms_top_n_test": 40, "rpn_post_nms_top_n_test": 8}
+    settings = {
+        **_SMALL,
+        "num_classes": 2,
+        "box_score_thresh": 0.0,
+        "rpn_pre_nms_top_n_test": 40,
+        "rpn_post_nms_top_n_test": 8,
+    }
     return _pictures(_detector("keypointrcnn_resnet50_fpn", **settings, num_keypoints=5, box_detections_per_img=3))
 
 

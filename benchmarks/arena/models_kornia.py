@@ -201,7 +201,15 @@ def lightglue() -> Case:
     """Stops early when it is sure, and drops points that have no match."""
     feature = library("kornia.feature")
     model = feature.LightGlue(
-        None, input_dim=16, descriptor_dim=32, num_heads=2, n_layers=3, weights=None, flash=False, width_confidence=0.5
+        None,
+        input_dim=16,
+        descriptor_dim=32,
+        num_heads=2,
+        n_layers=3,
+        weights=None,
+        flash=False,
+        width_confidence=0.5,
+        filter_threshold=0.0,
     ).eval()
 
     def side(count: int, height: int, width: int) -> dict[str, Any]:

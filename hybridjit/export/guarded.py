@@ -198,7 +198,9 @@ class _Study:
             seen += self._observed(settings)
         groups = same_program(seen)
         innocent = exonerated(groups) if settings.trusting else {}
-        captured, guarded, refused = None, [], []
+        captured: Captured | None = None
+        guarded: list[Leak] = []
+        refused: list[Finding] = []
         if settings.auto:
             search = _Branches(self, settings, seen[0], innocent)
             captured, guarded = search.capture()

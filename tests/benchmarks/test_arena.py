@@ -104,6 +104,12 @@ def test_hybridjit_is_judged_likewise(column: str) -> None:
     assert [verdicts["0"], verdicts["1"]] == ["right", "right"]
 
 
+def busy(seconds: float) -> None:
+    end = time.process_time() + seconds
+    while time.process_time() < end:
+        pass
+
+
 class Pair(NamedTuple):
     a: Tensor
     b: Tensor
@@ -144,7 +150,8 @@ def test_a_value_is_put_together_again() -> None:
 def test_the_time_limit_ends_a_process() -> None:
     """And says so; one that ends itself crashed."""
     start = time.monotonic()
-    assert limited(time.sleep, (60,), 5) == judge.LATE
+    assert limited(time.sleep, (60,), 2, patience=2) == judge.LATE
+    assert limited(busy, (60,), 2, patience=30) == judge.LATE
     assert time.monotonic() - start < 50
     assert limited(os._exit, (3,), 60) == "crashed (3)"
 
@@ -174,11 +181,11 @@ def _lines(**verdicts: str) -> list[dict[str, str]]:
 
 def test_weights_near_zero_are_made_larger() -> None:
     """Those that are large enough, and parameters of one dimension, stay."""
-    model = nn.Sequential(nn.Linear(16, 16), nn.Linear(16, 16), nn.Embedding(9, 16))
-    before = model[0].weight.detach().clone()
-    nn.init.zeros_(model[1].weight)
-    nn.init.normal_(model[2].weight, std=0.02)
+    large, zero, small = nn.Linear(16, 16), nn.Linear(16, 16), nn.Embedding(9, 16)
+    before = large.weight.detach().clone()
+    nn.init.zeros_(zero.weight)
+    nn.init.normal_(small.weight, std=0.02)
     with torch.no_grad():
-        columns.strengthen(model)
-    assert torch.equal(model[0].weight, before)
-    assert model[1].weight.std() > 0.2 and model[2].weight.std() > 0.4
+        columns.strengthen(nn.Sequential(large, zero, small))
+    assert torch.equal(large.weight, before)
+    assert zero.weight.std() > 0.2 and small.weight.std() > 0.4

@@ -1,0 +1,99 @@
+"""Guards of a trace, each once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import hybridjit as hj
+from hybridjit._describe import place
+from tests.control.checks import kinds
+
+
+def raises(graph: torch.Graph) -> int:  # type: ignore[name-defined]
+    return kinds(graph)["prim::RaiseException"]
+
+
+def test_one_value_costs_one_guard() -> None:
+    """Values that a guard has checked already are not checked again."""
+
+    class Reads(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            total = x.sum()
+            return x * total.item() + total.item() * total.item()
+
+    exported = hj.export(Reads().eval(), torch.ones(3))
+    assert raises(exported.module.inlined_graph) == 1
+    assert [finding.count for finding in exported.report.findings] == [3]
+
+
+def test_values_that_differ_have_their_own() -> None:
+    """Two values are two guards, each with its line."""
+
+    class Two(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            x = x * x.max().item()
+            return x + x.min().item()
+
+    exported = hj.export(Two().eval(), torch.tensor([1.0, 2.0]))
+    assert raises(exported.module.inlined_graph) == 2
+    with pytest.raises(hj.GuardError, match=r"tensor.item\(\), captured 2.0, got 4.; "):
+        exported(torch.tensor([1.0, 4.0]))
+    with pytest.raises(hj.GuardError, match=r"tensor.item\(\), captured 2.0, got 1.; "):
+        exported(torch.tensor([0.5, 2.0]))
+
+
+def test_a_guard_in_a_branch_does_not_count_outside() -> None:
+    """What is checked on one side of a branch only is checked again behind it."""
+
+    class Sided(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            top = x.max()
+            y = hj.cond(x.sum() > 0, lambda: x * top.item(), lambda: x - 1)
+            return y + top.item()
+
+    model = Sided().eval()
+    first, same, other = torch.tensor([2.0, 1.0]), torch.tensor([2.0, -9.0]), torch.tensor([1.0, -9.0])
+    exported = hj.export(model, first)
+    assert raises(exported.module.inlined_graph) == 2
+    assert torch.equal(exported(same), model(same))
+    with pytest.raises(hj.GuardError, match=r"captured 2.0, got 1.; "):
+        exported(other)
+
+
+def test_several_values_are_allowed() -> None:
+    """A value that had two values in captures that give the same may have either; the message lists both."""
+
+    class Steps(nn.Module):
+        def forward(self, x: Tensor, n: Tensor) -> Tensor:
+            return x * (1 + int(n.item()) // 2)
+
+    model, x = Steps().eval(), torch.ones(2)
+    exported = hj.export(model, (x, torch.tensor(4)), check_inputs=[(x, torch.tensor(n)) for n in (5, 6, 7)])
+    for n in (4, 5, 6, 7):
+        assert torch.equal(exported(x, torch.tensor(n)), model(x, torch.tensor(n)))
+    with pytest.raises(hj.GuardError, match=r"captured .*4 or 5.*, got 9; "):
+        exported(x, torch.tensor(9))
+
+
+class Text(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x * float(x.numpy().sum())
+
+
+def test_guards_on_whole_tensors(tmp_path: Path) -> None:
+    """Where many values left, the message counts them, and asks for all of them to be the same."""
+    exported = hj.export(Text().eval(), torch.tensor([1.0, 2.0]))
+    exported.save(tmp_path / "model.pt")
+    assert torch.equal(exported(torch.tensor([1.0, 2.0])), torch.tensor([3.0, 6.0]))
+    line = Text.forward.__code__.co_firstlineno + 1
+    text = f"value frozen at {place(__file__, line)}: tensor.numpy(), captured 2 values or 2 values, got others; write "
+    with pytest.raises(hj.GuardError) as caught:
+        exported(torch.tensor([2.0, 1.0]))
+    assert str(caught.value).startswith(text)
+    with pytest.raises(torch.jit.Error) as plain:  # type: ignore[attr-defined]
+        torch.jit.load(tmp_path / "model.pt")(torch.tensor([2.0, 1.0]))
+    assert f"hybridjit: {text}" in str(plain.value)

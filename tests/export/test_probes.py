@@ -1,0 +1,77 @@
+"""Further inputs made of the first one."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from hybridjit.export.probes import Probe, probes
+
+
+def made(*flat: Tensor, accepted: bool = True) -> dict[str, Probe]:
+    return {probe.says: probe for probe in probes(flat, lambda probe: accepted)}
+
+
+def sizes(probe: Probe) -> list[tuple[int, ...]]:
+    return [tuple(tensor.shape) for tensor in probe.flat]
+
+
+def test_sizes() -> None:
+    """Each size is doubled, made an odd prime, and halved; the kinds of the tensors stay."""
+    found = made(torch.rand(4, 6))
+    by_kind = {says.partition(":")[0]: sizes(probe)[0] for says, probe in found.items() if ":" in says}
+    assert by_kind == {"larger": (8, 12), "odd": (7, 11), "smaller": (2, 3)}
+    assert "larger: 4 to 8 at dimension 0, 6 to 12 at dimension 1" in found
+    assert all(probe.flat[0].dtype == torch.float32 for probe in found.values())
+
+
+def test_equal_sizes_stay_equal() -> None:
+    """Sizes that are the same at one dimension of several tensors are changed together."""
+    for says, probe in made(torch.rand(4, 6), torch.rand(4, 2), torch.rand(9)).items():
+        one, two, _ = probe.flat
+        if ":" in says:
+            assert one.shape[0] == two.shape[0] and one.shape[1] != two.shape[1]
+
+
+def test_what_a_model_refuses_is_left_out() -> None:
+    """A size that the model insists on stays, the others change without it; a model that refuses all gets none."""
+
+    def accepted(probe: Probe) -> bool:
+        return all(tensor.shape[-1] == 3 for tensor in probe.flat)
+
+    found = list(probes((torch.rand(4, 3),), accepted))
+    assert {tuple(probe.flat[0].shape) for probe in found} >= {(8, 3), (7, 3), (2, 3)}
+    assert all(probe.flat[0].shape[-1] == 3 for probe in found)
+    assert made(torch.rand(4, 3), accepted=False) == {}
+
+
+def test_values() -> None:
+    """Some keep all sizes and change the values alone: elsewhere, padded with zeros, negative."""
+    x = torch.arange(1.0, 7.0).reshape(2, 3)
+    found = made(x)
+    assert sorted(found["other values"].flat[0].flatten().tolist()) == [1, 2, 3, 4, 5, 6]
+    assert found["zeros"].flat[0].tolist() == [[1, 2, 0], [4, 5, 0]]
+    assert torch.equal(found["negative"].flat[0], -x)
+
+
+def test_indices_stay_in_range() -> None:
+    """Integers are moved about, never made anew, so that they are indices still; a mask stays one."""
+    tokens, mask = torch.randint(0, 50, (2, 8)), torch.ones(2, 8, dtype=torch.bool)
+    for probe in made(tokens, mask).values():
+        assert set(probe.flat[0].flatten().tolist()) <= {0, *tokens.flatten().tolist()}
+        assert probe.flat[1].dtype == torch.bool
+
+
+def test_what_is_repeated_is_varied() -> None:
+    """A larger input is no tiling of the first: rows that are repeated have values of their own."""
+    larger = made(torch.rand(2, 5) + 1)["larger: 2 to 4 at dimension 0, 5 to 10 at dimension 1"].flat[0]
+    assert not torch.equal(larger[:2], larger[2:])
+
+
+def test_the_same_each_time() -> None:
+    """Probes don't depend on the random state, and leave it as it is."""
+    x, before = torch.rand(3, 4), torch.get_rng_state()
+    one, two = made(x), made(x)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert one.keys() == two.keys()
+    assert all(torch.equal(one[says].flat[0], two[says].flat[0]) for says in one)

@@ -1,0 +1,9 @@
+"""All entries of the gallery, by name."""
+
+from __future__ import annotations
+
+from . import asks, containers, made, numbers, sizes, state, writes
+from .entry import GALLERY as GALLERY
+
+PAGES = (numbers, sizes, containers, asks, made, state, writes)
+"""Where the entries are; importing them adds them."""

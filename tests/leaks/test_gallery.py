@@ -1,0 +1,66 @@
+"""The gallery: a plain trace gets each model wrong, hybridjit none without saying so."""
+
+from __future__ import annotations
+
+import pytest
+
+from . import measure
+from .entry import Entry
+from .gallery import GALLERY
+from .measure import verdicts
+
+KIND = "guards on rank and dtype of the inputs alone are not written"
+UNSEEN = "a constant that depends on the values of the input, which nobody saw leave the trace"
+EVIDENCE = "the probes' values don't differ in what the model asks for, so that the value seems to have no part in it"
+OPEN = {
+    **dict.fromkeys(("rank", "length_of_shape", "added_dimension", "dtype", "floating", "smallest_number"), KIND),
+    **dict.fromkeys(("size_of_element", "common_dtype", "converted_to_dtype", "sparse"), KIND),
+    **dict.fromkeys(("same_memory", "same_object"), "two arguments that are one tensor are two in the file"),
+    **dict.fromkeys(("through_dlpack", "other_thread", "number_for_a_double", "number_for_nan"), UNSEEN),
+    **dict.fromkeys(("text_of_shape", "text_of_size", "branch_on_item", "numpy_of_sizes"), EVIDENCE),
+    "key_of_size": "the hash of a traced size is its identity, and nobody sees that it is asked for",
+    "fork_by_state": "no probe has values on which the fork matters",
+    "FirstCall": "what a call leaves in an attribute for the next is lost in the file; a note (HJ002) says so",
+    "CallCount": "what a call leaves in an attribute for the next is lost in the file; a note (HJ002) says so",
+}
+"""What is silently wrong still, and why."""
+RANKS = {"right": 0, "guard": 1, "refused": 2}
+
+
+def entries(known: bool = True) -> list[object]:
+    """The entries; those that are open as expected failures."""
+    marks = {name: pytest.mark.xfail(reason=reason) for name, reason in OPEN.items()} if known else {}
+    return [pytest.param(entry, id=name, marks=marks.get(name, ())) for name, entry in GALLERY.items()]
+
+
+def test_the_gallery_is_complete() -> None:
+    """There are at least eighty entries, each with a model as it should be."""
+    assert len(GALLERY) >= 80
+    assert not [name for name, entry in GALLERY.items() if entry.right is None]
+    assert not set(OPEN) - set(GALLERY)
+
+
+@pytest.mark.parametrize("entry", entries(known=False))
+def test_plain_trace_goes_wrong(entry: Entry) -> None:
+    """A plain trace is wrong or raises on a further input, or the entry would not be here."""
+    assert set(verdicts(entry, measure.plain_trace(entry), entry.model)) != {"right"}
+
+
+@pytest.mark.filterwarnings("ignore")  # what torch warns of in these models is not the point
+@pytest.mark.parametrize("branches", [None, "auto"])
+@pytest.mark.parametrize("entry", entries())
+def test_never_silently_wrong(entry: Entry, branches: str | None) -> None:
+    """From the first input alone: right on the others or raising, in Python and plain torch, as the entry says."""
+    python = verdicts(entry, measure.untold(entry, branches), entry.model)
+    assert "wrong" not in python
+    plain = verdicts(entry, measure.loaded(entry, branches), entry.model)
+    assert plain == python
+    got = "refused" if python[0] != "right" else "guard" if "loud" in python else "right"
+    assert RANKS[got] <= RANKS[entry.auto if branches else entry.does], got
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("entry", entries(known=False))
+def test_fixed_models_are_right(entry: Entry) -> None:
+    """The model as it should be is right on every input."""
+    assert set(verdicts(entry, measure.fixed(entry), entry.fixed_model)) == {"right"}

@@ -126,7 +126,9 @@ def trace_cond(
         return _join(recorder, node, sides, taken, names, str(site))
 
 
-def trace_ends(pred: Tensor, own: Callable[[], Any], rest: Callable[[], Any], names: tuple[str, str], site: Site) -> Any:
+def trace_ends(
+    pred: Tensor, own: Callable[[], Any], rest: Callable[[], Any], names: tuple[str, str], site: Site
+) -> Any:
     """Records two ends of a trace: nothing follows the branch but the results.
 
     Args:

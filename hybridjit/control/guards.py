@@ -48,7 +48,9 @@ def insert_guard(value: Tensor, captured: Sequence[Any], message: str, fix: str)
             return _torch.insert(graph, "aten::isnan", [actual], truth)
         return _torch.insert(graph, "aten::eq", [actual, _torch.insert_constant(graph, number)], truth)
 
-    _torch.insert_raise_unless(graph, either([is_(number) for number in captured]), "{}, got {}{}", [head, actual, tail])
+    _torch.insert_raise_unless(
+        graph, either([is_(number) for number in captured]), "{}, got {}{}", [head, actual, tail]
+    )
 
 
 def guard_sizes(name: str, tensor: Tensor) -> None:

@@ -30,6 +30,9 @@ from .standins import standing_in
 from .state import ModelState
 
 
+_CPU = torch.device("cpu")
+
+
 @dataclass(frozen=True)
 class Captured:
     """A trace, and what was seen while it was made.
@@ -55,7 +58,7 @@ class Captured:
     branches: tuple[Branch, ...] = ()
     leaks: tuple[Leak, ...] = ()
     guarded: tuple[Leak, ...] = ()
-    home: torch.device = torch.device("cpu")
+    home: torch.device = _CPU
     asked: Sequence[Asked] = ()
 
 
@@ -242,7 +245,16 @@ def capture(
     every = (*found(leaks), *findings, *notes)
     home = device_of(model, {"input": inputs})
     return Captured(
-        traced, adapter, every, (*modes, *statics), tuple(scripted), _branches(record), tuple(leaks), (), home, origins.asked
+        traced,
+        adapter,
+        every,
+        (*modes, *statics),
+        tuple(scripted),
+        _branches(record),
+        tuple(leaks),
+        (),
+        home,
+        origins.asked,
     )
 
 

@@ -12,12 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from .. import _torch
-
 from .._errors import CaptureError, HybridJitError, InputError, compose
 from .._sites import Site
 from ..adapters.inputs import Inputs
 from ..adapters.tree import scan
-
 from .branches import BranchingError, parent
 from .capture import Captured, capture, placed
 from .compare import compare
@@ -344,14 +342,14 @@ class _Branches:
         innocent: The leaks of that which need no guard.
     """
 
-    def __init__(
-        self, study: _Study, settings: _Settings, first: Seen, innocent: Mapping[Occurrence, str]
-    ) -> None:
+    def __init__(self, study: _Study, settings: _Settings, first: Seen, innocent: Mapping[Occurrence, str]) -> None:
         self.study = study
         self.settings = settings
         occurring = list(first.by_occurrence().items())
         guilty = {occurrence[0] for occurrence, _ in occurring if occurrence not in innocent}
-        self.innocent = {occurrence[0]: innocent[occurrence] for occurrence, _ in occurring if occurrence[0] not in guilty}
+        self.innocent = {
+            occurrence[0]: innocent[occurrence] for occurrence, _ in occurring if occurrence[0] not in guilty
+        }
         self.chosen: dict[str, Site] = {}
         self.parts: set[Place] = set()
         self.plain: dict[str, tuple[Site, str]] = {}
@@ -456,7 +454,9 @@ def _findings(captured: Captured, innocent: Mapping[Occurrence, str]) -> tuple[F
 
 
 def _frozen(model: nn.Module, leaks: Sequence[Leak]) -> CaptureError:
-    rows = {f"{leak.site}: {leak.kind.what}: {leak.kind.says} ({spell_value(leak.value)})": leak.kind.fix for leak in leaks}
+    rows = {
+        f"{leak.site}: {leak.kind.what}: {leak.kind.says} ({spell_value(leak.value)})": leak.kind.fix for leak in leaks
+    }
     return CaptureError(
         compose(
             f"{len(rows)} value{'' if len(rows) == 1 else 's'} of tensors would be frozen into the file",

@@ -157,7 +157,11 @@ def standing_in(files: Iterable[str]) -> Iterator[None]:
     try:
         for module in modules:
             space = vars_of(module)
-            news = {name: made for name, made in _BUILTINS.items() if space.get(name, _ABSENT) in (_ABSENT, getattr(builtins, name))}
+            news = {
+                name: made
+                for name, made in _BUILTINS.items()
+                if space.get(name, _ABSENT) in (_ABSENT, getattr(builtins, name))
+            }
             for name, held in list(space.items()):
                 if held is math:
                     news[name] = _Math()

@@ -9,8 +9,8 @@ from typing import Any
 
 from torch import Tensor
 
-from .frozen import Guards
 from .capture import Captured
+from .frozen import Guards
 from .leaks import Leak, same_value
 from .programs import Program, program_of
 

@@ -8,7 +8,6 @@ given the values that the first one's have.
 
 from __future__ import annotations
 
-import functools
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -173,7 +172,9 @@ class Together:
             return
         for other in self._group:
             if at >= len(other.leaks) or other.leaks[at].key != leak.key:
-                raise _diverged(other, leak.kind.what, other.leaks[at].kind.what if at < len(other.leaks) else "nothing")
+                raise _diverged(
+                    other, leak.kind.what, other.leaks[at].kind.what if at < len(other.leaks) else "nothing"
+                )
             if disjoint(other.values[at], run.member.values[at]):
                 if self._inside():
                     raise _diverged(other, "a value inside a branch", "another one")
@@ -210,9 +211,7 @@ class Together:
                         _torch.keep_constants(block, node)
                     node.destroy()
 
-    def _along(
-        self, member: Member, group: Sequence[Member], log: Sequence[_Step], owner: Member, decided: int
-    ) -> Any:
+    def _along(self, member: Member, group: Sequence[Member], log: Sequence[_Step], owner: Member, decided: int) -> Any:
         """Records what follows for a group of inputs, by one of them."""
         graph, frame = _torch.current_graph(), self._recorder.frames[-1]
         with _torch.paused_tracing(), _torch.unwatched():
@@ -250,7 +249,9 @@ class Together:
             guard(tensor, every, leak)
 
         def rest(index: int) -> Any:
-            follow = lambda: self._along(classes[index][0], classes[index], run.log, member, at + 1)  # noqa: E731
+            def follow() -> Any:
+                return self._along(classes[index][0], classes[index], run.log, member, at + 1)
+
             if index == len(classes) - 1:
                 return follow()
             names = (f"the path of {classes[index][0].name}", "the other paths")
@@ -271,7 +272,10 @@ def distinct(values: Sequence[Any]) -> tuple[Any, ...]:
 def _is(tensor: Tensor, values: Sequence[Any]) -> Tensor:
     """Whether a traced tensor has one of some values, as a traced tensor."""
     made = [_is_one(tensor, value) for value in values]
-    return functools.reduce(torch.logical_or, made)
+    held = made[0]
+    for each in made[1:]:
+        held = torch.logical_or(held, each)
+    return held
 
 
 def _is_one(tensor: Tensor, value: Any) -> Tensor:

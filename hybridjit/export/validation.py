@@ -32,15 +32,19 @@ def _tests(file: str) -> list[tuple[int, int, bool]]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Assert) and not _has(node.test, ast.Or):
             found.append((node.test, True))
-        elif isinstance(node, ast.If) and isinstance(node.body[0], ast.Raise) and not _has(node.test, ast.And):
+        elif isinstance(node, ast.If) and _raises(node.body) and not _has(node.test, ast.And):
             found.append((node.test, False))
-        elif isinstance(node, ast.If) and node.orelse and isinstance(node.orelse[0], ast.Raise):
-            if not _has(node.test, ast.Or):
-                found.append((node.test, True))
+        elif isinstance(node, ast.If) and _raises(node.orelse) and not _has(node.test, ast.Or):
+            found.append((node.test, True))
     return [(test.lineno, test.end_lineno or test.lineno, passes) for test, passes in found]
 
 
-_SAYS = frozenset("debug info warning warn error critical exception log warning_once info_once warn_once print".split())
+def _raises(body: list[ast.stmt]) -> bool:
+    return bool(body) and isinstance(body[0], ast.Raise)
+
+
+_WORDS = "debug info warning warn error critical exception log warning_once info_once warn_once print"
+_SAYS = frozenset(_WORDS.split())
 
 
 def only_says(site: Site) -> bool:
@@ -59,7 +63,9 @@ def _sayings(file: str) -> list[tuple[int, int]]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
             called = node.value.func
-            name = called.attr if isinstance(called, ast.Attribute) else called.id if isinstance(called, ast.Name) else ""
+            name = (
+                called.attr if isinstance(called, ast.Attribute) else called.id if isinstance(called, ast.Name) else ""
+            )
             if name in _SAYS:
                 found.append((node.lineno, node.end_lineno or node.lineno))
         elif isinstance(node, ast.Raise):

@@ -22,7 +22,11 @@ class _Forward:
         def forward(*args: Any, **kwargs: Any) -> Any:
             model, method, replaced = vars(view)["_view"]
             result = method_of(model, method)(*args, **kwargs)
-            return with_buffers(result, dict(model.named_buffers(remove_duplicate=False)), replaced) if replaced else result
+            return (
+                with_buffers(result, dict(model.named_buffers(remove_duplicate=False)), replaced)
+                if replaced
+                else result
+            )
 
         model, method, _ = vars(view)["_view"]
         forward.__signature__ = signature_of(model, method)  # type: ignore[attr-defined]

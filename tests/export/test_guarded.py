@@ -1,0 +1,162 @@
+"""`on_frozen`: what becomes of values that leave the trace."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import hybridjit as hj
+from hybridjit._describe import place
+
+
+class Scaled(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x * x.max().item()
+
+
+class Sized(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.new_ones(len(x) + int(x.shape[0] * 0.5))
+
+
+class Call(nn.Module):
+    def __init__(self, fn: Callable[[Tensor], object]) -> None:
+        super().__init__()
+        self.fn = fn
+
+    def forward(self, x: Tensor) -> object:
+        return self.fn(x)
+
+
+X, OTHER = torch.tensor([4.0, 1.0]), torch.tensor([5.0, 1.0])
+HERE = place(__file__, Scaled.forward.__code__.co_firstlineno + 1)
+FIX = "the tensor itself in the arithmetic, or hybridjit.static(value, reason=...)"
+
+
+def test_guard(tmp_path: Path) -> None:
+    """By default the file raises at another value, with the line, both values and the fix; also in plain torch."""
+    exported = hj.export(Scaled().eval(), X)
+    exported.save(tmp_path / "model.pt")
+    text = f"value frozen at {HERE}: tensor.item(), captured 4.0, got 5.; write {FIX}"
+    for file in (exported, hj.load(tmp_path / "model.pt")):
+        assert torch.equal(file(X), X * 4)
+        with pytest.raises(hj.GuardError) as caught:
+            file(OTHER)
+        assert str(caught.value).splitlines() == [text, "  see docs/errors.md#guarderror"]
+    with pytest.raises(torch.jit.Error) as plain:  # type: ignore[attr-defined]
+        torch.jit.load(tmp_path / "model.pt")(OTHER)
+    assert f"hybridjit: {text}" in str(plain.value)
+
+
+def test_error() -> None:
+    """An export that would need a guard is refused, with each line once and the fixes."""
+    with pytest.raises(hj.CaptureError) as caught:
+        hj.export(Scaled().eval(), X, on_frozen="error")
+    assert str(caught.value).splitlines() == [
+        "1 value of tensors would be frozen into the file",
+        "  at Scaled",
+        f"  - {HERE}: tensor.item(): the number is kept (4.0)",
+        f"  write instead: {FIX}",
+        "  see docs/errors.md#captureerror",
+    ]
+
+
+def test_error_where_nothing_is_frozen() -> None:
+    """What stays dynamic, and what has no part in the result, is no error."""
+    model = Sized().eval()
+    assert hj.export(model, X, on_frozen="error")(torch.ones(9)).shape == (13,)
+    told = Call(lambda x: x + 1 if x.sum().item() > -1e9 else x).eval()
+    assert hj.export(told, X, on_frozen="error").report.ok
+
+
+def test_ignore() -> None:
+    """Asked to, the file keeps the value as a plain trace does, and the report says so."""
+    exported = hj.export(Scaled().eval(), X, on_frozen="ignore")
+    assert torch.equal(exported(OTHER), OTHER * 4)
+    (finding,) = exported.report.findings
+    assert (finding.code, finding.severity) == ("HJ103", "warning")
+    with pytest.raises(hj.VerificationError, match=r"frozen at .*tensor.item\(\): the number is kept"):
+        hj.export(Scaled().eval(), X, check_inputs=[OTHER], on_frozen="ignore")
+
+
+@pytest.mark.parametrize("word", ["", "raise", "Guard", None, 3])
+def test_another_word(word: object) -> None:
+    """Another word is refused, with those that there are."""
+    with pytest.raises(hj.InputError) as caught:
+        hj.export(Scaled().eval(), X, on_frozen=word)  # type: ignore[arg-type]
+    assert str(caught.value).splitlines() == [
+        "on_frozen takes one of three words",
+        f"  - expected one of guard, error, ignore, got {word!r}",
+        '  write instead: on_frozen="guard"',
+        "  see docs/errors.md#inputerror",
+    ]
+
+
+def test_sizes_stay_dynamic() -> None:
+    """What is computed of sizes in Python goes on being computed in the file, untold."""
+    model = Sized().eval()
+    exported = hj.export(model, X)
+    for rows in (1, 3, 8, 101):
+        assert exported(torch.ones(rows)).shape == model(torch.ones(rows)).shape
+    assert not exported.report.findings
+
+
+def test_a_value_without_a_part_has_no_guard() -> None:
+    """A value that a log or an assertion asks for is a note, with the input that showed it; the file takes any."""
+
+    class Logs(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            self.__dict__.setdefault("seen", []).append(x.max().item())
+            return x + 1
+
+    model = Logs().eval()
+    exported = hj.export(model, X)
+    assert torch.equal(exported(OTHER), OTHER + 1)
+    (note,) = [finding for finding in exported.report.findings if finding.code == "HJ103"]
+    assert note.severity == "note" and "; it does not matter: with another value (" in note.message
+
+
+def test_check_inputs_have_their_paths() -> None:
+    """Values of several inputs that are given are a choice among them; the rest raises."""
+    exported = hj.export(Scaled().eval(), X, check_inputs=[OTHER])
+    assert torch.equal(exported(OTHER), OTHER * 5) and torch.equal(exported(X), X * 4)
+    with pytest.raises(hj.GuardError, match=r"captured 4.0 or 5.0, got 6.; "):
+        exported(OTHER + 1)
+
+
+def test_static_is_no_finding() -> None:
+    """A value that is frozen on purpose is guarded, and neither a finding nor an error."""
+    model = Call(lambda x: x * hj.static(x.shape[0], reason="pairs")).eval()
+    exported = hj.export(model, X, on_frozen="error")
+    assert not exported.report.findings and exported.report.statics[0].reason == "pairs"
+    with pytest.raises(hj.GuardError):
+        exported(torch.ones(3))
+
+
+def test_the_model_comes_back() -> None:
+    """Whatever was captured on the way: buffers, attributes and random state are as they were."""
+
+    class Keeps(nn.Module):
+        count: Tensor
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("count", torch.zeros(()))
+            self.last = 0.0
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.count += 1
+            self.last = x.max().item()
+            return x * self.last + self.count + torch.rand(())
+
+    model = Keeps().eval()
+    torch.manual_seed(5)
+    state = torch.get_rng_state()
+    hj.export(model, X, check_inputs=[OTHER], branches="auto")
+    assert (model.count.item(), model.last) == (0.0, 0.0)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert "len" not in globals() and "int" not in globals()

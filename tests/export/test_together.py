@@ -1,0 +1,164 @@
+"""Several inputs as one trace, whose paths part where their values do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import hybridjit as hj
+from hybridjit.export.together import distinct
+from tests.control.checks import kinds
+
+
+class Call(nn.Module):
+    def __init__(self, fn: Callable[..., object]) -> None:
+        super().__init__()
+        self.fn = fn
+        self.big, self.small = nn.Linear(3, 3), nn.Linear(3, 3)
+
+    def forward(self, *args: Tensor) -> object:
+        return self.fn(self, *args)
+
+
+def told(fn: Callable[..., object], first: Tensor, *others: Tensor, **options: object) -> tuple[hj.Exported, nn.Module]:
+    model = Call(fn).eval()
+    return hj.export(model, first, check_inputs=others, **options), model  # type: ignore[arg-type]
+
+
+UP, DOWN, ZERO = torch.tensor([1.0, 2.0, 3.0]), torch.tensor([-1.0, -2.0, -4.0]), torch.zeros(3)
+
+
+def test_two_paths() -> None:
+    """A value that two inputs have otherwise becomes a branch; each side holds what its input does."""
+    exported, model = told(lambda self, x: self.big(x) if x.sum() > 0 else self.small(x) * 2, UP, DOWN)
+    for x in (UP, DOWN, UP * 7, DOWN / 3):
+        torch.testing.assert_close(exported(x), model(x))
+    assert kinds(exported.module.inlined_graph)["prim::If"] >= 1
+
+
+def test_paths_of_numbers() -> None:
+    """A number with several values is a choice among them; any other one raises, and names them all."""
+
+    def fn(self: nn.Module, x: Tensor) -> Tensor:
+        for step in range(int(x[0].item())):
+            x = x * 2 + step
+        return x
+
+    inputs = [torch.tensor([n, 1.0, 1.0]) for n in (1.0, 4.0, 2.0)]
+    exported, model = told(fn, *inputs)
+    for x in inputs:
+        assert torch.equal(exported(x), model(x))
+    with pytest.raises(hj.GuardError, match=r"captured 1.0 or .*4.0 or 2.0, got 3.; write"):
+        exported(torch.tensor([3.0, 1.0, 1.0]))
+
+
+def test_what_comes_before_runs_once() -> None:
+    """What all paths do before they part is in the graph once, also where another input repeated it."""
+
+    def fn(self: nn.Module, x: Tensor) -> Tensor:
+        x = self.big(x).tanh()  # type: ignore[operator]
+        return x.exp() if x.sum() > 0 else x.sin()
+
+    exported, model = told(fn, UP, DOWN)
+    found = kinds(exported.module.inlined_graph)
+    assert (found["aten::tanh"], found["aten::linear"]) == (1, 1)
+    for x in (UP, DOWN):
+        torch.testing.assert_close(exported(x), model(x))
+
+
+def test_nested_paths() -> None:
+    """Paths part again within a path: eight ways through three questions, each as its input goes it."""
+
+    def fn(self: nn.Module, x: Tensor) -> Tensor:
+        y = x
+        for index in range(3):
+            y = y * 2 + index if x[index] > 0 else y - 1
+        return y
+
+    signs = [torch.tensor([a, b, c]) for a in (1.0, -1.0) for b in (1.0, -1.0) for c in (1.0, -1.0)]
+    exported, model = told(fn, *signs)
+    for x in signs:
+        assert torch.equal(exported(x * 3), model(x * 3))
+
+
+def test_results_that_differ() -> None:
+    """Paths may give other shapes, and a result that is the input itself."""
+    exported, _ = told(lambda self, x: x if x.sum() > 0 else x[:1], UP, DOWN)
+    assert torch.equal(exported(UP), UP) and exported(DOWN).shape == (1,)
+
+
+def test_another_size_on_another_path() -> None:
+    """An input of another size has a path of its own; what the first one did to its own size is not done to it."""
+
+    def fn(self: nn.Module, x: Tensor) -> Tensor:
+        return torch.stack([x[index] * index for index in range(x.shape[0])]).cumsum(0)
+
+    exported, model = told(fn, torch.rand(2, 3), torch.rand(5, 3))
+    for rows in (2, 5):
+        x = torch.rand(rows, 3)
+        torch.testing.assert_close(exported(x), model(x))
+    with pytest.raises(hj.GuardError, match="a tensor used as an index, captured "):
+        exported(torch.rand(4, 3))
+
+
+def test_writes_stay_on_their_path() -> None:
+    """What a path writes in place, another one does not see: neither in the input's copy nor in a buffer."""
+
+    class Writes(nn.Module):
+        seen: Tensor
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("seen", torch.zeros(3))
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = x.clone()
+            if x.sum() > 0:
+                y[0] = 9.0
+                return y + self.seen
+            self.seen += x
+            y[1] = 7.0
+            return y + self.seen
+
+    model = Writes().eval()
+    exported = hj.export(model, UP, check_inputs=[DOWN])
+    for x in (UP, DOWN, UP, DOWN):
+        assert torch.equal(exported(x), model(x))
+    assert torch.equal(dict(exported.module.named_buffers())["model.seen"], model.seen)
+
+
+def test_random_numbers_on_each_path() -> None:
+    """Each path begins with the same random state, as each call in eager mode does under a seed."""
+
+    def fn(self: nn.Module, x: Tensor) -> Tensor:
+        noise = torch.rand_like(x)
+        return x + noise if x.sum() > 0 else x - noise * torch.rand_like(x)
+
+    exported, model = told(fn, UP, DOWN)
+    for x in (UP, DOWN):
+        torch.manual_seed(3)
+        expected = model(x)
+        torch.manual_seed(3)
+        torch.testing.assert_close(exported(x), expected)
+
+
+def test_three_values_in_plain_torch(tmp_path: Path) -> None:
+    """The file raises the same in plain torch where none of the paths fits."""
+    exported, _ = told(lambda self, x: x * x.max().item(), UP, DOWN, ZERO)
+    exported.save(tmp_path / "model.pt")
+    plain = torch.jit.load(tmp_path / "model.pt")
+    for x in (UP, DOWN, ZERO):
+        assert torch.equal(plain(x), x * x.max())
+    text = r"hybridjit: value frozen at .*test_together.py:\d+: .*, captured 3.0 or -1.0 or 0.0, got 9.; write "
+    with pytest.raises(torch.jit.Error, match=text):  # type: ignore[attr-defined]
+        plain(UP * 3)
+
+
+def test_distinct() -> None:
+    """Each value once, in order; tensors by their values."""
+    assert distinct([3, 1, 3, True]) == (3, 1, True)
+    assert len(distinct([UP, UP.clone(), DOWN])) == 2

@@ -1,11 +1,127 @@
-"""`branches="auto"`: the modules that need branches, found by tracing."""
+"""`branches="auto"`: the submodules that need branches, found by capturing."""
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from .._errors import CaptureError
+from .._sites import Site
+from .branches import BranchingError, parent
 from .capture import Captured
-from .guarded import Task, capture_guarded
+from .leaks import BOOL, Leak
+from .report import Finding
+from .survey import Guarding, Occurrence, Place, Seen, exonerated, inseparable, same_program
+from .validation import only_validates
+
+if TYPE_CHECKING:
+    from .guarded import Settings, Study
+
+_ROUNDS = 8
+"""How many captures the search for branches may take."""
 
 
-def capture_found(task: Task, on_frozen: str) -> Captured:
-    """Traces a model with branches where it needs them."""
-    return capture_guarded(task, "auto", on_frozen)
+class Branches:
+    """Finds the submodules that need branches, by capturing with more of them or others.
+
+    Args:
+        study: The captures.
+        settings: How they are made.
+        first: The one without.
+        innocent: The leaks of that which need no guard.
+    """
+
+    def __init__(self, study: Study, settings: Settings, first: Seen, innocent: Mapping[Occurrence, str]) -> None:
+        self.study = study
+        self.settings = settings
+        occurring = list(first.by_occurrence().items())
+        guilty = {occurrence[0] for occurrence, _ in occurring if occurrence not in innocent}
+        self.innocent = {
+            occurrence[0]: innocent[occurrence] for occurrence, _ in occurring if occurrence[0] not in guilty
+        }
+        self.chosen: dict[str, Site] = {}
+        self.parts: set[Place] = set()
+        self.plain: dict[str, tuple[Site, str]] = {}
+        self._add(leak for _, leak in occurring if leak.key in guilty)
+
+    def _add(self, leaks: Iterable[Leak]) -> bool:
+        """Chooses the innermost modules around leaks that are branches; says whether there were new ones."""
+        new = False
+        for leak in leaks:
+            path, at = leak.site.module_path, (leak.site.file, leak.site.line)
+            around = path
+            while around in self.plain and around:
+                around = parent(around) or ""
+            if leak.kind is not BOOL or only_validates(leak.site, leak.value) or around in self.plain:
+                continue
+            if around not in self.chosen or at not in self.parts:
+                new = True
+                self.chosen.setdefault(around, leak.site)
+                self.parts.add(at)
+        return new
+
+    def capture(self) -> tuple[Captured | None, list[Leak]]:
+        """The capture with branches that becomes the file; ``None`` if there are none to be had."""
+        captured: Captured | None = None
+        guarded: list[Leak] = []
+        for _ in range(_ROUNDS):
+            if not self.chosen:
+                break
+            settings = dataclasses.replace(self.settings, branches=tuple(self.chosen), parts=frozenset(self.parts))
+            try:
+                if self.study.alone:
+                    guarding = Guarding({}, {}, self.innocent)
+                    captured, guarded = self.study.traced(settings, "input", guarding), guarding.guarded
+                else:
+                    seen = [self.study.seen(settings, name) for name, each in self.study.known.items() if each.told]
+                    groups = same_program(seen)
+                    if len(groups) > 1 and inseparable(groups):
+                        self._drop(seen)
+                        continue
+                    innocent = exonerated(groups) if settings.trusting else {}
+                    every = [each for one in seen for each in one.by_occurrence()]
+                    innocent |= {each: self.innocent[each[0]] for each in every if each[0] in self.innocent}
+                    captured, guarded = self.study.final(settings, groups, innocent)
+            except BranchingError as error:
+                self._give_up(error)
+                continue
+            except CaptureError:
+                return None, []
+            if not self._add(guarded):
+                break
+        else:
+            captured = None
+        if captured is None:
+            return None, []
+        return dataclasses.replace(captured, findings=(*captured.findings, *self._said())), guarded
+
+    def _give_up(self, error: BranchingError) -> None:
+        site = self.chosen.pop(error.path)
+        self.plain[error.path] = site, str(error.error).splitlines()[0]
+        around = parent(error.path)
+        if around is not None and around not in self.plain:
+            self.chosen[around] = site
+
+    def _drop(self, seen: Sequence[Seen]) -> None:
+        """Does without branches of which a side was recorded as a raise that some input takes."""
+        raising = {branch.module_path for each in seen for branch in each.captured.branches if branch.raises}
+        for path in raising & set(self.chosen) or set(self.chosen):
+            self.plain[path] = self.chosen.pop(path), "a side of it raises on the first input"
+
+    def _said(self) -> list[Finding]:
+        said = []
+        for path, site in self.chosen.items():
+            text = f"branches='auto': the ifs of {path or 'the model'} stay ifs in the file"
+            said.append(Finding("HJ003", "note", text, site.file, site.line, path))
+        return said + self.refused()
+
+    def refused(self) -> list[Finding]:
+        """The modules that can't have branches, without those that have a module around them that has."""
+        said = []
+        for path, (site, reason) in self.plain.items():
+            if any(path == each or path.startswith(f"{each}.") or not each for each in self.chosen):
+                continue  # the module around it has branches instead
+            text = f"branches='auto': {path or 'the model'} can't have branches: {reason}"
+            said.append(Finding("HJ004", "warning", text, site.file, site.line, path, "hj.cond around this if"))
+        return said

@@ -29,7 +29,6 @@ from .report import Branch, Finding, Scripted, Static
 from .standins import standing_in
 from .state import ModelState
 
-
 _CPU = torch.device("cpu")
 
 

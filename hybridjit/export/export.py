@@ -20,7 +20,6 @@ from .._errors import CaptureError, HybridJitError, UnsupportedError, Verificati
 from ..adapters.inputs import Inputs, as_inputs
 from ..adapters.switch import spell_flags
 from . import archive
-from .auto import capture_found
 from .branches import matching
 from .build import Builder
 from .capture import Captured, check_ready, unwrapped
@@ -230,9 +229,7 @@ def _capture(
             known = expect(model, state, first, name, None, planned.point)
             view = view_of(model, planned.point, known.replaced)
             task = Task(view, first, seen(known), state, dict(others), run)
-            if branches == "auto":
-                return capture_found(task, on_frozen), known
-            chosen = matching(model, branches) if branches else ()
+            chosen = "auto" if branches == "auto" else matching(model, branches) if branches else ()
             return capture_guarded(task, chosen, on_frozen), known
         except HybridJitError as error:
             if planned.flags:  # which of the combinations it was is not in the model's code

@@ -20,6 +20,8 @@ from .devices import device_named, present
 from .entries import FORWARD, Entries, Entry, signature_with_flags
 from .report import Report
 
+_COUNTED = re.compile(r"Expected (\d+) elements in a list but found (\d+)")
+"""What TorchScript says where a list of tensors (of split, of unbind) has another length than in the trace."""
 _GUARD = re.compile(r"^\w*Error: (?:KeyError: )?hybridjit: (.*)", re.MULTILINE | re.DOTALL)
 """At the end of TorchScript's traceback; before it, the line that raises is quoted."""
 
@@ -71,10 +73,14 @@ class Exported:
         try:
             result = entry.run(self.module, flat)
         except (_torch.JitError, RuntimeError) as error:
-            guard = _GUARD.search(str(error))
-            if guard is None:
+            guard, counted = _GUARD.search(str(error)), _COUNTED.search(str(error))
+            if guard is None and counted is None:
                 raise
-            raise GuardError(f"{guard[1].rstrip()}\n  see docs/errors.md#guarderror") from error
+            text = guard[1].rstrip() if guard else ""
+            if counted:
+                text = f"a tensor was taken apart into {counted[1]} parts when captured, got {counted[2]}"
+                text += "; write an operation on the whole tensor, or hj.map"
+            raise GuardError(f"{text}\n  see docs/errors.md#guarderror") from error
         return entry.result.unflatten(result)
 
     def __getattr__(self, name: str) -> Callable[..., Any]:

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from .. import _torch
 from .._errors import CaptureError, HybridJitError, InputError, compose
-from .._sites import Site
 from ..adapters.inputs import Inputs
 from ..adapters.tree import scan
-from .branches import BranchingError, parent
+from .auto import Branches
+from .branches import BranchingError
 from .capture import Captured, capture, placed
 from .compare import compare
 from .devices import moved
@@ -24,9 +24,8 @@ from .leaks import BOOL, Leak, spell_value
 from .probes import OF_KIND, Probe, probes
 from .report import Finding
 from .state import ModelState
-from .survey import Guarding, Occurrence, Seen, exonerated, inseparable, same_program, values_of
+from .survey import Guarding, Occurrence, Place, Seen, exonerated, inseparable, same_program, values_of
 from .together import Member, Together
-from .validation import only_validates
 
 ON_FROZEN = ("guard", "error", "ignore")
 _PROBED = 3.0
@@ -35,8 +34,6 @@ _OBSERVED = 4.0
 """How many times as long as the first capture those on probes may take, in all."""
 _SECONDS = 4.0
 """What they may always take, in seconds."""
-_ROUNDS = 8
-"""How many captures the search for branches may take."""
 _FEW = 2
 """How many probes a model gets from whose trace nothing leaked: whether that is so is all they tell."""
 _NEAR = (1e-3, 1e-4)
@@ -91,12 +88,8 @@ class _Input:
     told: bool
 
 
-Place: TypeAlias = tuple[str, int]
-"""File and line."""
-
-
 @dataclass(frozen=True)
-class _Settings:
+class Settings:
     """How a capture is made.
 
     Attributes:
@@ -130,15 +123,15 @@ def capture_guarded(task: Task, branches: Sequence[str] | str, on_frozen: str) -
         CaptureError: The model can't be traced; or a value is frozen, and that is to be an error.
     """
     if branches == "auto":
-        return _Study(task, on_frozen).capture(_Settings(auto=True))
-    return _Study(task, on_frozen).capture(_Settings(branches=tuple(branches)))
+        return Study(task, on_frozen).capture(Settings(auto=True))
+    return Study(task, on_frozen).capture(Settings(branches=tuple(branches)))
 
 
 def _look(index: int, leak: Leak, tensor: Tensor) -> None:
     """Does nothing about a leak."""
 
 
-class _Study:
+class Study:
     """Captures of one model on several inputs, and what they tell of each other."""
 
     def __init__(self, task: Task, on_frozen: str) -> None:
@@ -147,17 +140,17 @@ class _Study:
         self.known = {"input": _Input("input", task.first, task.expected, True)}
         self.probed = False
         self._placed: dict[int, Captured] = {}
-        self._captures: dict[tuple[_Settings, str], Seen] = {}
+        self._captures: dict[tuple[Settings, str], Seen] = {}
 
     @property
     def alone(self) -> bool:
         """Whether the user gave but one input."""
         return not self.task.others
 
-    def capture(self, settings: _Settings) -> Captured:
+    def capture(self, settings: Settings) -> Captured:
         """The capture that becomes the file."""
         started = time.perf_counter()
-        first = self._seen(settings, "input").captured
+        first = self.seen(settings, "input").captured
         self.seconds = time.perf_counter() - started
         if self.on_frozen == "ignore":
             return placed(first)
@@ -180,7 +173,7 @@ class _Study:
             raise _frozen(self.task.model, guarded)
         return dataclasses.replace(captured, guarded=tuple(guarded))
 
-    def _tries(self, settings: _Settings, first: Captured) -> Iterator[_Settings]:
+    def _tries(self, settings: Settings, first: Captured) -> Iterator[Settings]:
         """The ways of capturing, the most general first, the safest last."""
         files = frozenset(leak.site.file for leak in first.leaks if leak.kind is not BOOL)
         if files:
@@ -189,8 +182,8 @@ class _Study:
         yield dataclasses.replace(settings, trusting=False)
         yield dataclasses.replace(settings, trusting=False, fixed="sizes")
 
-    def _with(self, settings: _Settings) -> tuple[Captured, list[Leak]]:
-        seen = [self._seen(settings, "input")]
+    def _with(self, settings: Settings) -> tuple[Captured, list[Leak]]:
+        seen = [self.seen(settings, "input")]
         self._probe(seen[0].captured)
         if seen[0].captured.leaks:
             seen += self._observed(settings)
@@ -200,11 +193,11 @@ class _Study:
         guarded: list[Leak] = []
         refused: list[Finding] = []
         if settings.auto:
-            search = _Branches(self, settings, seen[0], innocent)
+            search = Branches(self, settings, seen[0], innocent)
             captured, guarded = search.capture()
             refused = search.refused()
         if captured is None:
-            captured, guarded = self._final(settings, groups, innocent)
+            captured, guarded = self.final(settings, groups, innocent)
             captured = dataclasses.replace(captured, findings=(*captured.findings, *refused))
         said = tuple(each for each in captured.findings if each.code in ("HJ003", "HJ004"))
         findings = (*_findings(seen[0].captured, innocent), *said)
@@ -216,15 +209,15 @@ class _Study:
             self._placed[key] = placed(captured)
         return self._placed[key]
 
-    def _final(
-        self, settings: _Settings, groups: Sequence[Sequence[Seen]], innocent: dict[Occurrence, str]
+    def final(
+        self, settings: Settings, groups: Sequence[Sequence[Seen]], innocent: dict[Occurrence, str]
     ) -> tuple[Captured, list[Leak]]:
         """The capture that becomes the file: of all inputs that were given, each on its path."""
         told = [groups[0], *(g for g in groups[1:] if any(self.known[seen.name].told for seen in g))]
         if len(told) > 1 and not inseparable(told):
             together = Together([self._member(group) for group in told], innocent, self.task.state)
             try:
-                return self._traced(settings, "input", together.meet, together), together.guarded
+                return self.traced(settings, "input", together.meet, together), together.guarded
             except BranchingError:
                 raise
             except CaptureError:
@@ -233,7 +226,7 @@ class _Study:
         if not settings.fixed and all(occurrence in innocent for occurrence in groups[0][0].by_occurrence()):
             return first, []
         guarding = Guarding(innocent, values_of(groups[0]))
-        return self._traced(settings, "input", guarding), guarding.guarded
+        return self.traced(settings, "input", guarding), guarding.guarded
 
     def _member(self, group: Sequence[Seen]) -> Member:
         seen = next((seen for seen in group if self.known[seen.name].told), group[0])
@@ -241,20 +234,21 @@ class _Study:
         ordered = [seen, *(each for each in group if each is not seen)]
         return Member.of(ordered, seen.captured.adapter.flatten(*inputs.args, **inputs.kwargs))
 
-    def _seen(self, settings: _Settings, name: str) -> Seen:
+    def seen(self, settings: Settings, name: str) -> Seen:
         """A capture without guards, to look at."""
         key = dataclasses.replace(settings, trusting=True, fixed="", auto=False), name
         if key not in self._captures:
-            self._captures[key] = Seen.of(name, self._traced(settings, name))
+            self._captures[key] = Seen.of(name, self.traced(settings, name))
         return self._captures[key]
 
-    def _traced(
+    def traced(
         self,
-        settings: _Settings,
+        settings: Settings,
         name: str,
         meet: Callable[..., None] = _look,
         around: Callable[..., Any] | None = None,
     ) -> Captured:
+        """A capture on one of the inputs; the model comes back as it was."""
         known, task = self.known[name], self.task
         torch.manual_seed(0)
         try:
@@ -273,14 +267,14 @@ class _Study:
         finally:
             task.state.restore(thorough=True)
 
-    def _observed(self, settings: _Settings) -> Iterator[Seen]:
+    def _observed(self, settings: Settings) -> Iterator[Seen]:
         """Captures on all further inputs; one that can't be captured is no evidence."""
         started = time.perf_counter()
         for name, known in list(self.known.items())[1:]:
             if not known.told and time.perf_counter() - started > max(_OBSERVED * self.seconds, _SECONDS):
                 return
             try:
-                yield self._seen(settings, name)
+                yield self.seen(settings, name)
             except HybridJitError:
                 continue
 
@@ -330,111 +324,6 @@ class _Study:
         got_flat = [got] if isinstance(got, Tensor) else list(got)
         paths = [str(index) for index in range(len(expected))]
         return not compare(paths, expected, got_flat, *_NEAR).differences
-
-
-class _Branches:
-    """Finds the submodules that need branches, by capturing with more of them or others.
-
-    Args:
-        study: The captures.
-        settings: How they are made.
-        first: The one without.
-        innocent: The leaks of that which need no guard.
-    """
-
-    def __init__(self, study: _Study, settings: _Settings, first: Seen, innocent: Mapping[Occurrence, str]) -> None:
-        self.study = study
-        self.settings = settings
-        occurring = list(first.by_occurrence().items())
-        guilty = {occurrence[0] for occurrence, _ in occurring if occurrence not in innocent}
-        self.innocent = {
-            occurrence[0]: innocent[occurrence] for occurrence, _ in occurring if occurrence[0] not in guilty
-        }
-        self.chosen: dict[str, Site] = {}
-        self.parts: set[Place] = set()
-        self.plain: dict[str, tuple[Site, str]] = {}
-        self._add(leak for _, leak in occurring if leak.key in guilty)
-
-    def _add(self, leaks: Iterable[Leak]) -> bool:
-        """Chooses the innermost modules around leaks that are branches; says whether there were new ones."""
-        new = False
-        for leak in leaks:
-            path, at = leak.site.module_path, (leak.site.file, leak.site.line)
-            around = path
-            while around in self.plain and around:
-                around = parent(around) or ""
-            if leak.kind is not BOOL or only_validates(leak.site, leak.value) or around in self.plain:
-                continue
-            if around not in self.chosen or at not in self.parts:
-                new = True
-                self.chosen.setdefault(around, leak.site)
-                self.parts.add(at)
-        return new
-
-    def capture(self) -> tuple[Captured | None, list[Leak]]:
-        """The capture with branches that becomes the file; ``None`` if there are none to be had."""
-        captured: Captured | None = None
-        guarded: list[Leak] = []
-        for _ in range(_ROUNDS):
-            if not self.chosen:
-                break
-            settings = dataclasses.replace(self.settings, branches=tuple(self.chosen), parts=frozenset(self.parts))
-            try:
-                if self.study.alone:
-                    guarding = Guarding({}, {}, self.innocent)
-                    captured, guarded = self.study._traced(settings, "input", guarding), guarding.guarded
-                else:
-                    seen = [self.study._seen(settings, name) for name, each in self.study.known.items() if each.told]
-                    groups = same_program(seen)
-                    if len(groups) > 1 and inseparable(groups):
-                        self._drop(seen)
-                        continue
-                    innocent = exonerated(groups) if settings.trusting else {}
-                    every = [each for one in seen for each in one.by_occurrence()]
-                    innocent |= {each: self.innocent[each[0]] for each in every if each[0] in self.innocent}
-                    captured, guarded = self.study._final(settings, groups, innocent)
-            except BranchingError as error:
-                self._give_up(error)
-                continue
-            except CaptureError:
-                return None, []
-            if not self._add(guarded):
-                break
-        else:
-            captured = None
-        if captured is None:
-            return None, []
-        return dataclasses.replace(captured, findings=(*captured.findings, *self._said())), guarded
-
-    def _give_up(self, error: BranchingError) -> None:
-        site = self.chosen.pop(error.path)
-        self.plain[error.path] = site, str(error.error).splitlines()[0]
-        around = parent(error.path)
-        if around is not None and around not in self.plain:
-            self.chosen[around] = site
-
-    def _drop(self, seen: Sequence[Seen]) -> None:
-        """Does without branches of which a side was recorded as a raise that some input takes."""
-        raising = {branch.module_path for each in seen for branch in each.captured.branches if branch.raises}
-        for path in raising & set(self.chosen) or set(self.chosen):
-            self.plain[path] = self.chosen.pop(path), "a side of it raises on the first input"
-
-    def _said(self) -> list[Finding]:
-        said = []
-        for path, site in self.chosen.items():
-            text = f"branches='auto': the ifs of {path or 'the model'} stay ifs in the file"
-            said.append(Finding("HJ003", "note", text, site.file, site.line, path))
-        return said + self.refused()
-
-    def refused(self) -> list[Finding]:
-        """The modules that can't have branches, without those that have a module around them that has."""
-        said = []
-        for path, (site, reason) in self.plain.items():
-            if any(path == each or path.startswith(f"{each}.") or not each for each in self.chosen):
-                continue  # the module around it has branches instead
-            text = f"branches='auto': {path or 'the model'} can't have branches: {reason}"
-            said.append(Finding("HJ004", "warning", text, site.file, site.line, path, "hj.cond around this if"))
-        return said
 
 
 def _findings(captured: Captured, innocent: Mapping[Occurrence, str]) -> tuple[Finding, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 from torch import Tensor
 
@@ -14,7 +14,9 @@ from .frozen import Guards
 from .leaks import Leak, same_value
 from .programs import Program, program_of
 
-Occurrence = tuple[tuple[str, str, int], int]
+Place: TypeAlias = tuple[str, int]
+"""File and line."""
+Occurrence: TypeAlias = tuple[tuple[str, str, int], int]
 """A leak's kind and line, and the how-many-eth time it happened there."""
 
 
@@ -69,7 +71,7 @@ def same_program(seen: Sequence[Seen]) -> list[list[Seen]]:
     return groups
 
 
-Values = dict[Occurrence, tuple[Any, ...]]
+Values: TypeAlias = dict[Occurrence, tuple[Any, ...]]
 """What each leak was, in the captures that compute the same."""
 
 

@@ -283,7 +283,8 @@ def _is_one(tensor: Tensor, value: Any) -> Tensor:
         return tensor if value else torch.logical_not(tensor)
     if isinstance(value, Tensor):
         return equal(tensor, value)
-    return tensor == value
+    same: Tensor = tensor == value
+    return same
 
 
 def _diverged(member: Member, one: Any, other: Any) -> CaptureError:

@@ -200,7 +200,10 @@ class Study:
             captured, guarded = self.final(settings, groups, innocent)
             captured = dataclasses.replace(captured, findings=(*captured.findings, *refused))
         said = tuple(each for each in captured.findings if each.code in ("HJ003", "HJ004"))
-        findings = (*_findings(seen[0].captured, innocent), *said)
+        # What the first capture kept is a branch in this one.
+        branched = {("HJ101", each.file, each.line) for each in captured.branches}
+        left = [f for f in _findings(seen[0].captured, innocent) if (f.code, f.file, f.line) not in branched]
+        findings = (*left, *said)
         return self._once_placed(dataclasses.replace(captured, findings=findings)), guarded
 
     def _once_placed(self, captured: Captured) -> Captured:

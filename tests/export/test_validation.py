@@ -12,7 +12,7 @@ import hybridjit as hj
 from hybridjit._sites import Site
 from hybridjit.export.validation import only_validates
 
-SOURCE = '''
+SOURCE = """
 def forward(x, y):
     assert x > 0, "positive"
     assert x > 0 or y > 0
@@ -35,7 +35,7 @@ def forward(x, y):
         > 0
     ):
         raise ValueError
-'''
+"""
 CASES = {
     3: (True, False),  # an assertion that holds
     4: (False, False),  # with or, one part may fail

@@ -72,7 +72,7 @@ def _(x: Tensor) -> Tensor:
 
 
 def rounded_half(x: Tensor) -> Tensor:
-    return x[: round(x.shape[0] / 2)]
+    return x[: int(round(x.shape[0] / 2))]  # noqa: RUF046 (in TorchScript round gives a float)
 
 
 @leak(FOUR, SIX, NINE, does="guard", auto="right")

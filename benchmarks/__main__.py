@@ -1,16 +1,17 @@
-"""Runs the benchmarks, or those named: `python -m benchmarks [control] [eager] [export_time]`."""
+"""Runs the benchmarks, or those named: `python -m benchmarks [control] [eager] [export_time] [flags]`."""
 
 import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-from . import control, eager, export_time
+from . import control, eager, export_time, flags
 from .table import Table, environment, write
 
 BENCHMARKS: dict[str, Callable[[], tuple[Table, ...]]] = {
     "control": control.run,
     "eager": eager.run,
     "export_time": export_time.run,
+    "flags": flags.run,
 }
 
 

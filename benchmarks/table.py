@@ -31,6 +31,7 @@ class Table:
     rows: tuple[Row, ...]
     claim: str = ""
     most: float = math.inf
+    unit: str = "s"
 
     @property
     def held(self) -> bool:
@@ -42,8 +43,9 @@ class Table:
         digits = 2 if self.most > 0.1 else 4
         head = f"{self.title}\n{'':{width}}  {'hybridjit':>12}  {self.peer:>{peer}}  {'ratio':>6}"
         rows = [
-            f"{row.name:{width}}  {spell(row.ours):>12}  {spell(row.peer):>{peer}}  {row.ratio:6.{digits}f}"
+            f"{row.name:{width}}  {ours:>12}  {theirs:>{peer}}  {row.ratio:6.{digits}f}"
             for row in self.rows
+            for ours, theirs in [(spell(row.ours, self.unit), spell(row.peer, self.unit))]
         ]
         verdict = [f"claim: {self.claim}: {'held' if self.held else 'NOT held'}"] if self.claim else []
         return "\n".join([head, *rows, *verdict])
@@ -55,11 +57,14 @@ def paired(name: str, pairs: list[tuple[float, float]]) -> Row:
     return Row(name, median(ours), median(peer), median(our / other for our, other in pairs))
 
 
-def spell(seconds: float) -> str:
-    for unit, size in (("s", 1.0), ("ms", 1e-3), ("us", 1e-6)):
-        if seconds >= size:
-            return f"{seconds / size:.3g} {unit}"
-    return f"{seconds / 1e-9:.3g} ns"
+def spell(amount: float, unit: str = "s") -> str:
+    """Seconds, or bytes with the unit ``"B"``."""
+    if unit == "B":
+        return f"{amount / 1e6:.1f} MB"
+    for name, size in (("s", 1.0), ("ms", 1e-3), ("us", 1e-6)):
+        if amount >= size:
+            return f"{amount / size:.3g} {name}"
+    return f"{amount / 1e-9:.3g} ns"
 
 
 def environment() -> dict[str, str | int]:

@@ -977,7 +977,35 @@ def count_operations(module: ScriptModule, method: str = "forward") -> int:
     """How many operations a method has, submodules and blocks included, constants and attributes not."""
     quiet = ("prim::Constant", "prim::GetAttr")
     with unwatched():
-        return sum(node.kind() not in quiet for node in _every_node(module._c._get_method(method).inlined_graph))
+        return sum(node.kind() not in quiet for node in _every_node(_inlined(module, method)))
+
+
+def _inlined(module: ScriptModule, method: str) -> Graph:
+    """A copy of a method's graph, calls inlined.
+
+    Of ``module.inlined_graph`` torch keeps another copy for good, and of every method that it calls.
+    """
+    graph = module._c._get_method(method).graph.copy()
+    calls = True
+    while calls:
+        calls = False
+        held: dict[int, Any] = {next(iter(graph.inputs())).unique(): module._c}
+        for node in _every_node(graph):
+            owner = held.get(node.inputsAt(0).unique()) if node.inputsSize() else None
+            if owner is not None and node.kind() == "prim::GetAttr":
+                value = owner.getattr(node.s("name"))
+                if isinstance(value, _C.ScriptModule):
+                    held[node.output().unique()] = value
+            elif owner is not None and node.kind() == "prim::CallMethod":
+                graph.setInsertPoint(node)
+                results = graph.insertGraph(owner._get_method(node.s("name")).graph, list(node.inputs()))
+                for old, new in zip(list(node.outputs()), results, strict=True):
+                    old.replaceAllUsesWith(new)
+                node.destroy()
+                calls = True
+    with without_autocast():
+        _C._jit_pass_inline(graph)  # functions
+    return graph
 
 
 Row: TypeAlias = "tuple[str, tuple[object, ...], tuple[int, ...], tuple[tuple[Row, ...], ...]]"
@@ -992,7 +1020,7 @@ def program(module: ScriptModule, method: str, constant: Callable[[Tensor], obje
         method: The method's name.
         constant: Makes of a tensor in the graph something that can be compared.
     """
-    graph = getattr(module, method).inlined_graph.copy()
+    graph = _inlined(module, method)
     _C._jit_pass_dce(graph)
     return _rows(graph, {}, constant)
 
@@ -1093,6 +1121,7 @@ def add_method(
     traced: ScriptModule,
     find: Callable[[str, object], str],
     writes: Sequence[str] = (),
+    places: dict[tuple[str, str], Any] | None = None,
 ) -> None:
     """Gives a module a method that computes what a trace does, on the module's own attributes.
 
@@ -1102,9 +1131,9 @@ def add_method(
         traced: The trace.
         find: Of an attribute that the trace reads, by its path and value there, the path in the module.
         writes: Attributes of the module that the last results become, and are no results.
+        places: Places in source code that other methods of the module have; those that are new are added.
     """
-    with without_autocast():
-        graph = traced.inlined_graph.copy()
+    graph = _inlined(traced, "forward")
     own = next(iter(graph.inputs()))
     first, nodes = next(iter(graph.nodes()), graph.return_node()), _every_node(graph)
     read: dict[int, tuple[str, Any]] = {own.unique(): ("", traced._c)}
@@ -1164,6 +1193,34 @@ def add_method(
         value.setType(type_named("TensorType"))
     for value in into.insertGraph(graph, list(into.inputs())):
         into.registerOutput(value)
+    known = {} if places is None else places
+    for node in _every_node(into):
+        # Every operation has the text of its whole Python stack to itself, more than all else about it.
+        node.copyMetadata(known.setdefault((node.sourceRange(), node.scopeName()), node))
+
+
+def run_apart(module: ScriptModule, inputs: Sequence[Tensor]) -> Any:
+    """Runs a module's ``forward``, and keeps nothing of what torch makes to run it, which is much more than a trace."""
+    return _C._create_function_from_graph("forward", _inlined(module, "forward"))(module, *inputs)
+
+
+def empty(module: ScriptModule, model: nn.Module) -> None:
+    """Takes the operations out of a trace, which can't be used after that.
+
+    Torch keeps the types of script modules, with their methods, for as long as the process runs.
+
+    Args:
+        module: The trace.
+        model: What was traced; traces that it consists of are left alone.
+    """
+    others = {str(part._c._type()) for part in model.modules() if isinstance(part, ScriptModule)}
+    for part in module.modules():
+        if is_traced(part) and isinstance(part, ScriptModule) and str(part._c._type()) not in others:
+            for graph in method_graphs(part).values():
+                while list(graph.outputs()):
+                    graph.eraseOutput(0)
+                for node in reversed(list(graph.nodes())):
+                    node.destroy()
 
 
 def _unpacked(graph: Graph) -> list[Value]:

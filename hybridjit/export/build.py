@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 from torch import nn
 
@@ -41,6 +42,7 @@ class Builder:
         self._alone = len(planned) == 1 and planned[0].case == FORWARD
         self._module: _torch.ScriptModule | None = None
         self._places: Places | None = None
+        self._source: dict[tuple[str, str], Any] = {}
 
     def add(self, planned: Planned, captured: Captured, replaced: Sequence[str]) -> ValueSchema:
         """Adds a capture.
@@ -68,7 +70,7 @@ class Builder:
             self._places = Places(self._module)
         writes = [f"model.{name}" for name in replaced]
         try:
-            _torch.add_method(self._module, planned.case, captured.module, self._places.find, writes)
+            _torch.add_method(self._module, planned.case, captured.module, self._places.find, writes, self._source)
         except (LookupError, _torch.RefusedPieceError) as error:
             raise CaptureError(
                 compose(
@@ -79,6 +81,7 @@ class Builder:
                     page="captureerror",
                 )
             ) from error
+        _torch.empty(captured.module, self._model)
         return ValueSchema(node)
 
     def finish(self, entries: Sequence[Entry], planned: Sequence[Planned]) -> tuple[_torch.ScriptModule, list[Entry]]:

@@ -17,7 +17,7 @@ from .values import identical
 
 _LARGE = 1 << 20
 """Bytes from which a copy goes into the file: a model's weights a second time may not fit into memory."""
-_CHUNK = 1 << 24
+_CHUNK = 1 << 20
 """Bytes that are read, compared or written at once."""
 
 
@@ -105,22 +105,17 @@ class _OnDisk:
         self._shelf = shelf
         self._start = shelf.file.seek(0, 2)
         for chunk in _chunks(tensor):
-            _write(shelf.file, _bytes_of(chunk.cpu()))
+            _write(shelf.file, _bytes_of(chunk))
 
     def same(self, tensor: Tensor) -> bool:
-        return all(torch.equal(_bytes_of(chunk.cpu()), _bytes_of(ours)) for chunk, ours in self._beside(tensor))
+        self._shelf.file.seek(self._start)
+        # In one thread: where other programs run as well, torch.equal waits for its threads longer than it compares.
+        return all(_read(self._shelf.file, chunk.nbytes) == _bytes_of(chunk) for chunk in _chunks(tensor))
 
     def write_to(self, tensor: Tensor) -> None:
-        for chunk, ours in self._beside(tensor):
-            chunk.copy_(ours)
-
-    def _beside(self, tensor: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        """The tensor in pieces, each with the copy's."""
         self._shelf.file.seek(self._start)
         for chunk in _chunks(tensor):
-            ours = torch.empty(chunk.shape, dtype=chunk.dtype)
-            _read(self._shelf.file, _bytes_of(ours))
-            yield chunk, ours
+            chunk.copy_(torch.frombuffer(bytearray(_read(self._shelf.file, chunk.nbytes)), dtype=chunk.dtype))
 
 
 class _Shelf:
@@ -160,28 +155,26 @@ def _chunks(tensor: Tensor) -> Iterator[Tensor]:
     return iter(torch.split(flat, _CHUNK // tensor.element_size()))
 
 
-def _bytes_of(tensor: Tensor) -> Tensor:
-    """The bytes of a contiguous tensor on the CPU, of any dtype, as a view."""
-    return tensor.view(torch.uint8)
+def _bytes_of(tensor: Tensor) -> bytes:
+    """The bytes of a contiguous tensor of any dtype."""
+    here = tensor.cpu()
+    return ctypes.string_at(here.data_ptr(), here.nbytes)
 
 
-def _memory(data: Tensor) -> ctypes.Array[ctypes.c_char]:
-    return (ctypes.c_char * data.numel()).from_address(data.data_ptr())
-
-
-def _write(file: IO[bytes], data: Tensor) -> None:
-    rest = memoryview(_memory(data)).cast("B")
+def _write(file: IO[bytes], data: bytes) -> None:
+    rest = memoryview(data)
     while rest:
         rest = rest[file.write(rest) :]
 
 
-def _read(file: IO[bytes], data: Tensor) -> None:
-    rest = memoryview(_memory(data)).cast("B")
-    while rest:
-        count = file.readinto(rest)  # type: ignore[attr-defined]
-        if not count:
+def _read(file: IO[bytes], count: int) -> bytes:
+    data = file.read(count)
+    while len(data) < count:
+        more = file.read(count - len(data))
+        if not more:
             raise EOFError("the copy of a tensor is gone from the temporary file")
-        rest = rest[count:]
+        data += more
+    return data
 
 
 def _version(tensor: Tensor) -> int | None:

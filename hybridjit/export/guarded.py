@@ -171,6 +171,9 @@ class Study:
                 break
         if self.on_frozen == "error" and guarded:
             raise _frozen(self.task.model, guarded)
+        for seen in self._captures.values():
+            if seen.captured.module is not captured.module:
+                _torch.empty(seen.captured.module, self.task.model)
         return dataclasses.replace(captured, guarded=tuple(guarded))
 
     def _tries(self, settings: Settings, first: Captured) -> Iterator[Settings]:
@@ -317,7 +320,7 @@ class Study:
         torch.manual_seed(0)
         try:
             with torch.no_grad(), _torch.unoptimized():
-                got = captured.module(*flat)
+                got = _torch.run_apart(captured.module, flat)
         except (_torch.JitError, RuntimeError):
             return not known.told or name != "input"
         finally:

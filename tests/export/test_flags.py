@@ -404,3 +404,21 @@ def test_report_lists_the_entries(model: Model) -> None:
     for check in old["checks"]:
         del check["entry"]
     assert hj.Report.from_json(json.dumps(old)).entries == ()
+
+
+def test_a_model_of_traces() -> None:
+    """A traced module within the model stays as it was, and is in the file."""
+
+    class Outer(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = torch.jit.trace(nn.Sequential(nn.Linear(4, 4), nn.ReLU()).eval(), X)
+
+        def forward(self, x: Tensor, twice: bool = False) -> Tensor:
+            y: Tensor = self.inner(x)
+            return y * (int(x.shape[0]) if twice else 1)
+
+    model = Outer().eval()
+    exported = hj.export(model, X, flags={"twice": (True, False)})
+    torch.testing.assert_close(exported(X, twice=True), model(X, twice=True))
+    assert len(model.inner.code) > 0 and hj.export(model, X).report.ok

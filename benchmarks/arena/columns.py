@@ -1,6 +1,7 @@
 """The ways of exporting: each takes a model and its first call, and gives something to call."""
 
 import copy
+import inspect
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -97,22 +98,16 @@ def export(model: nn.Module, case: Case) -> Run:
         if isinstance(value, dict):
             return {key: dims(child) for key, child in value.items()}
         if isinstance(value, (tuple, list)):
-            return [dims(child) for child in value]
+            return type(value)(dims(child) for child in value)
         return None
 
     args, kwargs = case.first.args, case.first.kwargs
-    program = torch.export.export(
-        model, args, kwargs, dynamic_shapes=(*(dims(arg) for arg in args),) if not kwargs else _named(model, case, dims)
-    )
-    module = program.module()
+    bound = inspect.signature(model.forward).bind(*args, **kwargs)
+    shapes: dict[str, Any] = {}
+    for name, value in bound.arguments.items():  # a parameter **kwargs has no name of its own, one *args has
+        shapes |= dims(value) if name == "kwargs" else {name: dims(value)}
+    module = torch.export.export(model, args, kwargs, dynamic_shapes=shapes).module()
     return lambda call: module(*call.args, **call.kwargs)
-
-
-def _named(model: nn.Module, case: Case, dims: Callable[[Any], Any]) -> dict[str, Any]:
-    import inspect
-
-    bound = inspect.signature(model.forward).bind(*case.first.args, **case.first.kwargs)
-    return {name: dims(value) for name, value in bound.arguments.items()}
 
 
 def compile_dynamic(model: nn.Module, case: Case) -> Run:

@@ -23,6 +23,7 @@ from torch.overrides import TorchFunctionMode
 from .. import _torch
 from .._sites import Site, user_site
 from . import record
+from .recorder import call_at
 
 MEANT = torch.device("cpu", 0)
 """The CPU, where the model names it itself; until the trace is made, when it becomes ``cpu`` again."""
@@ -67,7 +68,7 @@ class DeviceOrigins(TorchFunctionMode):
             return self._get(func, args, sys._getframe(1))
         given = _device_argument(name, args, kwargs)
         before = _torch.known_value(args[0]) if given is not None and name in ("to", "cpu") else None
-        result = func(*args, **kwargs)
+        result = call_at(sys._getframe(1), func, args, kwargs)
         if name == "get_device":
             self._freeze("x.get_device()", args[0], "aten::get_device", result)
         elif isinstance(result, torch.device) and (source := self.source_of(args[0] if args else None)) is not None:
@@ -79,7 +80,7 @@ class DeviceOrigins(TorchFunctionMode):
         return result
 
     def _get(self, func: Any, args: Any, caller: FrameType) -> Any:
-        result = func(*args)
+        result = call_at(caller, func, args, {})
         attribute = getattr(getattr(func, "__self__", None), "__name__", "")
         if isinstance(result, torch.device):
             source = _torch.known_value(args[0])

@@ -297,6 +297,13 @@ def _at_line_of(frame: FrameType) -> Callable[[Any, Any, Any], Any]:
     return _caller(frame.f_code.co_filename, frame.f_lineno)
 
 
+def call_at(frame: FrameType, func: Any, args: Any, kwargs: Any) -> Any:
+    """Calls an operation as if from a frame: its line, and the names of its variables, go into the graph."""
+    given = tensors_of((args, kwargs))
+    _name_values(given, [_torch.known_value(tensor) for tensor in given], frame)
+    return _at_line_of(frame)(func, args, kwargs)
+
+
 @functools.lru_cache(maxsize=4096)
 def _caller(file: str, line: int) -> Callable[[Any, Any, Any], Any]:
     call = _call

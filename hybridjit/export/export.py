@@ -222,7 +222,9 @@ def _capture(
             return seen(expect(model, state, inputs, name, None, planned.point))
 
         def seen(expected: Expectation) -> Any:
-            buffers = {**dict(model.named_buffers(remove_duplicate=False)), **expected.changed}
+            buffers = dict(model.named_buffers(remove_duplicate=False))
+            changed = {id(buffers[name]): tensor for name, tensor in expected.changed.items() if name in buffers}
+            buffers = {name: changed.get(id(tensor), tensor) for name, tensor in buffers.items()} | expected.changed
             return with_buffers(expected.result, buffers, known.replaced) if known.replaced else expected.result
 
         try:

@@ -12,7 +12,7 @@ from typing import TextIO
 
 from .. import _torch
 from .._sites import user_site
-from .leaks import Leak, spell_value
+from .leaks import LEN, TEXT, Leak, spell_value
 from .report import Finding
 
 # Pattern in the tracer's text, code, what was frozen, what to write instead.
@@ -143,6 +143,6 @@ def found(leaks: Iterable[Leak]) -> list[Finding]:
             continue
         kind, site = leak.kind, leak.site
         message = f"{kind.what}: {kind.says} ({spell_value(leak.value)})"
-        severity = "note" if site.library else "warning"
+        severity = "note" if site.library and kind not in (LEN, TEXT) else "warning"  # torch's own __len__
         findings[leak.key] = Finding(kind.code, severity, message, site.file, site.line, site.module_path, kind.fix)
     return list(findings.values())

@@ -38,6 +38,6 @@ class Guards:
 
 def guard(value: Tensor, captured: Sequence[Any], leak: Leak) -> None:
     """Inserts a guard: ``value frozen at head.py:41: captured 3, got 5; write …``."""
-    values = " or ".join(spell_value(each) for each in captured)
+    values = " or ".join(dict.fromkeys(spell_value(each) for each in captured))
     message = f"value frozen at {leak.site}: {leak.kind.what}, captured {values}"
     insert_guard(value, captured, message, f"write {leak.kind.fix}")

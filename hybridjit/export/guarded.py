@@ -20,8 +20,8 @@ from .branches import BranchingError
 from .capture import Captured, capture, placed
 from .compare import compare
 from .devices import moved
-from .leaks import BOOL, Leak, spell_value
-from .probes import OF_KIND, Probe, probes
+from .leaks import Leak, spell_value
+from .probes import OF_KIND, Probe, kind_probes, probes
 from .report import Finding
 from .state import ModelState
 from .survey import Guarding, Occurrence, Place, Seen, exonerated, inseparable, same_program, values_of
@@ -34,8 +34,6 @@ _OBSERVED = 4.0
 """How many times as long as the first capture those on probes may take, in all."""
 _SECONDS = 4.0
 """What they may always take, in seconds."""
-_FEW = 2
-"""How many probes a model gets from whose trace nothing leaked: whether that is so is all they tell."""
 _NEAR = (1e-3, 1e-4)
 """Relative and absolute: what a probe's results may differ by; its values are not the user's."""
 
@@ -154,6 +152,8 @@ class Study:
         self.seconds = time.perf_counter() - started
         if self.on_frozen == "ignore":
             return placed(first)
+        if any(finding.code == "HJ002" for finding in first.findings):
+            self._refuse_memory(first)
         for name, inputs in self.task.others.items():
             self.known[name] = _Input(name, inputs, self.task.run(inputs, name), True)
         for chosen in self._tries(settings, first):
@@ -169,6 +169,9 @@ class Study:
                 wrong = self._wrong(captured)
             if not wrong:
                 break
+        else:
+            if not any(self.known[name].told for name in wrong):  # those the verification tells of, in full
+                raise self._unexplained(wrong)
         if self.on_frozen == "error" and guarded:
             raise _frozen(self.task.model, guarded)
         for seen in self._captures.values():
@@ -176,9 +179,41 @@ class Study:
                 _torch.empty(seen.captured.module, self.task.model)
         return dataclasses.replace(captured, guarded=tuple(guarded))
 
+    def _refuse_memory(self, first: Captured) -> None:
+        """Refuses a model whose second call depends on attributes that the first one set, which the file does not."""
+        results = []
+        try:
+            for _ in range(2):
+                own = moved(self.task.first, None, "input")
+                torch.manual_seed(0)
+                try:
+                    with torch.no_grad():
+                        results.append(self.task.model(*own.args, **own.kwargs))
+                except Exception:  # what the model raises when it is called again is its own affair
+                    return
+            both: list[list[Tensor]] = [[], []]
+            for tensors, result in zip(both, results, strict=True):
+                scan(result, tensors, "result")
+            kept = [tensor.clone() for tensor in both[1]]
+        finally:
+            self.task.state.restore(thorough=True)
+        expected: list[Tensor] = []
+        scan(self.task.expected, expected, "result")
+        if compare([str(index) for index in range(len(kept))], expected, kept, *_NEAR).differences:
+            names = [finding.message for finding in first.findings if finding.code == "HJ002"]
+            raise CaptureError(
+                compose(
+                    "the model's second call gives something else than its first: it remembers in attributes",
+                    where=type(self.task.model).__qualname__,
+                    differences=names,
+                    instead='self.register_buffer("name", tensor) for what calls share, and only tensors in it',
+                    page="captureerror",
+                )
+            )
+
     def _tries(self, settings: Settings, first: Captured) -> Iterator[Settings]:
         """The ways of capturing, the most general first, the safest last."""
-        files = frozenset(leak.site.file for leak in first.leaks if leak.kind is not BOOL)
+        files = frozenset(leak.site.file for leak in first.leaks)
         if files:
             yield dataclasses.replace(settings, dynamic=files)
         yield settings
@@ -277,6 +312,8 @@ class Study:
         """Captures on all further inputs; one that can't be captured is no evidence."""
         started = time.perf_counter()
         for name, known in list(self.known.items())[1:]:
+            if name in OF_KIND:
+                continue
             if not known.told and time.perf_counter() - started > max(_OBSERVED * self.seconds, _SECONDS):
                 return
             try:
@@ -297,6 +334,8 @@ class Study:
         def accepted(probe: Probe) -> bool:
             if time.perf_counter() - started > _PROBED * self.seconds:
                 return False
+            if not captured.leaks and ":" in probe.says and any(":" in known for known in results):
+                return False  # one of another size tells whether nothing leaked, which is all there is to tell
             made = schema.unflatten(probe.flat)
             try:
                 results[probe.says] = _Input(probe.says, made, self.task.run(made, probe.says), False)
@@ -304,14 +343,45 @@ class Study:
                 return False
             return True
 
-        for probe in probes(captured.adapter.flatten(*inputs.args, **inputs.kwargs), accepted):
+        flat = captured.adapter.flatten(*inputs.args, **inputs.kwargs)
+        for probe in probes(flat, accepted):
             self.known[probe.says] = results[probe.says]
-            if not captured.leaks and len(self.known) - len(self.task.others) > _FEW:
-                return
+        for probe in kind_probes(flat, accepted):
+            self.known[probe.says] = results[probe.says]
 
     def _wrong(self, captured: Captured) -> list[str]:
         """The inputs on which what was captured gives something else than the model; raising is not that."""
-        return [name for name in self.known if not self._same(captured, name)]
+        return [name for name in self.known if not self._same(captured, name) and not self._chaotic(name)]
+
+    def _chaotic(self, name: str) -> bool:
+        """Whether the model itself gives something else when its input changes by a rounding error."""
+        known = self.known[name]
+        if known.told:
+            return False
+        schema = self._captures[next(iter(self._captures))].captured.adapter
+        flat = schema.input_schema.flatten(moved(known.inputs, None, name))
+        nudged = tuple(each * (1 + 1e-6) if each.is_floating_point() else each for each in flat)
+        try:
+            result = self.task.run(schema.input_schema.unflatten(nudged), name)
+        except HybridJitError:
+            return True
+        one: list[Tensor] = []
+        other: list[Tensor] = []
+        scan(known.expected, one, "result")
+        scan(result, other, "result")
+        return bool(compare([str(index) for index in range(len(one))], one, other, *_NEAR).differences)
+
+    def _unexplained(self, wrong: Sequence[str]) -> CaptureError:
+        return CaptureError(
+            compose(
+                "the trace gives something else than the model on further inputs, and nothing that was seen tells why",
+                where=type(self.task.model).__qualname__,
+                differences=[f"{name}: another result" for name in wrong],
+                instead="tensors only between tensors: no numbers taken out of them by other libraries or threads, "
+                "no if on torch.jit.is_tracing();\nor hybridjit.static(value, reason=...)",
+                page="captureerror",
+            )
+        )
 
     def _same(self, captured: Captured, name: str) -> bool:
         known, adapter = self.known[name], captured.adapter

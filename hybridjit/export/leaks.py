@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import FrameType
 from typing import Any
 
 import torch
@@ -13,7 +15,7 @@ from torch.overrides import TorchFunctionMode
 
 from .. import _torch
 from .._sites import Site, user_site
-from ..control.recorder import tensors_of
+from ..control.recorder import call_at, tensors_of
 from .validation import only_says
 
 
@@ -150,17 +152,17 @@ class Watch(TorchFunctionMode):
         if see is not None:
             result = see(self, func, args, kwargs)
         elif self._numbers is not None:
-            result = self._exactly(func, args, kwargs)
+            result = self._exactly(func, args, kwargs, sys._getframe(1))
         else:
-            return func(*args, **kwargs)
+            return call_at(sys._getframe(1), func, args, kwargs)
         if self._numbers is not None and func in _COUNT:
             for tensor in tensors_of(result):
                 self._numbers[id(tensor)] = weakref.ref(tensor)
         return result
 
-    def _exactly(self, func: Any, args: Any, kwargs: Any) -> Any:
+    def _exactly(self, func: Any, args: Any, kwargs: Any, caller: FrameType) -> Any:
         """Runs an operation; one on sizes alone with as many digits as Python has."""
-        result = func(*args, **kwargs)
+        result = call_at(caller, func, args, kwargs)
         numbers = self._numbers
         assert numbers is not None
         if not isinstance(result, Tensor) or not numbers:
@@ -176,6 +178,11 @@ class Watch(TorchFunctionMode):
             result = func(*(_double(each) for each in args), **{key: _double(each) for key, each in kwargs.items()})
         numbers[id(result)] = weakref.ref(result)
         return result
+
+    @property
+    def exact(self) -> bool:
+        """Whether numbers stay traced numbers where Python lets them."""
+        return self._numbers is not None
 
     def varies(self, tensor: Tensor) -> bool:
         """Whether a tensor can hold something else when the file runs."""
@@ -212,6 +219,32 @@ def _number(kind: Kind) -> Callable[[Watch, Any, Any, Any], Any]:
         return value
 
     return see
+
+
+def _see_item(watch: Watch, func: Any, args: Any, kwargs: Any) -> Any:
+    with _torch.paused_tracing():
+        number = args[0].numel() == 1 and not args[0].is_complex()
+    if watch.exact and number and watch.varies(args[0]):
+        return args[0].reshape(())
+    return _number(ITEM)(watch, func, args, kwargs)
+
+
+def _see_list(watch: Watch, func: Any, args: Any, kwargs: Any) -> Any:
+    with _torch.paused_tracing():
+        few = 0 < args[0].dim() <= 2 and 0 < args[0].numel() <= _LISTED and not args[0].is_complex()
+    if watch.exact and few and watch.varies(args[0]):
+        return _parts(args[0])
+    return _values(LIST)(watch, func, args, kwargs)
+
+
+_LISTED = 64
+"""How many numbers a list of traced ones may have."""
+
+
+def _parts(tensor: Tensor) -> list[Any]:
+    with _torch.paused_tracing():
+        last = tensor.dim() == 1
+    return list(tensor.unbind()) if last else [_parts(row) for row in tensor.unbind()]
 
 
 def _values(kind: Kind) -> Callable[[Watch, Any, Any, Any], Any]:
@@ -392,8 +425,8 @@ _SEEN: dict[Any, Callable[[Watch, Any, Any, Any], Any]] = {
     Tensor.__float__: _number(FLOAT),
     Tensor.__complex__: _number(FLOAT),
     Tensor.__index__: _number(INDEX),
-    Tensor.item: _number(ITEM),
-    Tensor.tolist: _values(LIST),
+    Tensor.item: _see_item,
+    Tensor.tolist: _see_list,
     Tensor.numpy: _values(ARRAY),
     Tensor.__array__: _values(ARRAY),
     Tensor.__format__: _values(TEXT),

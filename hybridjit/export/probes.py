@@ -9,8 +9,6 @@ import torch
 from torch import Tensor
 
 Flat = tuple[Tensor, ...]
-OF_KIND = ("other integers", "other rank")
-"""The probes of another dtype or rank."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +61,16 @@ def probes(flat: Flat, accepted: Callable[[Probe], bool]) -> Iterator[Probe]:
         probe = Probe(says, tuple(change_values(tensor) for tensor in flat))
         if any(not torch.equal(a, b) for a, b in zip(flat, probe.flat, strict=True)) and accepted(probe):
             yield probe
-    for says, convert in zip(OF_KIND, (_integers, _unsqueezed), strict=True):
+
+
+def kind_probes(flat: Flat, accepted: Callable[[Probe], bool]) -> Iterator[Probe]:
+    """Makes inputs of other dtypes and ranks, and gives those that the model accepts.
+
+    Args:
+        flat: The first input's tensors.
+        accepted: Whether the model takes an input; runs it.
+    """
+    for says, convert in _KINDS.items():
         probe = Probe(says, tuple(convert(tensor) for tensor in flat))
         changed = any(a.dtype != b.dtype or a.dim() != b.dim() for a, b in zip(flat, probe.flat, strict=True))
         if changed and accepted(probe):
@@ -145,3 +152,31 @@ def _integers(tensor: Tensor) -> Tensor:
 
 def _unsqueezed(tensor: Tensor) -> Tensor:
     return tensor.unsqueeze(0) if tensor.dim() else tensor
+
+
+def _double(tensor: Tensor) -> Tensor:
+    return tensor.double() if tensor.dtype == torch.float32 else tensor
+
+
+def _whole(tensor: Tensor) -> Tensor:
+    return tensor.to(torch.int64) if tensor.is_floating_point() else tensor
+
+
+def _floating(tensor: Tensor) -> Tensor:
+    return tensor if tensor.is_floating_point() or tensor.is_complex() else tensor.float()
+
+
+def _first(tensor: Tensor) -> Tensor:
+    return tensor[0] if tensor.dim() and tensor.shape[0] else tensor
+
+
+_KINDS: dict[str, Callable[[Tensor], Tensor]] = {
+    "other integers": _integers,
+    "double precision": _double,
+    "integers": _whole,
+    "floating point": _floating,
+    "a dimension more": _unsqueezed,
+    "a dimension less": _first,
+}
+OF_KIND = tuple(_KINDS)
+"""The probes of another dtype or rank."""

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .capture import Captured
 from .frozen import Guards
-from .leaks import Leak, same_value
+from .leaks import TEXT, Leak, same_value
 from .programs import Program, program_of
 
 Place: TypeAlias = tuple[str, int]
@@ -98,7 +98,8 @@ def exonerated(groups: Sequence[Sequence[Seen]]) -> dict[Occurrence, str]:
         for other in group[1:]:
             for occurrence, leak in other.by_occurrence().items():
                 before = first.get(occurrence)
-                if before is not None and not leak.same_value(before):
+                # A text is compared as a whole: that two others did not matter says nothing of a third.
+                if before is not None and leak.kind is not TEXT and not leak.same_value(before):
                     innocent.setdefault(occurrence, other.name)
     values = [values_of(group) for group in groups]
     for index, group in enumerate(groups):
@@ -109,7 +110,8 @@ def exonerated(groups: Sequence[Sequence[Seen]]) -> dict[Occurrence, str]:
                 if disjoint(values[index][occurrence], values[other_index].get(occurrence, ()))
             ]
             if apart and all(occurrence in innocent for occurrence in apart):
-                del innocent[apart[0]]
+                for occurrence in apart:  # any of them may be the one that matters
+                    del innocent[occurrence]
     return innocent
 
 

@@ -23,7 +23,7 @@ def test_one_value_costs_one_guard() -> None:
     class Reads(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
             total = x.sum()
-            return x * total.item() + total.item() * total.item()
+            return x + int(bool(total)) + int(bool(total)) + int(bool(total))
 
     exported = hj.export(Reads().eval(), torch.ones(3))
     assert raises(exported.module.inlined_graph) == 1

@@ -9,19 +9,11 @@ from .entry import Entry
 from .gallery import GALLERY
 from .measure import verdicts
 
-KIND = "guards on rank and dtype of the inputs alone are not written"
-UNSEEN = "a constant that depends on the values of the input, which nobody saw leave the trace"
-EVIDENCE = "the probes' values don't differ in what the model asks for, so that the value seems to have no part in it"
 OPEN = {
-    **dict.fromkeys(("rank", "length_of_shape", "added_dimension", "dtype", "floating", "smallest_number"), KIND),
-    **dict.fromkeys(("size_of_element", "common_dtype", "converted_to_dtype", "sparse"), KIND),
+    "sparse": "guards of rank and dtype don't ask for the layout",
     **dict.fromkeys(("same_memory", "same_object"), "two arguments that are one tensor are two in the file"),
-    **dict.fromkeys(("through_dlpack", "other_thread", "number_for_a_double", "number_for_nan"), UNSEEN),
-    **dict.fromkeys(("text_of_shape", "text_of_size", "branch_on_item", "numpy_of_sizes"), EVIDENCE),
     "key_of_size": "the hash of a traced size is its identity, and nobody sees that it is asked for",
-    "fork_by_state": "no probe has values on which the fork matters",
     "FirstCall": "what a call leaves in an attribute for the next is lost in the file; a note (HJ002) says so",
-    "CallCount": "what a call leaves in an attribute for the next is lost in the file; a note (HJ002) says so",
 }
 """What is silently wrong still, and why."""
 RANKS = {"right": 0, "guard": 1, "refused": 2}

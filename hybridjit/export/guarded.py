@@ -23,7 +23,7 @@ from .devices import moved
 from .leaks import Leak, spell_value
 from .probes import OF_KIND, Probe, kind_probes, probes
 from .report import Finding
-from .state import ModelState
+from .state import ModelState, kept_random_state
 from .survey import Guarding, Occurrence, Place, Seen, exonerated, inseparable, same_program, values_of
 from .together import Member, Together
 
@@ -181,25 +181,23 @@ class Study:
 
     def _refuse_memory(self, first: Captured) -> None:
         """Refuses a model whose second call depends on attributes that the first one set, which the file does not."""
-        results = []
+        results: list[list[Tensor]] = []
         try:
             for _ in range(2):
                 own = moved(self.task.first, None, "input")
-                torch.manual_seed(0)
                 try:
-                    with torch.no_grad():
-                        results.append(self.task.model(*own.args, **own.kwargs))
+                    with torch.no_grad(), kept_random_state():
+                        result = self.task.model(*own.args, **own.kwargs)
                 except Exception:  # what the model raises when it is called again is its own affair
                     return
-            both: list[list[Tensor]] = [[], []]
-            for tensors, result in zip(both, results, strict=True):
+                tensors: list[Tensor] = []
                 scan(result, tensors, "result")
-            kept = [tensor.clone() for tensor in both[1]]
+                results.append([tensor.clone() for tensor in tensors])
+                self.task.state.restore_tensors()  # the file has buffers too, and writes to them
         finally:
             self.task.state.restore(thorough=True)
-        expected: list[Tensor] = []
-        scan(self.task.expected, expected, "result")
-        if compare([str(index) for index in range(len(kept))], expected, kept, *_NEAR).differences:
+        before, after = results
+        if len(before) != len(after) or compare(list(map(str, range(len(after)))), before, after, *_NEAR).differences:
             names = [finding.message for finding in first.findings if finding.code == "HJ002"]
             raise CaptureError(
                 compose(

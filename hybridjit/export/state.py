@@ -48,7 +48,7 @@ class BufferState:
     def restore(self) -> None:
         """Puts the buffers of a script module back, also those that a method of it replaced."""
         for name, tensor in self._module.named_buffers(remove_duplicate=False):
-            if self._slots[name] is not tensor:
+            if self._slots.get(name, tensor) is not tensor:
                 path, _, last = name.rpartition(".")
                 setattr(_submodule(self._module, path), last, self._slots[name])
         self._contents.restore()
@@ -152,6 +152,10 @@ class ModelState:
                 if _changed(old, new):
                     changed.append(f"{names[id(module)]}.{key}".lstrip("."))
         return sorted(changed)
+
+    def restore_tensors(self) -> None:
+        """Puts buffers and the contents of tensors back, and leaves attributes as they are."""
+        self._buffers.restore()
 
     def restore(self, *, thorough: bool = False) -> None:
         """Puts the model back: structure, contents, gradients.

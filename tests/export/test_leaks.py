@@ -44,6 +44,7 @@ WAYS: dict[str, tuple[Kind, object, Callable[[Tensor], Tensor]]] = {
     "int": (leaks.INT, 6, lambda x: x * int(x.sum())),
     "float": (leaks.FLOAT, 6.0, lambda x: x * float(x.sum())),
     "item": (leaks.ITEM, 6.0, lambda x: x * x.sum().item()),
+    "array": (leaks.ARRAY, 6.0, lambda x: x * float(x.sum().numpy())),
     "in": (leaks.CONTAINS, True, lambda x: x if 1.0 in x else -x),
     "index": (leaks.INDEX, 1, lambda x: [x, x + 1][x[1].long()]),
     "len": (leaks.LEN, 3, lambda x: x * len(x)),
@@ -112,7 +113,7 @@ def test_spelled() -> None:
 
 DEPARTING = {
     "bool": torch.tensor([-8.0, -0.5, -64.0]),
-    "item": torch.tensor([8.0, 0.5, 64.0]),
+    "array": torch.tensor([8.0, 0.5, 64.0]),
     "in": torch.tensor([8.0, 0.5, 64.0]),
     "index": torch.tensor([8.0, 0.0, 1.0]),
     "contiguous": torch.ones(6)[::2],

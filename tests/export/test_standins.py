@@ -46,7 +46,6 @@ KEPT: dict[str, Callable[[Tensor], Any]] = {
 
 OPEN = {
     "round": "the first trace, which is made without them, ends at a size that can't be rounded",
-    "max": "only where something else than a comparison leaks do they come in",
 }
 
 

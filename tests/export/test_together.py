@@ -52,7 +52,7 @@ def test_paths_of_numbers() -> None:
     exported, model = told(fn, *inputs)
     for x in inputs:
         assert torch.equal(exported(x), model(x))
-    with pytest.raises(hj.GuardError, match=r"captured 1.0 or .*4.0 or 2.0, got 3.; write"):
+    with pytest.raises(hj.GuardError, match=r"a tensor used as an index, captured 1 or 4 or 2, got 3; write"):
         exported(torch.tensor([3.0, 1.0, 1.0]))
 
 
@@ -148,7 +148,7 @@ def test_random_numbers_on_each_path() -> None:
 
 def test_three_values_in_plain_torch(tmp_path: Path) -> None:
     """The file raises the same in plain torch where none of the paths fits."""
-    exported, _ = told(lambda self, x: x * x.max().item(), UP, DOWN, ZERO)
+    exported, _ = told(lambda self, x: x * float(x.max().numpy()), UP, DOWN, ZERO)
     exported.save(tmp_path / "model.pt")
     plain = torch.jit.load(tmp_path / "model.pt")
     for x in (UP, DOWN, ZERO):

@@ -986,7 +986,7 @@ def _inlined(module: ScriptModule, method: str) -> Graph:
     Of ``module.inlined_graph`` torch keeps another copy for good, and of every method that it calls.
     """
     graph = module._c._get_method(method).graph.copy()
-    calls = True
+    end, calls = graph.insertPoint(), True
     while calls:
         calls = False
         held: dict[int, Any] = {next(iter(graph.inputs())).unique(): module._c}
@@ -1001,6 +1001,7 @@ def _inlined(module: ScriptModule, method: str) -> Graph:
                 results = graph.insertGraph(owner._get_method(node.s("name")).graph, list(node.inputs()))
                 for old, new in zip(list(node.outputs()), results, strict=True):
                     old.replaceAllUsesWith(new)
+                graph.setInsertPoint(end)  # torch ends the process if it finds itself at a node that is gone
                 node.destroy()
                 calls = True
     with without_autocast():

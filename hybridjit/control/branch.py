@@ -58,11 +58,18 @@ def branch_if_tracing(fn: Callable[P, R]) -> Callable[P, R]:
         tensor(0.)
     """
     check_function("branch_if_tracing", fn)
+    if _torch.dynamo_traces():  # a function in one that is rewritten itself, with all that is in it
+        return fn
     assert isinstance(fn, FunctionType)
+    twins = Twins(fn)
 
     def on_capture(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if _torch.tracing_state() is not None:
             return trace_paths(fn, args, kwargs)
+        if _torch.dynamo_traces():
+            from . import splits
+
+            return splits.run(twins, args, kwargs)
         return lower_paths(fn, args, kwargs)
 
     wrapper = make_wrapper(fn, _captures, on_capture)
@@ -70,8 +77,26 @@ def branch_if_tracing(fn: Callable[P, R]) -> Callable[P, R]:
     return wrapper
 
 
+class Twins:
+    """A function, and the one that Dynamo reads in its place.
+
+    Attributes:
+        fn: The function.
+        made: The other one, once it is made.
+    """
+
+    def __init__(self, fn: FunctionType) -> None:
+        self.fn = fn
+        self.made = fn
+
+
 def _captures() -> bool | None:
-    """``None`` where the function just runs; Dynamo goes through its code, and says itself what it can't do."""
-    if _torch.tracing_state() is not None or capturing() == "export":
+    """``None`` where the function just runs."""
+    if _torch.tracing_state() is not None:
         return True
-    return None
+    how = capturing()
+    if how == "dynamo":
+        from . import splits
+
+        return splits.are_wanted()
+    return True if how else None

@@ -48,7 +48,7 @@ def _entry(path: str, leaf: Any) -> tuple[Any, ...]:
     return (path, "static", leaf)
 
 
-def _as_tensor(leaf: Any) -> Tensor:
+def as_tensor(leaf: Any) -> Tensor:
     """A tensor of its own: Dynamo lets no result be a captured tensor."""
     if isinstance(leaf, Tensor):
         return leaf.clone()
@@ -66,20 +66,33 @@ def _is_carried(leaf: Any) -> bool:
     return isinstance(leaf, (Tensor, bool, int, float))
 
 
-def _give(entries: list[tuple[Any, ...]], value: Any, packs: bool = False, prefix: str = "") -> Any:
-    """What a function gives, as an operator takes it; adds an entry per leaf."""
+def _give(
+    entries: list[tuple[Any, ...]], value: Any, packs: bool = False, prefix: str = "", numbers: bool = True
+) -> Any:
+    """What a function gives, as an operator takes it; adds an entry per leaf.
+
+    Where ``numbers`` may not become tensors, they must be the same whichever function runs.
+    """
     leaves, paths, spec = _torch.tree_flatten_until(value, _is_made)
     given: list[Any] = []
     for path, leaf in zip(paths, leaves, strict=True):
         if dataclasses.is_dataclass(leaf):
             names = tuple([field.name for field in dataclasses.fields(leaf)])
             entries.append((prefix + path, type(leaf).__qualname__, type(leaf), *names))
-            fields = [_give(entries, getattr(leaf, name), packs, f"{prefix}{path}.{name}") for name in names]
+            inner = [f"{prefix}{path}.{name}" for name in names]
+            fields = [
+                _give(entries, getattr(leaf, name), packs, at, numbers) for name, at in zip(names, inner, strict=True)
+            ]
             given.append(_Fields(tuple(fields)))
+            continue
+        is_number = isinstance(leaf, (int, float)) and not isinstance(leaf, bool)
+        if is_number and not numbers:
+            entries.append((prefix + path, "static", leaf))
+            given.append(())
             continue
         entries.append(_entry(prefix + path, leaf))
         if _is_carried(leaf):
-            given.append(pack(_as_tensor(leaf)) if packs else _as_tensor(leaf))
+            given.append(pack(as_tensor(leaf)) if packs else as_tensor(leaf))
         else:
             given.append(())
     return _torch.tree_unflatten(given, spec)
@@ -117,8 +130,27 @@ def _trains() -> bool:
     return torch.is_grad_enabled() and not torch.compiler.is_exporting()
 
 
-def cond(pred: Any, true_fn: Callable[..., Any], false_fn: Callable[..., Any], operands: Sequence[Any]) -> Any:
-    """`lower_cond` where Dynamo traces."""
+_SIDES = ("the side where it holds", "the side where it does not")
+
+
+def cond(
+    pred: Any,
+    true_fn: Callable[..., Any],
+    false_fn: Callable[..., Any],
+    operands: Sequence[Any],
+    names: tuple[str, str] = _SIDES,
+    numbers: bool = True,
+) -> Any:
+    """`lower_cond` where Dynamo traces.
+
+    Args:
+        pred: A predicate.
+        true_fn: What to do where it holds.
+        false_fn: What to do where it does not.
+        operands: Arguments of both.
+        names: What errors call the two.
+        numbers: Whether numbers that differ become tensors; else they are refused.
+    """
     if not isinstance(pred, Tensor) and has_static_value(pred):
         return true_fn(*operands) if pred else false_fn(*operands)
     what = "the two sides of a branch give different results"
@@ -132,7 +164,7 @@ def cond(pred: Any, true_fn: Callable[..., Any], false_fn: Callable[..., Any], o
             args = _torch.tree_unflatten([next(found) if isinstance(leaf, Tensor) else leaf for leaf in flat], spec)
             entries: list[tuple[Any, ...]] = []
             try:
-                given = _give(entries, fn(*args), packs)
+                given = _give(entries, fn(*args), packs, numbers=numbers)
             except Exception as error:  # stays in the graph, as an assertion; what is given is never read
                 message = type(error).__name__ + ": " + str(error)
                 if isinstance(pred, Tensor):
@@ -140,14 +172,14 @@ def cond(pred: Any, true_fn: Callable[..., Any], false_fn: Callable[..., Any], o
                 else:
                     _torch.assert_in_graph(torch.full((), False), message)
                 entries = []
-                given = _give(entries, other(*args), packs)
+                given = _give(entries, other(*args), packs, numbers=numbers)
             notes.note(call, index, what, name, tuple(entries))
             return given
 
         return run
 
-    true = side(0, "the side where it holds", true_fn, false_fn)
-    false = side(1, "the side where it does not", false_fn, true_fn)
+    true = side(0, names[0], true_fn, false_fn)
+    false = side(1, names[1], false_fn, true_fn)
     if isinstance(pred, Tensor):
         pred = (pred if pred.dtype == torch.bool else pred != 0).reshape(())
     tensors = tuple([leaf for leaf in flat if isinstance(leaf, Tensor)])
@@ -193,9 +225,9 @@ def while_loop(cond_fn: Callable[..., Any], body_fn: Callable[..., Any], carried
         given = body_fn(*whole(flat))
         leaves, found, _ = _torch.tree_flatten(tuple(given) if isinstance(given, (tuple, list)) else (given,))
         notes.note(call, 1, what, "the body", _entries_of(found, leaves))
-        return tuple([_as_tensor(leaf) for leaf in leaves if _is_carried(leaf)])
+        return tuple([as_tensor(leaf) for leaf in leaves if _is_carried(leaf)])
 
-    begin = tuple([_as_tensor(leaf) for leaf in start if _is_carried(leaf)])
+    begin = tuple([as_tensor(leaf) for leaf in start if _is_carried(leaf)])
     last = _operators.while_loop(goes_on, body, _tied(begin, body), ())
     return tuple(whole([_apart(leaf) for leaf in last]))
 
@@ -226,7 +258,7 @@ def scan(combine_fn: Callable[..., Any], init: Any, xs: Any, dim: int, reverse: 
     rows, _, rows_spec = _torch.tree_flatten(xs)
     rows = [from_dim(tensor, dim, reverse) for tensor in rows]
     start, paths, spec = _torch.tree_flatten(init)
-    begin = [_as_tensor(leaf) for leaf in start if _is_carried(leaf)]
+    begin = [as_tensor(leaf) for leaf in start if _is_carried(leaf)]
     if not begin:
         mapped = map_rows(lambda row: combine_fn(init, row)[1], _torch.tree_unflatten(rows, rows_spec))
         return init, each(mapped, lambda y: to_dim(y, dim, reverse))
@@ -255,7 +287,7 @@ def scan(combine_fn: Callable[..., Any], init: Any, xs: Any, dim: int, reverse: 
         after, y = combine_fn(whole(old), _torch.tree_unflatten(row, rows_spec))
         leaves, found, _ = _torch.tree_flatten(after)
         notes.note(carry_call, 1, what, "the body", _entries_of(found, leaves))
-        new = [_as_tensor(leaf) for leaf in leaves if _is_carried(leaf)]
+        new = [as_tensor(leaf) for leaf in leaves if _is_carried(leaf)]
         if padded:
             new = [torch.where(flat[-1], *pair) for pair in zip(new, old, strict=True)]
         entries: list[tuple[Any, ...]] = []

@@ -10,7 +10,8 @@ from .._errors import CaptureError
 from .._sites import Site
 from .branches import BranchingError, parent
 from .capture import Captured
-from .leaks import BOOL, Leak
+from .kinds import BOOL
+from .leaks import Leak
 from .report import Finding
 from .survey import Guarding, Occurrence, Place, Seen, exonerated, inseparable, same_program
 from .validation import only_validates

@@ -12,7 +12,8 @@ from typing import TextIO
 
 from .. import _torch
 from .._sites import user_site
-from .leaks import LEN, TEXT, Leak, spell_value
+from .kinds import LEN, TEXT
+from .leaks import Leak, spell_value
 from .report import Finding
 
 # Pattern in the tracer's text, code, what was frozen, what to write instead.

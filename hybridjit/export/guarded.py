@@ -20,20 +20,19 @@ from .branches import BranchingError
 from .capture import Captured, capture, placed
 from .compare import compare
 from .devices import moved
-from .leaks import Leak, spell_value
+from .leaks import Leak
 from .probes import OF_KIND, Probe, kind_probes, probes
 from .report import Finding
 from .state import ModelState, kept_random_state
 from .survey import Guarding, Occurrence, Place, Seen, exonerated, inseparable, same_program, values_of
 from .together import Member, Together
+from .verdicts import frozen_error, judged
 
 ON_FROZEN = ("guard", "error", "ignore")
 _PROBED = 3.0
 """How many times as long as the first capture running the model on probes may take, in all."""
-_OBSERVED = 4.0
-"""How many times as long as the first capture those on probes may take, in all."""
-_SECONDS = 4.0
-"""What they may always take, in seconds."""
+_OBSERVED, _SECONDS = 4.0, 4.0
+"""How many times as long as the first capture those on probes may take, in all; what they may always take."""
 _NEAR = (1e-3, 1e-4)
 """Relative and absolute: what a probe's results may differ by; its values are not the user's."""
 
@@ -173,7 +172,7 @@ class Study:
             if not any(self.known[name].told for name in wrong):  # those the verification tells of, in full
                 raise self._unexplained(wrong)
         if self.on_frozen == "error" and guarded:
-            raise _frozen(self.task.model, guarded)
+            raise frozen_error(self.task.model, guarded)
         for seen in self._captures.values():
             if seen.captured.module is not captured.module:
                 _torch.empty(seen.captured.module, self.task.model)
@@ -238,7 +237,7 @@ class Study:
         said = tuple(each for each in captured.findings if each.code in ("HJ003", "HJ004"))
         # What the first capture kept is a branch in this one.
         branched = {("HJ101", each.file, each.line) for each in captured.branches}
-        left = [f for f in _findings(seen[0].captured, innocent) if (f.code, f.file, f.line) not in branched]
+        left = [f for f in judged(seen[0].captured, innocent) if (f.code, f.file, f.line) not in branched]
         findings = (*left, *said)
         return self._once_placed(dataclasses.replace(captured, findings=findings)), guarded
 
@@ -398,34 +397,3 @@ class Study:
         got_flat = [got] if isinstance(got, Tensor) else list(got)
         paths = [str(index) for index in range(len(expected))]
         return not compare(paths, expected, got_flat, *_NEAR).differences
-
-
-def _findings(captured: Captured, innocent: Mapping[Occurrence, str]) -> tuple[Finding, ...]:
-    """The findings, those without a guard as notes."""
-    by_line: dict[tuple[str, int, str], list[str]] = {}
-    for (key, _), name in innocent.items():
-        what, file, line = key
-        by_line.setdefault((file, line, what), []).append(name)
-    findings = []
-    for finding in captured.findings:
-        names = by_line.get((finding.file, finding.line, finding.message.split(":")[0]))
-        if names is not None and len(names) >= finding.count:
-            text = f"{finding.message}; it does not matter: with another value ({names[0]}) the graph is the same"
-            finding = dataclasses.replace(finding, severity="note", message=text, fix="")
-        findings.append(finding)
-    return tuple(findings)
-
-
-def _frozen(model: nn.Module, leaks: Sequence[Leak]) -> CaptureError:
-    rows = {
-        f"{leak.site}: {leak.kind.what}: {leak.kind.says} ({spell_value(leak.value)})": leak.kind.fix for leak in leaks
-    }
-    return CaptureError(
-        compose(
-            f"{len(rows)} value{'' if len(rows) == 1 else 's'} of tensors would be frozen into the file",
-            where=type(model).__qualname__,
-            differences=list(rows),
-            instead="\n".join(dict.fromkeys(rows.values())),
-            page="captureerror",
-        )
-    )

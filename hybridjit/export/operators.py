@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import functools
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+
+from .. import _torch
 
 
 @dataclass(frozen=True)
@@ -97,3 +100,22 @@ def _arguments(schema: str) -> list[str]:
         return []
     found = re.split(r", (?![^\[]*\])", inside[1])
     return [part.split("=")[0].split()[-1] for part in found if part and part != "*"]
+
+
+def every_node(block: Any) -> Iterator[Any]:
+    """Every node of a block, those inside of branches and loops too."""
+    for node in list(block.nodes()):
+        yield node
+        if node.kind() in ("prim::If", "prim::Loop"):
+            for inner in node.blocks():
+                yield from every_node(inner)
+
+
+def is_tensor(value: _torch.Value) -> bool:
+    """Whether a value is a tensor."""
+    return _torch.kind(value.type()) == "TensorType"
+
+
+def holds_tensors(value: _torch.Value) -> bool:
+    """Whether a value is a tensor, or a container of them."""
+    return "Tensor" in str(value.type()) or is_tensor(value)

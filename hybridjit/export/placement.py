@@ -19,7 +19,7 @@ from .. import _torch
 from ..control.origins import MEANT, Asked
 from .device_notes import counted, of_operation, of_question
 from .labels import FOLLOWS, Label, OnCpu, Origin, flat, join
-from .operators import Operator, operator_of
+from .operators import Operator, every_node, holds_tensors, is_tensor, operator_of
 from .report import Finding
 
 
@@ -137,12 +137,12 @@ class Placement:
         outputs = list(node.outputs())
         given = [method.labels.get(value.unique()) for value in node.inputs()]
         if kind == "prim::Constant":
-            return [self._constant(method, outputs[0]) if _is_tensor(outputs[0]) else None]
+            return [self._constant(method, outputs[0]) if is_tensor(outputs[0]) else None]
         if kind == "prim::GetAttr":
             path = method.modules.get(node.input().unique())
             if path is not None and _torch.kind(outputs[0].type()) == "ClassType":
                 method.modules[outputs[0].unique()] = f"{path}.{node.s('name')}".lstrip(".")
-            return [FOLLOWS if _holds_tensors(outputs[0]) else None]
+            return [FOLLOWS if holds_tensors(outputs[0]) else None]
         if kind == "prim::CallMethod":
             return self._submodule(method, node, given, outputs)
         if kind == "prim::If":
@@ -150,7 +150,7 @@ class Placement:
         if kind == "prim::Loop":
             return self._loop(method, node, given)
         if kind in ("prim::ListConstruct", "prim::TupleConstruct"):
-            return [tuple(given) if _holds_tensors(outputs[0]) else None]
+            return [tuple(given) if holds_tensors(outputs[0]) else None]
         if kind in ("prim::TupleUnpack", "prim::ListUnpack"):
             inside = given[0]
             if isinstance(inside, tuple) and len(inside) == len(outputs):
@@ -158,7 +158,7 @@ class Placement:
             return [flat(inside)] * len(outputs)
         if kind == "prim::NumToTensor":
             return [OnCpu()]
-        if not any(map(_holds_tensors, outputs)) and not node.inputsSize():
+        if not any(map(holds_tensors, outputs)) and not node.inputsSize():
             return [None] * len(outputs)
         return self._operation(method, node, outputs)
 
@@ -211,7 +211,7 @@ class Placement:
         if not results:
             deciding = uses[operator.decides : operator.decides + 1] if operator.decides is not None else uses
             label: Label = FOLLOWS if FOLLOWS in (use.label for use in deciding) else _union(deciding)
-            results = [label if _holds_tensors(value) else None for value in outputs]
+            results = [label if holds_tensors(value) else None for value in outputs]
         for index in operator.cpu_outputs:
             results[index] = OnCpu()
         return results
@@ -264,7 +264,7 @@ class Placement:
                 self._free |= origins
             elif operator.in_place and use.holder is node and use.index == 0:
                 self._stuck.append((method, node))
-            elif _is_tensor(use.value) and _is_tensor(here[0].value):
+            elif is_tensor(use.value) and is_tensor(here[0].value):
                 self._moves.append((method, use, here[0].value, node))
             else:
                 self._stuck.append((method, node))
@@ -273,7 +273,7 @@ class Placement:
         """Gives what to take the device from in a method: a tensor that it is given, else a parameter or buffer."""
         method = self._methods[name]
         for value in list(method.graph.inputs())[1:]:
-            if _is_tensor(value) and method.labels.get(value.unique()) == FOLLOWS:
+            if is_tensor(value) and method.labels.get(value.unique()) == FOLLOWS:
                 return lambda value=value: value  # type: ignore[misc]
         for path, _ in (*method.module.named_parameters(), *method.module.named_buffers()):
             return lambda: _torch.insert_attribute(method.graph, method.module, path)
@@ -288,7 +288,7 @@ class Placement:
             numbers = {origin.value for origin in self._free if origin.method == method.name}
             if not numbers:
                 continue
-            nodes = [n for n in _every_node(method.graph) if any(v.unique() in numbers for v in n.outputs())]
+            nodes = [n for n in every_node(method.graph) if any(v.unique() in numbers for v in n.outputs())]
             anchor = self._anchor(method.name)
             if anchor is None:
                 self._foreign += [(method, node) for node in nodes]
@@ -310,7 +310,7 @@ class Placement:
     def _keep(self, method: Method) -> None:
         """Keeps a tensor in the graph on the CPU where it is used there: loading moves it along, ``to`` does not."""
         for node in method.graph.findAllNodes("prim::Constant"):
-            if not _is_tensor(node.output()):
+            if not is_tensor(node.output()):
                 continue
             origin = Origin(method.name, node.output().unique(), True)
             there = [use for use in node.output().uses() if not self._goes_along(method, use.user)]
@@ -381,27 +381,11 @@ def _before(graph: _torch.Graph, value: object, node: Any) -> _torch.Value:
     return constant
 
 
-def _every_node(block: Any) -> Iterator[Any]:
-    for node in list(block.nodes()):
-        yield node
-        if node.kind() in ("prim::If", "prim::Loop"):
-            for inner in node.blocks():
-                yield from _every_node(inner)
-
-
-def _is_tensor(value: _torch.Value) -> bool:
-    return _torch.kind(value.type()) == "TensorType"
-
-
-def _holds_tensors(value: _torch.Value) -> bool:
-    return "Tensor" in str(value.type()) or _is_tensor(value)
-
-
 def _uses(method: Method, node: Any, index: int) -> list[Use]:
     """The tensors that an operation takes as one argument: it, or what is in the list."""
     value = node.inputsAt(index)
     source = value.node()
-    if source.kind() == "prim::ListConstruct" and _holds_tensors(value):
+    if source.kind() == "prim::ListConstruct" and holds_tensors(value):
         return [use for inner in range(source.inputsSize()) for use in _uses(method, source, inner)]
     label = flat(method.labels.get(value.unique()))
     return [] if label is None else [Use(node, index, value, label)]

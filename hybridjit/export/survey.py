@@ -11,7 +11,8 @@ from torch import Tensor
 
 from .capture import Captured
 from .frozen import Guards
-from .leaks import TEXT, Leak, same_value
+from .kinds import TEXT
+from .leaks import Leak, same_value
 from .programs import Program, program_of
 
 Place: TypeAlias = tuple[str, int]

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 import hybridjit as hj
 from hybridjit._describe import place
 from hybridjit.export import leaks
-from hybridjit.export.leaks import Kind, Leak, Watch, same_value, spell_value
+from hybridjit.export.kinds import Kind
+from hybridjit.export.leaks import Leak, Watch, same_value, spell_value
 
 
 class Call(nn.Module):

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from hybridjit._sites import Site
 from hybridjit.adapters.inputs import Inputs
 from hybridjit.export.capture import capture
-from hybridjit.export.leaks import BOOL, ITEM, Leak
+from hybridjit.export.kinds import BOOL, ITEM
+from hybridjit.export.leaks import Leak
 from hybridjit.export.programs import difference
 from hybridjit.export.state import ModelState
 from hybridjit.export.survey import (

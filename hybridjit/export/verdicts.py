@@ -1,0 +1,46 @@
+"""What the evidence makes of findings, and the error for values that may not be frozen."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+from torch import nn
+
+from .._errors import CaptureError, compose
+from .capture import Captured
+from .leaks import Leak, spell_value
+from .report import Finding
+from .survey import Occurrence
+
+
+def judged(captured: Captured, innocent: Mapping[Occurrence, str]) -> tuple[Finding, ...]:
+    """The findings, those without a guard as notes."""
+    by_line: dict[tuple[str, int, str], list[str]] = {}
+    for (key, _), name in innocent.items():
+        what, file, line = key
+        by_line.setdefault((file, line, what), []).append(name)
+    findings = []
+    for finding in captured.findings:
+        names = by_line.get((finding.file, finding.line, finding.message.split(":")[0]))
+        if names is not None and len(names) >= finding.count:
+            text = f"{finding.message}; it does not matter: with another value ({names[0]}) the graph is the same"
+            finding = dataclasses.replace(finding, severity="note", message=text, fix="")
+        findings.append(finding)
+    return tuple(findings)
+
+
+def frozen_error(model: nn.Module, leaks: Sequence[Leak]) -> CaptureError:
+    """The error for values that ``on_frozen="error"`` refuses."""
+    rows = {
+        f"{leak.site}: {leak.kind.what}: {leak.kind.says} ({spell_value(leak.value)})": leak.kind.fix for leak in leaks
+    }
+    return CaptureError(
+        compose(
+            f"{len(rows)} value{'' if len(rows) == 1 else 's'} of tensors would be frozen into the file",
+            where=type(model).__qualname__,
+            differences=list(rows),
+            instead="\n".join(dict.fromkeys(rows.values())),
+            page="captureerror",
+        )
+    )

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import hybridjit as hj
 from hybridjit._describe import place
-from hybridjit.export import leaks
+from hybridjit.export import kinds
 from hybridjit.export.kinds import Kind
 from hybridjit.export.leaks import Leak, Watch, same_value, spell_value
 
@@ -37,23 +37,23 @@ def seen(fn: Callable[..., Tensor], *inputs: Tensor) -> list[Leak]:
 X = torch.tensor([3.0, 1.0, 2.0])
 LAST = torch.channels_last
 WAYS: dict[str, tuple[Kind, object, Callable[[Tensor], Tensor]]] = {
-    "bool": (leaks.BOOL, True, lambda x: x if x.sum() > 0 else -x),
-    "is_nonzero": (leaks.BOOL, True, lambda x: x if x.sum().is_nonzero() else -x),
-    "equal": (leaks.BOOL, True, lambda x: x if torch.equal(x, x + 0) else -x),
-    "allclose": (leaks.BOOL, False, lambda x: x if torch.allclose(x, x + 1, rtol=0.0) else -x),
-    "is_same_size": (leaks.BOOL, False, lambda x: x if x.is_same_size(x[:1]) else -x),
-    "int": (leaks.INT, 6, lambda x: x * int(x.sum())),
-    "float": (leaks.FLOAT, 6.0, lambda x: x * float(x.sum())),
-    "item": (leaks.ITEM, 6.0, lambda x: x * x.sum().item()),
-    "array": (leaks.ARRAY, 6.0, lambda x: x * float(x.sum().numpy())),
-    "in": (leaks.CONTAINS, True, lambda x: x if 1.0 in x else -x),
-    "index": (leaks.INDEX, 1, lambda x: [x, x + 1][x[1].long()]),
-    "len": (leaks.LEN, 3, lambda x: x * len(x)),
-    "contiguous": (leaks.LAYOUT, True, lambda x: x if x.is_contiguous() else -x),
-    "memory format": (leaks.LAYOUT, True, lambda x: x if x[None, None, None].is_contiguous(memory_format=LAST) else -x),
-    "stride": (leaks.BOOL, True, lambda x: x if x.stride(0) == 1 else -x),
-    "offset": (leaks.BOOL, False, lambda x: x if x[1:].storage_offset() == 0 else -x),
-    "format": (leaks.TEXT, 6.0, lambda x: x * len(f"{x.sum()}")),
+    "bool": (kinds.BOOL, True, lambda x: x if x.sum() > 0 else -x),
+    "is_nonzero": (kinds.BOOL, True, lambda x: x if x.sum().is_nonzero() else -x),
+    "equal": (kinds.BOOL, True, lambda x: x if torch.equal(x, x + 0) else -x),
+    "allclose": (kinds.BOOL, False, lambda x: x if torch.allclose(x, x + 1, rtol=0.0) else -x),
+    "is_same_size": (kinds.BOOL, False, lambda x: x if x.is_same_size(x[:1]) else -x),
+    "int": (kinds.INT, 6, lambda x: x * int(x.sum())),
+    "float": (kinds.FLOAT, 6.0, lambda x: x * float(x.sum())),
+    "item": (kinds.ITEM, 6.0, lambda x: x * x.sum().item()),
+    "array": (kinds.ARRAY, 6.0, lambda x: x * float(x.sum().numpy())),
+    "in": (kinds.CONTAINS, True, lambda x: x if 1.0 in x else -x),
+    "index": (kinds.INDEX, 1, lambda x: [x, x + 1][x[1].long()]),
+    "len": (kinds.LEN, 3, lambda x: x * len(x)),
+    "contiguous": (kinds.LAYOUT, True, lambda x: x if x.is_contiguous() else -x),
+    "memory format": (kinds.LAYOUT, True, lambda x: x if x[None, None, None].is_contiguous(memory_format=LAST) else -x),
+    "stride": (kinds.BOOL, True, lambda x: x if x.stride(0) == 1 else -x),
+    "offset": (kinds.BOOL, False, lambda x: x if x[1:].storage_offset() == 0 else -x),
+    "format": (kinds.TEXT, 6.0, lambda x: x * len(f"{x.sum()}")),
 }
 
 

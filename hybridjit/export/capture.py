@@ -23,11 +23,12 @@ from ..control.static import static_modules
 from .branches import branching
 from .devices import device_of
 from .findings import collecting, found
-from .leaks import Leak, Watch
+from .leaks import Leak
 from .placement import follow_devices
 from .report import Branch, Finding, Scripted, Static
 from .standins import standing_in
 from .state import ModelState
+from .watch import Watch
 
 _CPU = torch.device("cpu")
 

@@ -14,7 +14,8 @@ import hybridjit as hj
 from hybridjit._describe import place
 from hybridjit.export import kinds
 from hybridjit.export.kinds import Kind
-from hybridjit.export.leaks import Leak, Watch, same_value, spell_value
+from hybridjit.export.leaks import Leak, same_value, spell_value
+from hybridjit.export.watch import Watch
 
 
 class Call(nn.Module):

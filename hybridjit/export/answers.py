@@ -1,0 +1,101 @@
+"""What a model asks of a tensor besides its values, answered in the graph where TorchScript knows the question."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import torch
+from torch import Tensor
+
+from .. import _torch
+from .kinds import LAYOUT
+from .leaks import as_traced
+
+if TYPE_CHECKING:
+    from .watch import Watch
+
+
+See: TypeAlias = "Callable[[Watch, Any, Any, Any], Any]"
+"""What is done about one operation, given its function, arguments and keywords."""
+
+
+def _see_strides(watch: Watch, func: Any, args: Any, kwargs: Any) -> Any:
+    """Gives strides as traced numbers, as sizes are."""
+    with _torch.paused_tracing():
+        value = func(*args, **kwargs)
+    if not watch.varies(args[0]):
+        return value
+    graph = _torch.current_graph()
+    strides = _torch.insert(graph, "aten::stride", [_torch.value_of(args[0])], _torch.list_of("IntType"))
+
+    def traced(dim: int, stride: int) -> Tensor:
+        place = _torch.insert_constant(graph, dim)
+        return as_traced(
+            stride, _torch.insert(graph, "aten::__getitem__", [strides, place], _torch.type_named("IntType"))
+        )
+
+    if isinstance(value, int):
+        return traced(args[1] if len(args) > 1 else kwargs["dim"], value)
+    return tuple(traced(dim, stride) for dim, stride in enumerate(value))
+
+
+_FORMATS = (torch.contiguous_format, torch.preserve_format, torch.channels_last, torch.channels_last_3d)
+"""By the numbers that they are in TorchScript."""
+
+
+def _see_contiguous(watch: Watch, func: Any, args: Any, kwargs: Any) -> Any:
+    with _torch.paused_tracing():
+        value = func(*args, **kwargs)
+    if watch.varies(args[0]):
+        graph, truth = _torch.current_graph(), _torch.type_named("BoolType")
+        given = [_torch.value_of(args[0])]
+        if kwargs:
+            given.append(_torch.insert_constant(graph, _FORMATS.index(kwargs["memory_format"])))
+        watch.leak(LAYOUT, as_traced(value, _torch.insert(graph, "aten::is_contiguous", given, truth)), value)
+    return value
+
+
+def _see_offset(watch: Watch, func: Any, args: Any, kwargs: Any) -> Any:
+    """Gives the offset in memory as a traced number, as sizes are."""
+    with _torch.paused_tracing():
+        value = func(*args, **kwargs)
+    if not watch.varies(args[0]):
+        return value
+    graph = _torch.current_graph()
+    given = [_torch.value_of(args[0])]
+    return as_traced(value, _torch.insert(graph, "aten::storage_offset", given, _torch.type_named("IntType")))
+
+
+def _see_compared(operator: str, *defaults: tuple[str, Any]) -> See:
+    """Gives what compares two tensors as a traced truth: the tracer records nothing of it."""
+
+    def see(watch: Watch, func: Any, args: Any, kwargs: Any) -> Any:
+        with _torch.paused_tracing():
+            value = func(*args, **kwargs)
+        tensors = [*args[:2], *(kwargs[name] for name in ("input", "other") if name in kwargs)]
+        settings = [
+            args[place] if len(args) > place else kwargs.get(name, default)
+            for place, (name, default) in enumerate(defaults, 2)
+        ]
+        if not any(map(watch.varies, tensors)) or any(isinstance(each, Tensor) for each in settings):
+            return value
+        graph, truth = _torch.current_graph(), _torch.type_named("BoolType")
+        given = [_torch.value_of(each) for each in tensors]
+        given += [_torch.insert_constant(graph, each) for each in settings]
+        return as_traced(value, _torch.insert(graph, operator, given, truth))
+
+    return see
+
+
+SEEN: dict[Any, See] = {
+    Tensor.stride: _see_strides,
+    Tensor.is_contiguous: _see_contiguous,
+    Tensor.storage_offset: _see_offset,
+    **dict.fromkeys((Tensor.equal, torch.equal), _see_compared("aten::equal")),
+    **dict.fromkeys((Tensor.is_same_size, torch.is_same_size), _see_compared("aten::is_same_size")),
+    **dict.fromkeys(
+        (Tensor.allclose, torch.allclose),
+        _see_compared("aten::allclose", ("rtol", 1e-5), ("atol", 1e-8), ("equal_nan", False)),
+    ),
+}

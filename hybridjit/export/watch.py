@@ -1,0 +1,195 @@
+"""The watch on a trace: every value that leaves it is seen where that happens."""
+
+from __future__ import annotations
+
+import sys
+import weakref
+from collections.abc import Callable, Mapping
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from .. import _torch
+from .._sites import user_site
+from ..control.recorder import call_at, tensors_of
+from . import answers, made
+from .answers import See
+from .kinds import ARRAY, BOOL, CONTAINS, FLOAT, INDEX, INT, ITEM, LEN, LIST, TEXT, Kind
+from .leaks import Leak
+from .validation import only_says
+
+
+class Watch(TorchFunctionMode):
+    """Sees every value that leaves the running trace.
+
+    Args:
+        names: ``id(module)`` to module path.
+        meet: Is given each leak and the traced tensor that holds its value.
+        exact: Whether arithmetic on sizes goes on in double precision, as that of Python's numbers does.
+    """
+
+    def __init__(self, names: Mapping[int, str], meet: Callable[[Leak, Tensor], None], exact: bool = False) -> None:
+        super().__init__()
+        self._numbers: dict[int, weakref.ref[Tensor]] | None = {} if exact else None
+        self._names = names
+        self._meet = meet
+        self._varying: dict[int, bool] = {}
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        see = _SEEN.get(func)
+        if _torch.tracing_state() is None:
+            return func(*args, **kwargs)
+        if see is not None:
+            result = see(self, func, args, kwargs)
+        elif self._numbers is not None:
+            result = self._exactly(func, args, kwargs, sys._getframe(1))
+        else:
+            return call_at(sys._getframe(1), func, args, kwargs)
+        if self._numbers is not None and func in _COUNT:
+            for tensor in tensors_of(result):
+                self._numbers[id(tensor)] = weakref.ref(tensor)
+        return result
+
+    def _exactly(self, func: Any, args: Any, kwargs: Any, caller: FrameType) -> Any:
+        """Runs an operation; one on sizes alone with as many digits as Python has."""
+        result = call_at(caller, func, args, kwargs)
+        numbers = self._numbers
+        assert numbers is not None
+        if not isinstance(result, Tensor) or not numbers:
+            return result
+        given = tensors_of((args, kwargs))
+        if not given or not all(id(each) in numbers and numbers[id(each)]() is each for each in given):
+            return result
+        with _torch.paused_tracing():
+            if result.dim():
+                return result
+            single = result.dtype == torch.float32 and kwargs.get("dtype") is None and torch.float32 not in args
+        if single:
+            result = func(*(_double(each) for each in args), **{key: _double(each) for key, each in kwargs.items()})
+        numbers[id(result)] = weakref.ref(result)
+        return result
+
+    @property
+    def exact(self) -> bool:
+        """Whether numbers stay traced numbers where Python lets them."""
+        return self._numbers is not None
+
+    def varies(self, tensor: Tensor) -> bool:
+        """Whether a tensor can hold something else when the file runs."""
+        value = _torch.known_value(tensor)
+        return value is not None and _torch.varies(value, self._varying)
+
+    def leak(self, kind: Kind, tensor: Tensor, value: Any) -> None:
+        """Tells of a leak, unless it is text for people."""
+        site = user_site(self._names)
+        if kind is not TEXT or not only_says(site):
+            self._meet(Leak(kind, site, value), tensor)
+
+
+def _double(value: Any) -> Any:
+    return value.to(torch.float64) if isinstance(value, Tensor) else value
+
+
+_COUNT = (Tensor.shape.__get__, Tensor.size, Tensor.numel, Tensor.nelement, Tensor.stride, torch.numel)  # type: ignore[attr-defined]
+"""What gives Python numbers in eager mode and tensors in a trace."""
+
+
+def _number(kind: Kind) -> See:
+    """Sees a tensor of one element become a Python number."""
+
+    def see(watch: Watch, func: Any, args: Any, kwargs: Any) -> Any:
+        with _torch.paused_tracing():
+            value = func(*args, **kwargs)
+        if watch.varies(args[0]):
+            held = value
+            if not isinstance(value, (bool, int, float)):  # complex
+                with _torch.paused_tracing():
+                    held = args[0].detach().clone()
+            watch.leak(kind, args[0], held)
+        return value
+
+    return see
+
+
+def _see_item(watch: Watch, func: Any, args: Any, kwargs: Any) -> Any:
+    with _torch.paused_tracing():
+        number = args[0].numel() == 1 and not args[0].is_complex()
+    if watch.exact and number and watch.varies(args[0]):
+        return args[0].reshape(())
+    return _number(ITEM)(watch, func, args, kwargs)
+
+
+def _see_list(watch: Watch, func: Any, args: Any, kwargs: Any) -> Any:
+    with _torch.paused_tracing():
+        few = 0 < args[0].dim() <= 2 and 0 < args[0].numel() <= _LISTED and not args[0].is_complex()
+    if watch.exact and few and watch.varies(args[0]):
+        return _parts(args[0])
+    return _values(LIST)(watch, func, args, kwargs)
+
+
+_LISTED = 64
+"""How many numbers a list of traced ones may have."""
+
+
+def _parts(tensor: Tensor) -> list[Any]:
+    with _torch.paused_tracing():
+        last = tensor.dim() == 1
+    return list(tensor.unbind()) if last else [_parts(row) for row in tensor.unbind()]
+
+
+def _values(kind: Kind) -> See:
+    """Sees the values of a whole tensor leave."""
+
+    def see(watch: Watch, func: Any, args: Any, kwargs: Any) -> Any:
+        tensor = args[0]
+        with _torch.paused_tracing():
+            value = func(*args, **kwargs)
+        if watch.varies(tensor):
+            with _torch.paused_tracing():
+                held = tensor.detach().clone()
+                one = held.item() if held.dim() == 0 and not held.is_complex() else held
+            watch.leak(kind, tensor, one)
+        return value
+
+    return see
+
+
+def _see_len(watch: Watch, func: Any, args: Any, kwargs: Any) -> Any:
+    with _torch.paused_tracing():
+        value = func(*args, **kwargs)
+    size = torch.Tensor.size(args[0], 0)  # a tensor, in a trace
+    if isinstance(size, Tensor) and watch.varies(size):
+        watch.leak(LEN, size, value)
+    return value
+
+
+def _see_contains(watch: Watch, func: Any, args: Any, kwargs: Any) -> Any:
+    with _torch.paused_tracing():
+        value = func(*args, **kwargs)
+    found = (args[0] == args[1]).any()
+    if watch.varies(found):
+        watch.leak(CONTAINS, found, value)
+    return value
+
+
+_SEEN: dict[Any, See] = {
+    **dict.fromkeys((Tensor.__bool__, Tensor.is_nonzero, torch.is_nonzero), _number(BOOL)),
+    Tensor.__int__: _number(INT),
+    Tensor.__float__: _number(FLOAT),
+    Tensor.__complex__: _number(FLOAT),
+    Tensor.__index__: _number(INDEX),
+    Tensor.item: _see_item,
+    Tensor.tolist: _see_list,
+    Tensor.numpy: _values(ARRAY),
+    Tensor.__array__: _values(ARRAY),
+    Tensor.__format__: _values(TEXT),
+    Tensor.__repr__: _values(TEXT),
+    Tensor.__len__: _see_len,
+    Tensor.__contains__: _see_contains,
+    **answers.SEEN,
+    **made.SEEN,
+}

@@ -18,24 +18,29 @@ from .. import _torch
 from .._describe import place, qualified
 from .._errors import CaptureError, HybridJitError, UnsupportedError, VerificationError, compose
 from ..adapters.inputs import Inputs, as_inputs
+from ..adapters.schema import CallSchema
 from ..adapters.switch import spell_flags
 from . import archive
 from .branches import matching
 from .build import Builder
 from .capture import Captured, check_ready, unwrapped
 from .checks import Expectation, File, Run, check_on, expect
-from .devices import default_devices, device_list, device_of
+from .devices import default_devices, device_list, device_of, moved
+from .dynamic import Declared
 from .entries import FORWARD, Entries, Entry
+from .explain import is_chaotic
 from .exported import Exported, is_taken, metadata_of
 from .flags import read_flags
 from .guarded import Task, capture_guarded, check_on_frozen
 from .plan import Planned, plan, read_methods
-from .report import EntryPoint, Report
+from .report import Check, EntryPoint, Report
 from .state import ModelState, alone, kept_random_state
 from .verify import check_tolerances, named_calls
-from .view import view_of, with_buffers
+from .view import signature_of, view_of, with_buffers
 
 FORMATS = ("torchscript",)
+_ROUNDS, _TOLD = 4, 4
+"""How often a file that fails at declared sizes is captured again, and on how many of these more each time."""
 
 
 def export(
@@ -47,6 +52,7 @@ def export(
     branches: Sequence[str] | str | None = None,
     flags: Mapping[str, Sequence[bool | int | str]] | Sequence[Mapping[str, bool | int | str]] | None = None,
     methods: Mapping[str, Any] | None = None,
+    dynamic_shapes: Any = None,
     check_inputs: Iterable[Any] = (),
     devices: Sequence[torch.device | str] | None = None,
     on_frozen: str = "guard",
@@ -75,6 +81,10 @@ def export(
             (``"roi_heads.mask_on"``), with their values, of which every combination is exported; or a list of
             the combinations wanted.
         methods: Further methods of the model, each with its call, or a list of calls.
+        dynamic_shapes: At which further sizes of ``inputs`` to verify the file, in torch.export's vocabulary: for each
+            argument, by name or by position, and nested as it is, ``{dim: size}`` or one for each dimension, of
+            ``Dim("batch", min=1)``, ``2 * batch``, ``Dim.DYNAMIC``, ``Dim.AUTO`` (may turn out to be fixed),
+            ``Dim.STATIC``, an int or ``None``. Sizes and values that the model itself refuses are in the report.
         check_inputs: Further calls to compare on; other sizes and other values than the first. Those of another
             structure are exported beside it.
         devices: Where to compare; by default on the model's device and every accelerator present.
@@ -116,29 +126,43 @@ def export(
         try:
             path = folder / "module.pt"
             planned = plan(model, points, combinations)
-            made = _capture_all(model, state, planned, branches, on_frozen)
-            # The traces share the model's tensors, which hold again what they held before it ran.
-            _save(made.module, path, model)
-            made = dataclasses.replace(made, module=_torch.load_script(path))
+            declared = [_declared(model, state, each, dynamic_shapes) for each in planned]
             alone_in_it = len(planned) == 1 and not planned[0].flags
-            runs = [
-                Run(entry, each.calls, "" if alone_in_it else entry.title)
-                for entry, each in zip(made.entries, planned, strict=True)
-            ]
-            file = File(made.module, rtol, atol)
-            checks = [c for where in places for c in check_on(where, model, runs, file, made.known, state)]
+            for rounds_left in reversed(range(_ROUNDS)):
+                made = _capture_all(model, state, planned, branches, on_frozen)
+                # The traces share the model's tensors, which hold again what they held before it ran.
+                _save(made.module, path, model)
+                made = dataclasses.replace(made, module=_torch.load_script(path))
+                runs = [
+                    Run(entry, each.calls, "" if alone_in_it else entry.title, wanted.inputs)
+                    for entry, each, wanted in zip(made.entries, planned, declared, strict=True)
+                ]
+                for run, wanted in zip(runs, declared, strict=True):
+                    made.known.update({(run.entry.title, name): each for name, each in wanted.expected.items()})
+                file = File(made.module, rtol, atol)
+                checks = [c for where in places for c in check_on(where, model, runs, file, made.known, state)]
+                checks = _judged(model, state, runs, declared, checks)
+                told = [_told(*each, checks) for each in zip(planned, runs, declared, strict=True)]
+                if not rounds_left or on_frozen != "guard" or told == planned:
+                    break
+                planned = told
+                for each, wanted in zip(planned, declared, strict=True):
+                    wanted.freshen()
+                    _run_declared(model, state, each, wanted)
             findings, statics, scripted, branched = (_each_once(rows) for rows in zip(*made.seen, strict=True))
+            of_sizes = [finding for each in declared for finding in each.findings()]
             report = Report(
                 _name(model),
                 format,
                 tuple(checks),
-                (*notes, *findings),
+                _each_once([tuple(notes), findings, tuple(of_sizes)]),
                 statics,
                 scripted,
                 branched,
                 sum(_torch.count_operations(made.module, each.case) for each in planned),
                 str(torch.__version__),
                 () if alone_in_it else tuple(map(_described, made.entries)),
+                _scope(declared, checks, on_frozen),
             )
             if not report.ok:
                 raise _failed(report)
@@ -147,6 +171,63 @@ def export(
         finally:
             shutil.rmtree(folder, ignore_errors=True)  # a kept file outlives its path
             state.restore(thorough=True)
+
+
+def _declared(model: nn.Module, state: ModelState, planned: Planned, dynamic_shapes: Any) -> Declared:
+    """The sizes and values that are declared for an entry, and what the model gives for them."""
+    if planned.method != FORWARD:
+        return Declared()
+    name, first = next(iter(planned.calls.items()))
+    schema, _ = CallSchema.of(signature_of(model, planned.point), moved(first, None, name))
+    declared = Declared.of(schema, schema.flatten(moved(first, None, name)), dynamic_shapes)
+    _run_declared(model, state, planned, declared)
+    return declared
+
+
+def _run_declared(model: nn.Module, state: ModelState, planned: Planned, declared: Declared) -> None:
+    def run(inputs: Inputs, name: str) -> Expectation:
+        return expect(model, state, inputs, name, None, planned.point)
+
+    with kept_random_state(), state.switched(planned.attributes):
+        declared.run(run)
+
+
+def _judged(
+    model: nn.Module, state: ModelState, runs: Sequence[Run], declared: Sequence[Declared], checks: Sequence[Check]
+) -> list[Check]:
+    """The checks that say something of the file, in order."""
+    kept = []
+    for run, wanted in zip(runs, declared, strict=True):
+
+        def chaotic(name: str, run: Run = run, wanted: Declared = wanted) -> bool:
+            def again(flat: tuple[torch.Tensor, ...]) -> Any:
+                inputs = run.entry.call.unflatten(flat)
+                return expect(model, state, inputs, name, None, run.entry.point).result
+
+            flat = run.entry.call.flatten(moved(wanted.inputs[name], None, name))
+            with kept_random_state(), state.switched(run.entry.attributes):
+                return is_chaotic(flat, wanted.expected[name].result, again)
+
+        kept += wanted.judged([check for check in checks if check.entry == run.title], chaotic)
+    return [check for check in checks if check in kept] if len(runs) > 1 else kept
+
+
+def _told(planned: Planned, run: Run, declared: Declared, checks: Sequence[Check]) -> Planned:
+    """An entry with declared inputs that the file fails on among its calls, a few at a time."""
+    failing = declared.learnt([check for check in checks if check.entry == run.title])
+    new = [name for name in failing if name in run.further and name not in run.calls]
+    return dataclasses.replace(planned, calls={**planned.calls, **{name: run.further[name] for name in new[:_TOLD]}})
+
+
+def _scope(declared: Sequence[Declared], checks: Sequence[Check], on_frozen: str) -> str:
+    """What was verified, in one line."""
+    said = list(dict.fromkeys(text for each in declared if (text := each.scope(checks))))
+    calls = len({check.where for check in checks})
+    rest = "is guarded" if on_frozen != "ignore" else "is as in a plain trace"
+    what = (
+        f"at {' and '.join(said)}" if said else f"on {calls} call{'' if calls == 1 else 's'}, no other sizes declared"
+    )
+    return f"{what}; what is frozen for others {rest}"
 
 
 def _check_format(format: str) -> None:

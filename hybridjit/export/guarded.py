@@ -20,6 +20,7 @@ from .branches import BranchingError
 from .capture import Captured, capture, placed
 from .compare import compare
 from .devices import moved
+from .explain import NEAR, is_chaotic
 from .leaks import Leak
 from .probes import OF_KIND, Probe, kind_probes, probes
 from .report import Finding
@@ -33,8 +34,6 @@ _PROBED = 3.0
 """How many times as long as the first capture running the model on probes may take, in all."""
 _OBSERVED, _SECONDS = 4.0, 4.0
 """How many times as long as the first capture those on probes may take, in all; what they may always take."""
-_NEAR = (1e-3, 1e-4)
-"""Relative and absolute: what a probe's results may differ by; its values are not the user's."""
 
 
 def check_on_frozen(on_frozen: str) -> None:
@@ -196,7 +195,7 @@ class Study:
         finally:
             self.task.state.restore(thorough=True)
         before, after = results
-        if len(before) != len(after) or compare(list(map(str, range(len(after)))), before, after, *_NEAR).differences:
+        if len(before) != len(after) or compare(list(map(str, range(len(after)))), before, after, *NEAR).differences:
             names = [finding.message for finding in first.findings if finding.code == "HJ002"]
             raise CaptureError(
                 compose(
@@ -351,22 +350,12 @@ class Study:
         return [name for name in self.known if not self._same(captured, name) and not self._chaotic(name)]
 
     def _chaotic(self, name: str) -> bool:
-        """Whether the model itself gives something else when its input changes by a rounding error."""
         known = self.known[name]
-        if known.told:
-            return False
-        schema = self._captures[next(iter(self._captures))].captured.adapter
-        flat = schema.input_schema.flatten(moved(known.inputs, None, name))
-        nudged = tuple(each * (1 + 1e-6) if each.is_floating_point() else each for each in flat)
-        try:
-            result = self.task.run(schema.input_schema.unflatten(nudged), name)
-        except HybridJitError:
-            return True
-        one: list[Tensor] = []
-        other: list[Tensor] = []
-        scan(known.expected, one, "result")
-        scan(result, other, "result")
-        return bool(compare([str(index) for index in range(len(one))], one, other, *_NEAR).differences)
+        schema = self._captures[next(iter(self._captures))].captured.adapter.input_schema
+        flat = schema.flatten(moved(known.inputs, None, name))
+        return not known.told and is_chaotic(
+            flat, known.expected, lambda flat: self.task.run(schema.unflatten(flat), name)
+        )
 
     def _unexplained(self, wrong: Sequence[str]) -> CaptureError:
         return CaptureError(
@@ -396,4 +385,4 @@ class Study:
         scan(known.expected, expected, "result", adapter.output_schema.node)
         got_flat = [got] if isinstance(got, Tensor) else list(got)
         paths = [str(index) for index in range(len(expected))]
-        return not compare(paths, expected, got_flat, *_NEAR).differences
+        return not compare(paths, expected, got_flat, *NEAR).differences

@@ -95,7 +95,12 @@ def _larger(size: int) -> int:
 
 
 def _odd(size: int) -> int:
-    found = size + max(2, size // 4)
+    return prime_from(size + max(2, size // 4))
+
+
+def prime_from(size: int) -> int:
+    """The first prime from a number on."""
+    found = max(2, size)
     while any(found % each == 0 for each in range(2, int(found**0.5) + 1)):
         found += 1
     return found
@@ -109,11 +114,17 @@ def _resized(flat: Flat, groups: dict[Key, list[tuple[int, int]]], sizes: dict[K
     changed = list(flat)
     for key, size in sizes.items():
         for index, dim in groups[key]:
-            tensor = changed[index]
-            places = torch.arange(size, device=tensor.device) % tensor.shape[dim]
-            changed[index] = _varied(tensor.index_select(dim, places))
+            changed[index] = resized(changed[index], dim, size)
     spelled = ", ".join(f"{before} to {after} at dimension {dim}" for (before, dim), after in sizes.items())
     return Probe(f"{name}: {spelled}", tuple(changed))
+
+
+def resized(tensor: Tensor, dim: int, size: int) -> Tensor:
+    """A tensor of another size at one dimension: its values again and again, each time others of their kind."""
+    if not tensor.shape[dim]:  # nothing to repeat
+        return tensor.new_zeros([*tensor.shape[:dim], size, *tensor.shape[dim + 1 :]])
+    places = torch.arange(size, device=tensor.device) % tensor.shape[dim]
+    return _varied(tensor.index_select(dim, places))
 
 
 def _varied(tensor: Tensor) -> Tensor:

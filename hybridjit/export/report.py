@@ -158,6 +158,7 @@ class Report:
         operations: How many operations the file's graph has, those of every path counted.
         torch_version: The torch that captured it.
         entries: What the file can be called with; empty where that is but one thing.
+        scope: What was verified, on one line.
     """
 
     model: str
@@ -170,6 +171,7 @@ class Report:
     operations: int = 0
     torch_version: str = ""
     entries: tuple[EntryPoint, ...] = ()
+    scope: str = ""
 
     @property
     def ok(self) -> bool:
@@ -180,6 +182,7 @@ class Report:
         verdict = "verified" if self.ok else "NOT verified"
         parts = [f"{self.model} as {self.format}: {verdict}, {_count(self.checks, 'check')}"]
         parts[0] += f", {_count(range(self.operations), 'operation')}" if self.operations else ""
+        parts += [f"verified {self.scope}"] if self.scope and self.ok else []
         parts += [f"\n{title}\n{_plain(head, rows)}" for title, head, rows in self._tables() if rows]
         failing = [f"  {c.device} {c.where}: {d}" for c in self.checks for d in c.differences]
         return "\n".join([*parts, *(["\ndifferences", *failing] if failing else [])])
@@ -218,6 +221,7 @@ class Report:
         """The report as Markdown tables."""
         verdict = "verified" if self.ok else "**not verified**"
         parts = [f"# {self.model} as {self.format}: {verdict}"]
+        parts += [f"Verified {self.scope}."] if self.scope and self.ok else []
         for title, head, rows in self._tables():
             if rows:
                 lines = [_bar(head), _bar(["---"] * len(head)), *map(_bar, rows)]
@@ -230,6 +234,7 @@ class Report:
 
         verdict = "verified" if self.ok else "not verified"
         body = [f"<h1>{escape(self.model)} as {escape(self.format)}: {verdict}</h1>"]
+        body += [f"<p>Verified {escape(self.scope)}.</p>"] if self.scope and self.ok else []
         for title, head, rows in self._tables():
             if not rows:
                 continue

@@ -392,7 +392,7 @@ def test_under_autocast(model: Model) -> None:
 def test_report_lists_the_entries(model: Model) -> None:
     """The report says what the file can be called with, and survives JSON; one of an older file has none."""
     report = hj.export(model, X, flags={"do_keypoint": (True, False)}).report
-    assert [line.split() for line in str(report).splitlines()[2:6]] == [
+    assert [line.split() for line in str(report).splitlines()[3:7]] == [
         ["entries"],
         ["method", "flags", "takes", "returns"],
         ["forward", "do_keypoint=True", "image", "result.boxes,", "result.keypoints"],

@@ -123,7 +123,7 @@ def resized(tensor: Tensor, dim: int, size: int) -> Tensor:
     """A tensor of another size at one dimension: its values again and again, each time others of their kind."""
     if not tensor.shape[dim]:  # nothing to repeat
         return tensor.new_zeros([*tensor.shape[:dim], size, *tensor.shape[dim + 1 :]])
-    places = torch.arange(size, device=tensor.device) % tensor.shape[dim]
+    places = (torch.arange(size) % tensor.shape[dim]).to(tensor.device)
     return _varied(tensor.index_select(dim, places))
 
 

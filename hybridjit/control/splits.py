@@ -102,7 +102,7 @@ def _spend(plan: int, path: int, site: int) -> int:
     return 0
 
 
-_FRAMES = 150
+_FRAMES = 300
 """How many calls deep torch may need from one ``if`` to the next."""
 
 

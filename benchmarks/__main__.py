@@ -1,10 +1,10 @@
-"""Runs the benchmarks, or those named: `python -m benchmarks [control] [eager] [export_time] [flags]`."""
+"""Runs the benchmarks, or those named: `python -m benchmarks [control] [eager] [export_time] [flags] [power]`."""
 
 import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-from . import control, eager, export_time, flags
+from . import control, eager, export_time, flags, power
 from .table import Table, environment, write
 
 BENCHMARKS: dict[str, Callable[[], tuple[Table, ...]]] = {
@@ -12,6 +12,7 @@ BENCHMARKS: dict[str, Callable[[], tuple[Table, ...]]] = {
     "eager": eager.run,
     "export_time": export_time.run,
     "flags": flags.run,
+    "power": power.run,
 }
 
 

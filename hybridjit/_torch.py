@@ -857,17 +857,24 @@ def without_keyword_defaults(definition: ast.FunctionDef) -> None:
 
 def trace(module: nn.Module, inputs: tuple[Tensor, ...]) -> ScriptModule:
     """``torch.jit.trace`` without its self-check, which re-runs the very inputs it was traced on."""
-    # The casts that autocast made and keeps would be constants in the trace.
-    cached = torch.is_autocast_cache_enabled()
-    torch.set_autocast_cache_enabled(False)
-    torch.clear_autocast_cache()
-    try:
-        with quiet(), _traceable(module):
-            traced = _jit.trace(module, inputs, check_trace=False)
-    finally:
-        torch.set_autocast_cache_enabled(cached)
+    with quiet(), _traceable(module):
+        traced = _jit.trace(module, inputs, check_trace=False)
     assert isinstance(traced, ScriptModule)
     return traced
+
+
+def observe(module: nn.Module, inputs: tuple[Tensor, ...], traced: ScriptModule) -> Graph:
+    """A further trace of what was traced, as one graph without scopes, to be looked at; half as dear as `trace`.
+
+    Args:
+        module: The module.
+        inputs: Its inputs.
+        traced: A trace of it; its parameters are those of the graph.
+    """
+    with quiet(), _traceable(module):
+        graph, _ = _C._create_graph_by_tracing(module, inputs, lambda value: "", True, False, traced._c)
+    assert isinstance(graph, _C.Graph)
+    return graph
 
 
 _REFUSED = ("_backward_hooks", "_backward_pre_hooks", "_compiled_call_impl")
@@ -877,10 +884,14 @@ _REFUSED = ("_backward_hooks", "_backward_pre_hooks", "_compiled_call_impl")
 def _traceable(root: nn.Module) -> Iterator[None]:
     """Takes away, within the body, what the tracer refuses and a trace without gradients has no use for.
 
-    That is hooks of the backward pass, and what ``module.compile()`` set. A frozen script module
-    gets the type that one loaded from a file has, without which it can't be a submodule.
+    That is hooks of the backward pass, and what ``module.compile()`` set; and the casts that autocast made
+    and keeps, which would be constants. A frozen script module gets the type that one loaded from a file has,
+    without which it can't be a submodule.
     """
     changed: list[tuple[dict[str, Any], str, Any]] = []
+    cached = torch.is_autocast_cache_enabled()
+    torch.set_autocast_cache_enabled(False)
+    torch.clear_autocast_cache()
     try:
         for module in root.modules():
             held = vars(module)
@@ -895,6 +906,7 @@ def _traceable(root: nn.Module) -> Iterator[None]:
                     held[name] = type(held[name])() if isinstance(held[name], dict) else None
         yield
     finally:
+        torch.set_autocast_cache_enabled(cached)
         for held, name, value in changed:
             if value is None:
                 del held[name]
@@ -1013,15 +1025,14 @@ Row: TypeAlias = "tuple[str, tuple[object, ...], tuple[int, ...], tuple[tuple[Ro
 """One operation: its kind, its attributes, which earlier values it takes, and its blocks."""
 
 
-def program(module: ScriptModule, method: str, constant: Callable[[Tensor], object]) -> tuple[Row, ...]:
-    """What a method computes, so that two captures can be compared: no names, no places, no shapes of an example.
+def program(traced: ScriptModule | Graph, constant: Callable[[Tensor], object]) -> tuple[Row, ...]:
+    """What a trace computes, so that two captures can be compared: no names, no places, no shapes of an example.
 
     Args:
-        module: The module.
-        method: The method's name.
+        traced: The trace, or the graph of one.
         constant: Makes of a tensor in the graph something that can be compared.
     """
-    graph = _inlined(module, method)
+    graph = traced.copy() if isinstance(traced, _C.Graph) else _inlined(traced, "forward")
     _C._jit_pass_dce(graph)
     return _rows(graph, {}, constant)
 
@@ -1200,9 +1211,10 @@ def add_method(
         node.copyMetadata(known.setdefault((node.sourceRange(), node.scopeName()), node))
 
 
-def run_apart(module: ScriptModule, inputs: Sequence[Tensor]) -> Any:
-    """Runs a module's ``forward``, and keeps nothing of what torch makes to run it, which is much more than a trace."""
-    return _C._create_function_from_graph("forward", _inlined(module, "forward"))(module, *inputs)
+def apart(module: ScriptModule) -> Callable[..., Any]:
+    """A module's ``forward`` as a function; what torch makes to run it, much more than a trace, goes with it."""
+    run = _C._create_function_from_graph("forward", _inlined(module, "forward"))
+    return lambda *inputs: run(module, *inputs)
 
 
 def empty(module: ScriptModule, model: nn.Module) -> None:

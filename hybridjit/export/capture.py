@@ -48,6 +48,7 @@ class Captured:
         guarded: Of these, what the file checks.
         home: The device that it was made on.
         asked: What the model asked about devices.
+        graph: If it was made to be looked at: what was traced, in place of the module, which is that of another.
     """
 
     module: _torch.ScriptModule
@@ -60,6 +61,7 @@ class Captured:
     guarded: tuple[Leak, ...] = ()
     home: torch.device = _CPU
     asked: Sequence[Asked] = ()
+    graph: _torch.Graph | None = None
 
 
 def unwrapped(model: nn.Module, what: str = "export") -> tuple[nn.Module, list[Finding]]:
@@ -158,6 +160,7 @@ def capture(
     around: Callable[[Callable[..., Any], Sequence[Tensor]], Any] | None = None,
     dynamic: Collection[str] = (),
     parts: Callable[[Site], bool] = lambda site: True,
+    beside: _torch.ScriptModule | None = None,
 ) -> Captured:
     """Traces a model under ``no_grad``; its state must have been taken before.
 
@@ -172,6 +175,7 @@ def capture(
         around: Runs the flat model in the trace, given it and its tensors; may run it again on others.
         dynamic: Source files whose code gets stand-ins for ``len``, ``int`` and the like.
         parts: Whether an ``if`` at a line of these submodules becomes a branch.
+        beside: A trace of the model, if this one is only to be looked at.
 
     Raises:
         CaptureError: The model can't be traced.
@@ -221,7 +225,8 @@ def capture(
     with torch.no_grad(), watched[0] as findings, watched[1], changed[0], changed[1], watch:
         try:
             with following() as origins:
-                traced = _torch.trace(adapter, flat)
+                graph = _torch.observe(adapter, flat, beside) if beside else None
+                traced = beside or _torch.trace(adapter, flat)
         except HybridJitError:
             raise
         except Exception as error:
@@ -255,6 +260,7 @@ def capture(
         (),
         home,
         origins.asked,
+        graph,
     )
 
 

@@ -135,6 +135,7 @@ class Study:
         self.on_frozen = on_frozen
         self.known = {"input": _Input("input", task.first, task.expected, True)}
         self.probed = False
+        self.settings = Settings()
         self._placed: dict[int, Captured] = {}
         self._captures: dict[tuple[Settings, str], Seen] = {}
 
@@ -145,8 +146,9 @@ class Study:
 
     def capture(self, settings: Settings) -> Captured:
         """The capture that becomes the file."""
+        self.settings = settings
         started = time.perf_counter()
-        first = self.seen(settings, "input").captured
+        self.first = first = self.traced(settings, "input")
         self.seconds = time.perf_counter() - started
         if self.on_frozen == "ignore":
             return placed(first)
@@ -172,9 +174,8 @@ class Study:
                 raise self._unexplained(wrong)
         if self.on_frozen == "error" and guarded:
             raise frozen_error(self.task.model, guarded)
-        for seen in self._captures.values():
-            if seen.captured.module is not captured.module:
-                _torch.empty(seen.captured.module, self.task.model)
+        if first.module is not captured.module:
+            _torch.empty(first.module, self.task.model)
         return dataclasses.replace(captured, guarded=tuple(guarded))
 
     def _refuse_memory(self, first: Captured) -> None:
@@ -217,8 +218,8 @@ class Study:
         yield dataclasses.replace(settings, trusting=False, fixed="sizes")
 
     def _with(self, settings: Settings) -> tuple[Captured, list[Leak]]:
-        seen = [self.seen(settings, "input")]
-        self._probe(seen[0].captured)
+        self._probe(self.first)
+        seen = [self.seen(settings, "input") if self.first.leaks else Seen("input", self.first)]
         if seen[0].captured.leaks:
             seen += self._observed(settings)
         groups = same_program(seen)
@@ -259,9 +260,9 @@ class Study:
                 raise
             except CaptureError:
                 pass  # guards make the file raise on the inputs that could not be joined
-        first = groups[0][0].captured
         if not settings.fixed and all(occurrence in innocent for occurrence in groups[0][0].by_occurrence()):
-            return first, []
+            plain = not settings.dynamic and settings.branches == self.settings.branches
+            return (self.first if plain else self.traced(settings, "input")), []
         guarding = Guarding(innocent, values_of(groups[0]))
         return self.traced(settings, "input", guarding), guarding.guarded
 
@@ -275,7 +276,7 @@ class Study:
         """A capture without guards, to look at."""
         key = dataclasses.replace(settings, trusting=True, fixed="", auto=False), name
         if key not in self._captures:
-            self._captures[key] = Seen.of(name, self.traced(settings, name))
+            self._captures[key] = Seen(name, self.traced(settings, name, beside=self.first.module))
         return self._captures[key]
 
     def traced(
@@ -284,6 +285,7 @@ class Study:
         name: str,
         meet: Callable[..., None] = _look,
         around: Callable[..., Any] | None = None,
+        beside: _torch.ScriptModule | None = None,
     ) -> Captured:
         """A capture on one of the inputs; the model comes back as it was."""
         known, task = self.known[name], self.task
@@ -300,6 +302,7 @@ class Study:
                 around=around,
                 dynamic=settings.dynamic,
                 parts=lambda site: settings.parts is None or (site.file, site.line) in settings.parts,
+                beside=beside,
             )
         finally:
             task.state.restore(thorough=True)
@@ -347,11 +350,12 @@ class Study:
 
     def _wrong(self, captured: Captured) -> list[str]:
         """The inputs on which what was captured gives something else than the model; raising is not that."""
-        return [name for name in self.known if not self._same(captured, name) and not self._chaotic(name)]
+        run = _torch.apart(captured.module)
+        return [name for name in self.known if not self._same(captured, run, name) and not self._chaotic(name)]
 
     def _chaotic(self, name: str) -> bool:
         known = self.known[name]
-        schema = self._captures[next(iter(self._captures))].captured.adapter.input_schema
+        schema = self.first.adapter.input_schema
         flat = schema.flatten(moved(known.inputs, None, name))
         return not known.told and is_chaotic(
             flat, known.expected, lambda flat: self.task.run(schema.unflatten(flat), name)
@@ -369,14 +373,14 @@ class Study:
             )
         )
 
-    def _same(self, captured: Captured, name: str) -> bool:
+    def _same(self, captured: Captured, run: Callable[..., Any], name: str) -> bool:
         known, adapter = self.known[name], captured.adapter
         own = moved(known.inputs, None, name)
         flat = adapter.input_schema.flatten(own)
         torch.manual_seed(0)
         try:
             with torch.no_grad(), _torch.unoptimized():
-                got = _torch.run_apart(captured.module, flat)
+                got = run(*flat)
         except (_torch.JitError, RuntimeError):
             return not known.told or name != "input"
         finally:

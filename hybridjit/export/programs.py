@@ -29,10 +29,10 @@ class _Constant:
         return f"{self._tensor.dtype}{list(self._tensor.shape)}"
 
 
-def program_of(module: _torch.ScriptModule, method: str = "forward") -> Program:
-    """What a method of a module computes: two captures that compute the same have equal ones."""
+def program_of(traced: _torch.ScriptModule | _torch.Graph) -> Program:
+    """What a trace computes: two captures that compute the same have equal ones."""
     with _torch.unwatched():
-        return _torch.program(module, method, _Constant)
+        return _torch.program(traced, _Constant)
 
 
 def difference(one: Program, other: Program) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, TypeAlias
 
 from torch import Tensor
@@ -28,17 +29,15 @@ class Seen:
     Attributes:
         name: The input, for messages.
         captured: The capture.
-        program: What it computes.
     """
 
     name: str
     captured: Captured
-    program: Program
 
-    @staticmethod
-    def of(name: str, captured: Captured) -> Seen:
-        """Looks at a capture."""
-        return Seen(name, captured, program_of(captured.module))
+    @cached_property
+    def program(self) -> Program:
+        """What it computes."""
+        return program_of(self.captured.graph or self.captured.module)
 
     def computes_as(self, other: Seen) -> bool:
         """Whether two captures compute the same, and return it in the same structure, numbers and text included."""

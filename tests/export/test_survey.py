@@ -37,7 +37,7 @@ def seen(name: str, *inputs: float, model: nn.Module | None = None) -> Seen:
     chosen = model or Scaled()
     tensors = tuple(torch.tensor([value, 1.0]) for value in inputs)
     with torch.no_grad():
-        return Seen.of(name, capture(chosen, Inputs(*tensors), chosen(*tensors), ModelState(chosen)))
+        return Seen(name, capture(chosen, Inputs(*tensors), chosen(*tensors), ModelState(chosen)))
 
 
 def lines(found: object) -> list[int]:
@@ -123,7 +123,7 @@ def test_a_product_is_not_exonerated() -> None:
     def looked_at(name: str, *values: float) -> Seen:
         model, x = Area(), torch.tensor(values)
         with torch.no_grad():
-            return Seen.of(name, capture(model, Inputs(x), model(x), ModelState(model)))
+            return Seen(name, capture(model, Inputs(x), model(x), ModelState(model)))
 
     groups = same_program([looked_at("a", 4.0, 3.0), looked_at("b", 2.0, 6.0), looked_at("c", 8.0, 6.0)])
     guarded = [each for each in groups[0][0].by_occurrence() if each not in exonerated(groups)]

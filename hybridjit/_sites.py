@@ -7,8 +7,8 @@ import os
 import sys
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
-from types import FrameType, TracebackType
+from dataclasses import dataclass, replace
+from types import CodeType, FrameType, TracebackType
 
 import torch
 from torch import nn
@@ -52,17 +52,54 @@ def user_site(names: Mapping[int, str] | None = None, frame: FrameType | None = 
     Returns:
         The place; ``Site("<unknown>", 0)`` if every frame belongs to a library.
     """
-    here = frame or sys._getframe(1)
+    current, library = _user_frame(frame or sys._getframe(1))
+    if current is None:
+        return Site("<unknown>", 0)
+    return Site(current.f_code.co_filename, current.f_lineno, _module_path(current, names or {}), library)
+
+
+def user_code() -> CodeType | None:
+    """The code of the innermost frame that belongs neither to torch nor to hybridjit."""
+    frame, _ = _user_frame(sys._getframe(1))
+    return frame and frame.f_code
+
+
+def _user_frame(current: FrameType | None) -> tuple[FrameType | None, bool]:
+    """The innermost frame of the user's at or above one, and whether torch's code stands between."""
     library = False
-    current: FrameType | None = here
     while current is not None:
         file = current.f_code.co_filename
         if file.startswith(_TORCH):
             library = True
-        elif not file.startswith((_OWN, "<frozen")) and file not in _PLUMBING:
-            return Site(file, current.f_lineno, _module_path(current, names or {}), library)
+        elif _is_users(file):
+            return current, library
         current = current.f_back
-    return Site("<unknown>", 0)
+    return None, library
+
+
+def _is_users(file: str) -> bool:
+    return not file.startswith((_OWN, _TORCH, "<frozen")) and file not in _PLUMBING
+
+
+def site_of_error(names: Mapping[int, str], error: BaseException) -> Site:
+    """The innermost line of the user's that an error passed.
+
+    Args:
+        names: ``id(module)`` to module path.
+        error: The error, which was raised.
+    """
+    found = Site("<unknown>", 0)
+    path, trace = "", error.__traceback__
+    while trace is not None:
+        file, owner = trace.tb_frame.f_code.co_filename, trace.tb_frame.f_locals.get("self")
+        if isinstance(owner, nn.Module):
+            path = names.get(id(owner), path)
+        if _is_users(file):
+            found = Site(file, trace.tb_lineno, path)
+        elif file.startswith(_TORCH) and found.line:
+            found = replace(found, library=True)
+        trace = trace.tb_next
+    return found
 
 
 def innermost(error: BaseException) -> TracebackType | None:

@@ -20,7 +20,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import FunctionType
-from typing import Any, NoReturn, TypeAlias
+from typing import Any, Literal, NoReturn, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -512,7 +512,8 @@ def erase_after(place: tuple[Any, int]) -> None:
 def storage_key(tensor: Tensor) -> int:
     """Identifies the memory behind a tensor while it lives."""
     try:
-        return int(tensor.untyped_storage()._cdata)
+        with unwatched():
+            return int(tensor.untyped_storage()._cdata)
     except (NotImplementedError, RuntimeError):  # sparse and other tensors without one storage
         return id(tensor)
 
@@ -568,8 +569,8 @@ def write_device(made: Value, source: Value | None, otherwise: torch.device) -> 
         otherwise: The device, if there is none.
     """
     graph, node = current_graph(), made.node()
-    while node.kind() in ("aten::detach", "aten::alias", "aten::lift_fresh"):
-        node = node.input().node()
+    while node.kind() in ("aten::clone", "aten::detach", "aten::alias", "aten::lift_fresh"):
+        node = node.inputsAt(0).node()
     for index, value in enumerate(node.inputs()):
         if kind(value.type()) != "DeviceObjType" or value.node().kind() != "prim::Constant":
             continue
@@ -595,6 +596,17 @@ def method_graphs(module: ScriptModule) -> dict[str, Graph]:
 def is_traced(module: object) -> bool:
     """Whether a module was made by a trace, and its graphs are nobody else's."""
     return isinstance(module, _jit._trace.TracedModule | _jit._trace.TopLevelTracedModule)
+
+
+def alias_of(node: Any, index: int) -> Literal["no", "view", "write", "unknown"]:
+    """What an operator does with the memory of an argument, by its schema; calls, blocks and returns have none."""
+    if node.kind() in ("prim::ListConstruct", "prim::TupleConstruct"):
+        return "view"
+    schema: str = node.schema()
+    if schema == "(no schema)":
+        return "unknown"
+    alias = _C.parse_schema(schema).arguments[index].alias_info
+    return "no" if alias is None else "write" if alias.is_write else "view"
 
 
 def rank_of(value: Value) -> int | None:

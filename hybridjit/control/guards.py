@@ -53,6 +53,15 @@ def insert_guard(value: Tensor, captured: Sequence[Any], message: str, fix: str)
     )
 
 
+def insert_refusal(value: Tensor, holds: bool, message: str) -> None:
+    """Inserts ``if bool(value) != holds: raise RuntimeError(f"hybridjit: {message}")``."""
+    graph, truth = _torch.current_graph(), _torch.type_named("BoolType")
+    actual = _torch.insert_bool(graph, _torch.value_of(value))
+    same = actual if holds else _torch.insert(graph, "aten::__not__", [actual], truth)
+    # TorchScript's format knows no escape for {}, so text that may hold one is an argument.
+    _torch.insert_raise_unless(graph, same, "{}", [_torch.insert_constant(graph, f"hybridjit: {message}")])
+
+
 def guard_sizes(name: str, tensor: Tensor) -> None:
     """Inserts a check of the sizes of an input, which a trace may have frozen in ways that nobody saw."""
     graph = _torch.current_graph()
@@ -81,3 +90,17 @@ def guard_kind(name: str, tensor: Tensor) -> None:
     both = _torch.insert(graph, "aten::__and__", held, truth)
     tail = _torch.insert_constant(graph, " dimensions; export the model with such an input among check_inputs")
     _torch.insert_raise_unless(graph, both, "{}{}{}", [head, dims, tail])
+
+
+def guard_apart(inputs: Sequence[tuple[str, Tensor]]) -> None:
+    """Inserts a check that no two inputs are one tensor, of those that could be by dtype and sizes."""
+    graph, truth = _torch.current_graph(), _torch.type_named("BoolType")
+    with _torch.paused_tracing(), _torch.unwatched():
+        kinds = [(tensor.dtype, tensor.shape) for _, tensor in inputs]
+    for index, (name, tensor) in enumerate(inputs):
+        for before, (other, held) in enumerate(inputs[:index]):
+            if kinds[before] == kinds[index]:
+                given = [_torch.value_of(held), _torch.value_of(tensor)]
+                apart = _torch.insert(graph, "aten::__isnot__", given, truth)
+                text = f"hybridjit: {other}, {name}: captured two tensors, got one for both"
+                _torch.insert_raise_unless(graph, apart, f"{text}; write (x == y).all() for x is y")

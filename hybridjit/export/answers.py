@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 from .. import _torch
-from .kinds import LAYOUT
+from .._sites import user_site
+from ..control.recorder import tensors_of
+from .kinds import ADDRESS, FORMAT, LAYOUT, RESIZED
 from .leaks import as_traced
 
 if TYPE_CHECKING:
@@ -88,10 +90,54 @@ def _see_compared(operator: str, *defaults: tuple[str, Any]) -> See:
     return see
 
 
+def _see_address(watch: Watch, func: Any, args: Any, kwargs: Any) -> Any:
+    with _torch.paused_tracing():
+        value = func(*args, **kwargs)
+    if watch.varies(args[0]) and not user_site().library:
+        watch.leak(ADDRESS, args[0], _ADDRESS)
+    return value
+
+
+_ADDRESS = "an address"
+"""Which address it was is of no interest: the next call has another one."""
+
+
+def _see_resized(watch: Watch, func: Any, args: Any, kwargs: Any) -> Any:
+    given = [each for each in tensors_of((args, kwargs)) if watch.varies(each)]
+    if given and not user_site().library:
+        watch.leak(RESIZED, given[0], "a tensor")
+    return func(*args, **kwargs)
+
+
+def _see_format(watch: Watch, func: Any, args: Any, kwargs: Any) -> Any:
+    """Sees what is asked of a tensor's layout; torch's own code is right for all that it takes."""
+    with _torch.paused_tracing():
+        value = func(*args, **kwargs)
+    if not watch.varies(args[0]) or user_site().library:
+        return value
+    graph, given = _torch.current_graph(), _torch.value_of(args[0])
+    number, truth = _torch.type_named("IntType"), _torch.type_named("BoolType")
+    name = func.__self__.__name__
+    if name in _OF_FORMAT:
+        answer = as_traced(value, _torch.insert(graph, f"prim::{name}", [given], truth))
+        watch.leak(FORMAT, answer, value)
+        return value
+    asked = _torch.insert(graph, "prim::layout", [given], number)
+    same = _torch.insert(graph, "aten::eq", [asked, _torch.insert_constant(graph, args[0].layout)], truth)
+    watch.leak(FORMAT, as_traced(True, same), True)
+    return value
+
+
+_OF_FORMAT = ("is_sparse", "is_mkldnn", "is_quantized", "is_nested")
+"""What TorchScript knows too; of the rest a file checks the layout."""
 SEEN: dict[Any, See] = {
     Tensor.stride: _see_strides,
     Tensor.is_contiguous: _see_contiguous,
     Tensor.storage_offset: _see_offset,
+    **dict.fromkeys((Tensor.data_ptr, Tensor.untyped_storage, Tensor.storage), _see_address),
+    **{getattr(Tensor, name).__get__: _see_format for name in (*_OF_FORMAT, "is_sparse_csr", "layout")},
+    **dict.fromkeys((Tensor.resize_, Tensor.resize_as_), _see_resized),
+    Tensor.is_set_to: _see_compared("aten::is_set_to"),
     **dict.fromkeys((Tensor.equal, torch.equal), _see_compared("aten::equal")),
     **dict.fromkeys((Tensor.is_same_size, torch.is_same_size), _see_compared("aten::is_same_size")),
     **dict.fromkeys(

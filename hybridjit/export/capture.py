@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from .. import _torch
 from .._describe import describe, listed
 from .._errors import CaptureError, HybridJitError, InputError, UnsupportedError, compose
-from .._sites import Site, innermost, user_site
+from .._sites import Site, site_of_error
 from ..adapters.flatten import TracingAdapter
 from ..adapters.inputs import Inputs
-from ..control.guards import guard_kind, guard_sizes
+from ..control.guards import guard_apart, guard_kind, guard_sizes
 from ..control.origins import Asked, following
 from ..control.record import Record, recording
 from ..control.static import static_modules
@@ -24,6 +24,8 @@ from .branches import branching
 from .devices import device_of
 from .findings import collecting, found
 from .leaks import Leak
+from .made import constructing, drop_copies
+from .numbers import hashing
 from .placement import follow_devices
 from .report import Branch, Finding, Scripted, Static
 from .standins import standing_in
@@ -156,7 +158,7 @@ def capture(
     state: ModelState,
     branches: Sequence[str] = (),
     meet: Callable[[int, Leak, Tensor], None] = lambda index, leak, tensor: None,
-    fixed: Literal["", "kinds", "sizes"] = "",
+    fixed: Collection[str] = (),
     around: Callable[[Callable[..., Any], Sequence[Tensor]], Any] | None = None,
     dynamic: Collection[str] = (),
     parts: Callable[[Site], bool] = lambda site: True,
@@ -171,7 +173,8 @@ def capture(
         state: Its state; the caller puts the model back.
         branches: Paths of submodules whose ``if``s become branches.
         meet: Is given what leaves the trace: the how-many-eth it is, what it is, and the tensor.
-        fixed: What of the inputs the file checks: nothing, their dtypes and ranks, or their sizes too.
+        fixed: What of the inputs the file checks: ``"kinds"``, their dtypes and ranks; ``"sizes"``; ``"apart"``, that
+            no two are one tensor.
         around: Runs the flat model in the trace, given it and its tensors; may run it again on others.
         dynamic: Source files whose code gets stand-ins for ``len``, ``int`` and the like.
         parts: Whether an ``if`` at a line of these submodules becomes a branch.
@@ -212,21 +215,25 @@ def capture(
 
     def enter(tensors: Sequence[Tensor]) -> None:
         for name, tensor in zip(adapter.input_schema.names(), tensors, strict=True):
-            if fixed:
+            if "kinds" in fixed:
                 guard_kind(name, tensor)
-            if fixed == "sizes":
+            if "sizes" in fixed:
                 guard_sizes(name, tensor)
+        if "apart" in fixed:
+            guard_apart(list(zip(adapter.input_schema.names(), tensors, strict=True)))
 
     adapter.enter = enter
     adapter.around = around
     watch = Watch(names, seen, exact=bool(dynamic))
-    watched = collecting(names), recording(record)
+    watched = collecting(names), recording(record), constructing(), hashing(watch.kept, watch.leak)
     changed = branching(model, branches, parts), standing_in(dynamic)
-    with torch.no_grad(), watched[0] as findings, watched[1], changed[0], changed[1], watch:
+    with torch.no_grad(), watched[0] as findings, watched[1], changed[0], changed[1], watched[2], watched[3], watch:
         try:
             with following() as origins:
                 graph = _torch.observe(adapter, flat, beside) if beside else None
                 traced = beside or _torch.trace(adapter, flat)
+            if not beside:
+                drop_copies(traced)
         except HybridJitError:
             raise
         except Exception as error:
@@ -289,21 +296,22 @@ _FIXES = {
     r"dynamo-optimized": "the submodule as it was before torch.compile",
     r"support parameter sharing": "self.weight wherever a module has one parameter by two names",
     r"observable data dependence": "operations on the inputs that return a new tensor: reshape instead of resize_",
+    r"NoTracerDispatchMode": "torch.tensor([...], dtype=torch.float32), or torch.stack",
     r"Unsupported value kind: Tensor": "register_buffer in __init__ for a sparse tensor that forward uses",
 }
 
 
 def _explain(model: nn.Module, names: dict[int, str], error: Exception) -> CaptureError:
-    last = innermost(error)
-    site = user_site(names, last.tb_frame if last else None)
     text = str(error).strip().splitlines()
+    if "NoTracerDispatchMode" in str(error):  # an assertion of torch's, on its own source
+        text = ["a constructor of one dtype, such as torch.FloatTensor or torch.LongTensor, was given traced values"]
     if "observable data dependence" in str(error):  # torch prints the whole result there
         text = ["what was traced does not lead from the inputs to the result"]
     instead = next((fix for pattern, fix in _FIXES.items() if re.search(pattern, str(error))), _FIX)
     return CaptureError(
         compose(
             f"{type(model).__qualname__} runs in eager mode but can't be traced",
-            where=str(site),
+            where=str(site_of_error(names, error)),
             differences=[f"{type(error).__name__}: {text[0] if text else ''}"],
             instead=instead,
             page="captureerror",

@@ -13,6 +13,7 @@ from .._describe import qualified
 from .._errors import InputError, UnsupportedError, compose
 from ..adapters.inputs import Inputs
 from ..adapters.tree import Node, build, scan
+from .copies import copied_apart
 
 
 def device_list(devices: Sequence[torch.device | str] | None) -> list[torch.device]:
@@ -87,13 +88,15 @@ def device_of(model: nn.Module, inputs: Mapping[str, Inputs]) -> torch.device:
 def moved(inputs: Inputs, device: torch.device | None, name: str) -> Inputs:
     """The same call on copies of its tensors, on a device; views of the originals are never handed out.
 
+    What is one tensor, or one memory, among the originals is one among the copies.
+
     Args:
         inputs: The call.
         device: The device; where the tensors are if absent.
         name: What the call is named in messages.
     """
     tensors, args, kwargs = _opened(inputs, name)
-    copies = iter([t.detach().clone() if device is None else t.detach().to(device, copy=True) for t in tensors])
+    copies = iter(copied_apart(tensors, device))
     positional = [build(node, copies) for node in args]
     return Inputs(*positional, **{key: build(node, copies) for key, node in kwargs.items()})
 

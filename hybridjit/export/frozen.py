@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from torch import Tensor
 
-from ..control.guards import insert_guard
+from .._errors import CaptureError, compose
+from ..control.guards import insert_guard, insert_refusal
 from ..control.recorder import active, decision
+from .kinds import BOOL, UNGUARDED
 from .leaks import Leak, spell_value
+from .validation import own_words
 
 
 class Guards:
@@ -26,6 +29,8 @@ class Guards:
             captured: What it may be.
             leak: How it left the trace.
         """
+        if leak.kind in UNGUARDED:
+            _refuse(leak)
         recorder = active()
         blocks = tuple(recorder.frames[1:]) if recorder else ()
         spelled = tuple("" if isinstance(each, Tensor) else repr(each) for each in captured)
@@ -36,8 +41,23 @@ class Guards:
         guard(value, captured, leak)
 
 
+def _refuse(leak: Leak) -> NoReturn:
+    raise CaptureError(
+        compose(
+            f"{leak.kind.what}: {leak.kind.says}",
+            where=str(leak.site),
+            instead=leak.kind.fix,
+            page=leak.kind.code.lower(),
+        )
+    )
+
+
 def guard(value: Tensor, captured: Sequence[Any], leak: Leak) -> None:
-    """Inserts a guard: ``value frozen at head.py:41: captured 3, got 5; write …``."""
+    """Inserts a guard: ``value frozen at head.py:41: captured 3, got 5; write …``; or what the model raises there."""
+    words = own_words(leak.site, captured[0]) if leak.kind is BOOL and len(captured) == 1 else None
+    if words is not None:
+        insert_refusal(value, captured[0], f"{leak.site}: {words}")
+        return
     values = " or ".join(dict.fromkeys(spell_value(each) for each in captured))
     message = f"value frozen at {leak.site}: {leak.kind.what}, captured {values}"
     insert_guard(value, captured, message, f"write {leak.kind.fix}")

@@ -6,7 +6,7 @@ import dataclasses
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,9 +22,10 @@ from .compare import compare
 from .devices import moved
 from .explain import NEAR, is_chaotic
 from .leaks import Leak
-from .probes import OF_KIND, Probe, kind_probes, probes
+from .memory import refuse_memory
+from .probes import OF_KIND, SHARED, Probe, kind_probes, probes, shared_probe
 from .report import Finding
-from .state import ModelState, kept_random_state
+from .state import ModelState
 from .survey import Guarding, Occurrence, Place, Seen, exonerated, inseparable, same_program, values_of
 from .together import Member, Together
 from .verdicts import frozen_error, judged
@@ -98,7 +99,7 @@ class Settings:
     """
 
     auto: bool = False
-    fixed: Literal["", "kinds", "sizes"] = ""
+    fixed: frozenset[str] = frozenset()
     branches: tuple[str, ...] = ()
     parts: frozenset[Place] | None = None
     dynamic: frozenset[str] = frozenset()
@@ -152,10 +153,13 @@ class Study:
         self.seconds = time.perf_counter() - started
         if self.on_frozen == "ignore":
             return placed(first)
-        if any(finding.code == "HJ002" for finding in first.findings):
-            self._refuse_memory(first)
         for name, inputs in self.task.others.items():
             self.known[name] = _Input(name, inputs, self.task.run(inputs, name), True)
+        remembers = [finding.message for finding in first.findings if finding.code == "HJ002"]
+        if remembers:
+            self._probe(first)
+            calls = {name: each.inputs for name, each in self.known.items()}
+            refuse_memory(self.task.model, self.task.state, calls, remembers)
         for chosen in self._tries(settings, first):
             try:
                 captured, guarded = self._with(chosen)
@@ -164,8 +168,9 @@ class Study:
                     raise
                 continue  # stand-ins may be what it fails by
             wrong = self._wrong(captured)
-            if wrong and all(name in OF_KIND for name in wrong):
-                captured, guarded = self._with(dataclasses.replace(chosen, fixed="kinds"))
+            if wrong and all(name in OF_KIND or name == SHARED for name in wrong):
+                fixed = {"apart" if name == SHARED else "kinds" for name in wrong}
+                captured, guarded = self._with(dataclasses.replace(chosen, fixed=frozenset(fixed)))
                 wrong = self._wrong(captured)
             if not wrong:
                 break
@@ -178,36 +183,6 @@ class Study:
             _torch.empty(first.module, self.task.model)
         return dataclasses.replace(captured, guarded=tuple(guarded))
 
-    def _refuse_memory(self, first: Captured) -> None:
-        """Refuses a model whose second call depends on attributes that the first one set, which the file does not."""
-        results: list[list[Tensor]] = []
-        try:
-            for _ in range(2):
-                own = moved(self.task.first, None, "input")
-                try:
-                    with torch.no_grad(), kept_random_state():
-                        result = self.task.model(*own.args, **own.kwargs)
-                except Exception:  # what the model raises when it is called again is its own affair
-                    return
-                tensors: list[Tensor] = []
-                scan(result, tensors, "result")
-                results.append([tensor.clone() for tensor in tensors])
-                self.task.state.restore_tensors()  # the file has buffers too, and writes to them
-        finally:
-            self.task.state.restore(thorough=True)
-        before, after = results
-        if len(before) != len(after) or compare(list(map(str, range(len(after)))), before, after, *NEAR).differences:
-            names = [finding.message for finding in first.findings if finding.code == "HJ002"]
-            raise CaptureError(
-                compose(
-                    "the model's second call gives something else than its first: it remembers in attributes",
-                    where=type(self.task.model).__qualname__,
-                    differences=names,
-                    instead='self.register_buffer("name", tensor) for what calls share, and only tensors in it',
-                    page="captureerror",
-                )
-            )
-
     def _tries(self, settings: Settings, first: Captured) -> Iterator[Settings]:
         """The ways of capturing, the most general first, the safest last."""
         files = frozenset(leak.site.file for leak in first.leaks)
@@ -215,7 +190,7 @@ class Study:
             yield dataclasses.replace(settings, dynamic=files)
         yield settings
         yield dataclasses.replace(settings, trusting=False)
-        yield dataclasses.replace(settings, trusting=False, fixed="sizes")
+        yield dataclasses.replace(settings, trusting=False, fixed=frozenset(("kinds", "sizes")))
 
     def _with(self, settings: Settings) -> tuple[Captured, list[Leak]]:
         self._probe(self.first)
@@ -274,7 +249,7 @@ class Study:
 
     def seen(self, settings: Settings, name: str) -> Seen:
         """A capture without guards, to look at."""
-        key = dataclasses.replace(settings, trusting=True, fixed="", auto=False), name
+        key = dataclasses.replace(settings, trusting=True, fixed=frozenset(), auto=False), name
         if key not in self._captures:
             self._captures[key] = Seen(name, self.traced(settings, name, beside=self.first.module))
         return self._captures[key]
@@ -298,7 +273,7 @@ class Study:
                 task.state,
                 settings.branches,
                 meet,
-                fixed=settings.fixed if meet is not _look else "",
+                fixed=settings.fixed if meet is not _look else (),
                 around=around,
                 dynamic=settings.dynamic,
                 parts=lambda site: settings.parts is None or (site.file, site.line) in settings.parts,
@@ -311,7 +286,7 @@ class Study:
         """Captures on all further inputs; one that can't be captured is no evidence."""
         started = time.perf_counter()
         for name, known in list(self.known.items())[1:]:
-            if name in OF_KIND:
+            if name in OF_KIND or name == SHARED:
                 continue
             if not known.told and time.perf_counter() - started > max(_OBSERVED * self.seconds, _SECONDS):
                 return
@@ -347,6 +322,9 @@ class Study:
             self.known[probe.says] = results[probe.says]
         for probe in kind_probes(flat, accepted):
             self.known[probe.says] = results[probe.says]
+        shared = shared_probe(flat)
+        if shared is not None and accepted(shared):
+            self.known[shared.says] = results[shared.says]
 
     def _wrong(self, captured: Captured) -> list[str]:
         """The inputs on which what was captured gives something else than the model; raising is not that."""

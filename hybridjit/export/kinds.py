@@ -74,3 +74,37 @@ TEXT = Kind(
     "the text is kept",
     "no text made of a tensor in forward, or hybridjit.static(value, reason=...)",
 )
+KEY = Kind(
+    "HJ111",
+    "a size as a key",
+    "what a dictionary, a set or a cache has for it is kept",
+    "torch.where(x.shape[0] == 6, a, b), or a tensor that is indexed by the size",
+)
+CACHE = Kind(
+    "HJ111",
+    "a size as a cache's key",
+    "what the cache has for it is kept",
+    "a table made in __init__ and sliced by the size, or no cache in forward",
+)
+ADDRESS = Kind(
+    "HJ112",
+    "the address of a tensor",
+    "no file can check where its tensors lie",
+    "(x == y).all() to compare values; no address in forward, or hybridjit.static(value, reason=...)",
+)
+RESIZED = Kind(
+    "HJ114",
+    "tensor.resize_(...)",
+    "a trace loses what the tensor was made of, and what is written to it",
+    "x.reshape(...) for other sizes of the same values, x[:n] for fewer, torch.cat([x, x.new_zeros(n)]) for more",
+)
+FORMAT = Kind(
+    "HJ113",
+    "a tensor's layout",
+    "the answer is kept",
+    "x.to_dense(), which asks nothing, or @hybridjit.script_if_tracing on the function that asks",
+)
+UNGUARDED = (ADDRESS, RESIZED)
+"""What no guard can check: refused, unless ``on_frozen="ignore"``."""
+WHOLE = (TEXT, KEY, *UNGUARDED)
+"""Of these, that two other values did not matter says nothing of a third."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -10,6 +12,7 @@ from torch import Tensor
 from .. import _torch
 from .answers import See
 from .kinds import MADE
+from .numbers import is_number
 
 if TYPE_CHECKING:
     from .watch import Watch
@@ -21,9 +24,13 @@ def _see_made(position: int) -> See:
     def see(watch: Watch, func: Any, args: Any, kwargs: Any) -> Any:
         data = args[position] if len(args) > position else kwargs.get("data")
         traced = _inside(data)
-        copies = isinstance(data, Tensor) and func is not torch.tensor
-        if copies or not any(map(watch.varies, traced)):
+        if func is torch.as_tensor and isinstance(data, Tensor):
+            return _converted(data, *args[1:], **{key: each for key, each in kwargs.items() if key != "data"})
+        if isinstance(data, Tensor) and func is not torch.tensor:
             return func(*args, **kwargs)
+        if not any(map(watch.varies, traced)):
+            # The graph holds the values in one tensor for all calls: what is written must reach a copy of it.
+            return func(*args, **kwargs).clone()
         with _torch.paused_tracing():
             like = func(*args, **kwargs)
         try:
@@ -40,6 +47,13 @@ def _see_made(position: int) -> See:
         return like
 
     return see
+
+
+def _converted(data: Tensor, dtype: torch.dtype | None = None, device: Any = None) -> Tensor:
+    """``torch.as_tensor`` of a tensor, of which the tracer makes a constant, or says so."""
+    if device is not None:
+        return data.to(device, dtype)
+    return data if dtype is None else data.to(dtype)
 
 
 def _shape(tensor: Tensor) -> tuple[int, ...]:
@@ -64,6 +78,79 @@ def _stacked(data: Any, dtype: torch.dtype) -> Tensor:
         return torch.stack([_stacked(item, dtype) for item in data])
     with _torch.paused_tracing():
         return torch.tensor(data, dtype=dtype)
+
+
+@contextlib.contextmanager
+def constructing() -> Iterator[None]:
+    """Lets ``torch.Tensor([h, w])`` be ``torch.tensor([h, w])`` in a trace, within the body.
+
+    No mode sees the constructor, and the tracer keeps what it makes as a constant.
+    """
+    base: Any = Tensor.__new__
+
+    def new(cls: Any, *args: Any, **kwargs: Any) -> Any:
+        if cls is not Tensor or kwargs or not args or _torch.tracing_state() is None:
+            return base(cls, *args, **kwargs)
+        first = args[0]
+        if isinstance(first, (list, tuple)) and not isinstance(first, torch.Size):
+            return torch.tensor(first, dtype=torch.get_default_dtype())
+        if isinstance(first, torch.Size) or any(isinstance(each, Tensor) and is_number(each) for each in args):
+            return torch.empty(*args, dtype=torch.get_default_dtype())
+        return base(cls, *args)
+
+    type.__setattr__(Tensor, "__new__", staticmethod(new))
+    try:
+        yield
+    finally:
+        type.__delattr__(Tensor, "__new__")  # what it inherits is there again
+
+
+def drop_copies(module: _torch.ScriptModule) -> None:
+    """Takes the copies of constants out of a new trace that nobody writes to or hands out."""
+    for part in module.modules():
+        if not isinstance(part, _torch.ScriptModule) or not _torch.is_traced(part):
+            continue
+        for graph in _torch.method_graphs(part).values():
+            for node in graph.findAllNodes("aten::clone"):
+                if _is_constant(node.inputsAt(0)):
+                    does = _what_becomes(node.output())
+                    if "unknown" in does:
+                        _written_anew(graph, node)
+                    elif "write" not in does:
+                        node.output().replaceAllUsesWith(node.inputsAt(0))
+                        node.destroy()
+
+
+def _written_anew(graph: _torch.Graph, node: Any) -> None:
+    """Copies by a write: of a copy that the graph itself does not write to TorchScript makes a constant again."""
+    point, source = graph.insertPoint(), node.inputsAt(0)
+    graph.setInsertPoint(node)
+    none, tensor = _torch.insert_constant(graph, None), _torch.type_named("TensorType")
+    blank = _torch.insert(graph, "aten::empty_like", [source, *[none] * 5], tensor)
+    made = _torch.insert(graph, "aten::copy_", [blank, source, _torch.insert_constant(graph, False)], tensor)
+    graph.setInsertPoint(point)
+    node.output().replaceAllUsesWith(made)
+    node.destroy()
+
+
+def _is_constant(value: _torch.Value) -> bool:
+    """Whether a value is a tensor that is in the graph, or that on another device."""
+    node = value.node()
+    while node.kind() in ("aten::to", "aten::detach", "aten::lift_fresh", "aten::alias"):
+        node = node.inputsAt(0).node()
+    return bool(node.kind() == "prim::Constant")
+
+
+def _what_becomes(value: _torch.Value) -> set[str]:
+    """What is done with a value and views of it: see `_torch.alias_of`."""
+    found: set[str] = set()
+    for use in value.uses():
+        does = _torch.alias_of(use.user, use.offset)
+        found.add(does)
+        if does == "view":
+            for output in use.user.outputs():
+                found |= _what_becomes(output)
+    return found
 
 
 SEEN: dict[Any, See] = {

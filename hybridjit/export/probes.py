@@ -77,6 +77,14 @@ def kind_probes(flat: Flat, accepted: Callable[[Probe], bool]) -> Iterator[Probe
             yield probe
 
 
+def shared_probe(flat: Flat) -> Probe | None:
+    """Makes an input of one tensor for all arguments of one kind; ``None`` if no two are of one kind."""
+    firsts: dict[object, Tensor] = {}
+    shared = [firsts.setdefault((each.dtype, each.shape, each.layout), each) for each in flat]
+    return Probe(SHARED, tuple(shared)) if len(firsts) < len(flat) else None
+
+
+SHARED = "one tensor for two arguments"
 Key = tuple[int, int]
 """A size, and the dimension it is at."""
 

@@ -132,6 +132,20 @@ class _Math:
         return _MATH[name] if name in _MATH else getattr(math, name)
 
 
+_Cached: type = type(functools.lru_cache(len))
+
+
+def _uncached(cached: Any) -> Callable[..., Any]:
+    """A function with an ``lru_cache``, called past the cache for traced numbers: none of them is in it."""
+
+    @functools.wraps(cached.__wrapped__)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        traced = any(map(_traced, (*args, *kwargs.values())))
+        return (cached.__wrapped__ if traced else cached)(*args, **kwargs)
+
+    return call
+
+
 _BUILTINS: dict[str, Any] = {
     "len": _len,
     "int": _Int,
@@ -151,7 +165,7 @@ def standing_in(files: Iterable[str]) -> Iterator[None]:
         files: The source files of imported modules.
     """
     wanted = set(files)
-    changed: list[tuple[dict[str, Any], str, Any]] = []
+    changed: list[tuple[Any, str, Any]] = []
     modules = [module for module in list(sys.modules.values()) if vars_of(module).get("__file__") in wanted]
     by_identity = {id(getattr(math, name)): function for name, function in _MATH.items()}
     try:
@@ -167,13 +181,22 @@ def standing_in(files: Iterable[str]) -> Iterator[None]:
                     news[name] = _Math()
                 elif id(held) in by_identity:
                     news[name] = by_identity[id(held)]
+                elif isinstance(held, _Cached):
+                    news[name] = _uncached(held)
+                elif isinstance(held, type) and held.__module__ == space.get("__name__"):
+                    for key, own in list(vars(held).items()):
+                        if isinstance(own, _Cached):
+                            changed.append((held, key, own))
+                            setattr(held, key, _uncached(own))
             for name, made in news.items():
                 changed.append((space, name, space.get(name, _ABSENT)))
                 space[name] = made
         yield
     finally:
         for space, name, before in reversed(changed):
-            if before is _ABSENT:
+            if isinstance(space, type):
+                setattr(space, name, before)
+            elif before is _ABSENT:
                 space.pop(name, None)
             else:
                 space[name] = before

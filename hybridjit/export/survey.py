@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .capture import Captured
 from .frozen import Guards
-from .kinds import TEXT
+from .kinds import WHOLE
 from .leaks import Leak, same_value
 from .programs import Program, program_of
 
@@ -98,8 +98,7 @@ def exonerated(groups: Sequence[Sequence[Seen]]) -> dict[Occurrence, str]:
         for other in group[1:]:
             for occurrence, leak in other.by_occurrence().items():
                 before = first.get(occurrence)
-                # A text is compared as a whole: that two others did not matter says nothing of a third.
-                if before is not None and leak.kind is not TEXT and not leak.same_value(before):
+                if before is not None and leak.kind not in WHOLE and not leak.same_value(before):
                     innocent.setdefault(occurrence, other.name)
     values = [values_of(group) for group in groups]
     for index, group in enumerate(groups):

@@ -18,25 +18,58 @@ def only_validates(site: Site, holds: bool) -> bool:
         site: The line.
         holds: How the test came out.
     """
-    return any(first <= site.line <= last and holds == passes for first, last, passes in _tests(site.file))
+    return own_words(site, holds) is not None
+
+
+def own_words(site: Site, holds: bool) -> str | None:
+    """What the model itself raises where the test at a line comes out otherwise, as its source has it.
+
+    Args:
+        site: The line.
+        holds: How the test came out.
+
+    Returns:
+        ``ValueError: expected 3 channels, got {x.shape[0]}``; ``None`` if it raises nothing there.
+    """
+    tests = _tests(site.file)
+    return next((says for first, last, passes, says in tests if first <= site.line <= last and holds == passes), None)
 
 
 @functools.lru_cache(maxsize=64)
-def _tests(file: str) -> list[tuple[int, int, bool]]:
-    """The tests of a file that validate: first line, last line, and how they come out if nothing is raised."""
+def _tests(file: str) -> list[tuple[int, int, bool, str]]:
+    """The tests of a file that validate: first and last line, how they come out if nothing is raised, what is else."""
     try:
         tree = ast.parse("".join(linecache.getlines(file)))
     except SyntaxError:  # a notebook cell with magic commands, say
         return []
-    found: list[tuple[ast.expr, bool]] = []
+    found: list[tuple[ast.expr, bool, str]] = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Assert) and not _has(node.test, ast.Or):
-            found.append((node.test, True))
+            says = _text(node.msg) if node.msg else ast.unparse(node.test)
+            found.append((node.test, True, f"AssertionError: {says}"))
         elif isinstance(node, ast.If) and _raises(node.body) and not _has(node.test, ast.And):
-            found.append((node.test, False))
+            found.append((node.test, False, _raised(node.body[0])))
         elif isinstance(node, ast.If) and _raises(node.orelse) and not _has(node.test, ast.Or):
-            found.append((node.test, True))
-    return [(test.lineno, test.end_lineno or test.lineno, passes) for test, passes in found]
+            found.append((node.test, True, _raised(node.orelse[0])))
+    return [(test.lineno, test.end_lineno or test.lineno, passes, says) for test, passes, says in found]
+
+
+def _raised(statement: ast.stmt) -> str:
+    raised = statement.exc if isinstance(statement, ast.Raise) else None
+    if raised is None:
+        return "the exception under way"
+    if isinstance(raised, ast.Call):
+        return f"{ast.unparse(raised.func)}: {', '.join(map(_text, raised.args))}".removesuffix(": ")
+    return ast.unparse(raised)
+
+
+def _text(message: ast.expr) -> str:
+    """A message as it is in the source, what is put into it in braces."""
+    if isinstance(message, ast.Constant):
+        return str(message.value)
+    if isinstance(message, ast.JoinedStr):
+        return "".join(map(_text, message.values))
+    return f"{{{ast.unparse(message.value if isinstance(message, ast.FormattedValue) else message)}}}"
 
 
 def _raises(body: list[ast.stmt]) -> bool:

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from .. import _torch
-from .._sites import user_site
+from .._sites import user_code, user_site
 from ..control.recorder import call_at, tensors_of
 from . import answers, made
 from .answers import See
@@ -37,6 +37,7 @@ class Watch(TorchFunctionMode):
         self._names = names
         self._meet = meet
         self._varying: dict[int, bool] = {}
+        self.kept: set[int] = set()  # values of the graph that Python has as numbers, not sizes
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -119,7 +120,7 @@ def _see_item(watch: Watch, func: Any, args: Any, kwargs: Any) -> Any:
     with _torch.paused_tracing():
         number = args[0].numel() == 1 and not args[0].is_complex()
     if watch.exact and number and watch.varies(args[0]):
-        return args[0].reshape(())
+        return _kept(watch, args[0].reshape(()))
     return _number(ITEM)(watch, func, args, kwargs)
 
 
@@ -127,7 +128,7 @@ def _see_list(watch: Watch, func: Any, args: Any, kwargs: Any) -> Any:
     with _torch.paused_tracing():
         few = 0 < args[0].dim() <= 2 and 0 < args[0].numel() <= _LISTED and not args[0].is_complex()
     if watch.exact and few and watch.varies(args[0]):
-        return _parts(args[0])
+        return _parts(watch, args[0])
     return _values(LIST)(watch, func, args, kwargs)
 
 
@@ -135,10 +136,15 @@ _LISTED = 64
 """How many numbers a list of traced ones may have."""
 
 
-def _parts(tensor: Tensor) -> list[Any]:
+def _parts(watch: Watch, tensor: Tensor) -> list[Any]:
     with _torch.paused_tracing():
         last = tensor.dim() == 1
-    return list(tensor.unbind()) if last else [_parts(row) for row in tensor.unbind()]
+    return [_kept(watch, each) if last else _parts(watch, each) for each in tensor.unbind()]
+
+
+def _kept(watch: Watch, number: Tensor) -> Tensor:
+    watch.kept.add(_torch.value_of(number).unique())
+    return number
 
 
 def _values(kind: Kind) -> See:
@@ -162,6 +168,8 @@ def _see_len(watch: Watch, func: Any, args: Any, kwargs: Any) -> Any:
     with _torch.paused_tracing():
         value = func(*args, **kwargs)
     size = torch.Tensor.size(args[0], 0)  # a tensor, in a trace
+    if watch.exact and (code := user_code()) is not None and "__len__" in code.co_names:
+        return size  # x.__len__(), which may give anything; len(x) wants an int
     if isinstance(size, Tensor) and watch.varies(size):
         watch.leak(LEN, size, value)
     return value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 import hybridjit as hj
 from hybridjit._sites import Site
-from hybridjit.export.validation import only_validates
+from hybridjit.export.validation import only_validates, own_words
 
 SOURCE = """
 def forward(x, y):
@@ -80,6 +81,23 @@ def test_validation_is_kept(branches: str | None) -> None:
     assert not exported.report.branches
     for rows in (1, 7, 99):
         assert torch.equal(exported(torch.full((rows,), 4.0)), torch.full((rows,), 2.0))
-    for refused in (-torch.ones(4), torch.ones(100)):
-        with pytest.raises(hj.GuardError, match=r"^value frozen at .*test_validation.py:\d+: bool\(tensor\)"):
+    for refused, says in ((-torch.ones(4), "ValueError: negative values"), (torch.ones(100), "AssertionError: x.sh")):
+        with pytest.raises(hj.GuardError, match=rf"^\S*test_validation.py:\d+: {re.escape(says)}"):
             exported(refused)
+
+
+def test_own_words(tmp_path: Path) -> None:
+    """A guard says what the model says there, with what is put into the message as it is in the source."""
+    file = tmp_path / "model.py"
+    file.write_text(
+        "assert n == 3, f'three {kind!r}, got {n:.2f}'\nassert n\nif n:\n    raise ValueError\n"
+        "if n:\n    raise errors.Bad('no', n)\nif n:\n    raise error\nif n:\n    pass\nelse:\n    raise\n"
+    )
+    assert [own_words(Site(str(file), line), line in (1, 2, 9)) for line in (1, 2, 3, 5, 7, 9)] == [
+        "AssertionError: three {kind}, got {n}",
+        "AssertionError: n",
+        "ValueError",
+        "errors.Bad: no, {n}",
+        "error",
+        "the exception under way",
+    ]

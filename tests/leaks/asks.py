@@ -204,7 +204,7 @@ def times_offset(x: Tensor) -> Tensor:
     return x * (1 + int(x.storage_offset()))
 
 
-@leak((UP, DOWN), (UP, UP))
+@leak((UP, DOWN), (UP, UP), does="refused")
 def same_memory(x: Tensor, y: Tensor) -> Tensor:
     return x * 3 if x.data_ptr() == y.data_ptr() else x + y
 

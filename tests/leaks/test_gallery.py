@@ -9,30 +9,21 @@ from .entry import Entry
 from .gallery import GALLERY
 from .measure import verdicts
 
-OPEN = {
-    "sparse": "guards of rank and dtype don't ask for the layout",
-    **dict.fromkeys(("same_memory", "same_object"), "two arguments that are one tensor are two in the file"),
-    "key_of_size": "the hash of a traced size is its identity, and nobody sees that it is asked for",
-    "FirstCall": "what a call leaves in an attribute for the next is lost in the file; a note (HJ002) says so",
-}
-"""What is silently wrong still, and why."""
 RANKS = {"right": 0, "guard": 1, "refused": 2}
 
 
-def entries(known: bool = True) -> list[object]:
-    """The entries; those that are open as expected failures."""
-    marks = {name: pytest.mark.xfail(reason=reason) for name, reason in OPEN.items()} if known else {}
-    return [pytest.param(entry, id=name, marks=marks.get(name, ())) for name, entry in GALLERY.items()]
+def entries() -> list[object]:
+    """The entries, by name."""
+    return [pytest.param(entry, id=name) for name, entry in GALLERY.items()]
 
 
 def test_the_gallery_is_complete() -> None:
     """There are at least eighty entries, each with a model as it should be."""
     assert len(GALLERY) >= 80
     assert not [name for name, entry in GALLERY.items() if entry.right is None]
-    assert not set(OPEN) - set(GALLERY)
 
 
-@pytest.mark.parametrize("entry", entries(known=False))
+@pytest.mark.parametrize("entry", entries())
 def test_plain_trace_goes_wrong(entry: Entry) -> None:
     """A plain trace is wrong or raises on a further input, or the entry would not be here."""
     assert set(verdicts(entry, measure.plain_trace(entry), entry.model)) != {"right"}
@@ -52,7 +43,7 @@ def test_never_silently_wrong(entry: Entry, branches: str | None) -> None:
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("entry", entries(known=False))
+@pytest.mark.parametrize("entry", entries())
 def test_fixed_models_are_right(entry: Entry) -> None:
     """The model as it should be is right on every input."""
     assert set(verdicts(entry, measure.fixed(entry), entry.fixed_model)) == {"right"}

@@ -1,0 +1,68 @@
+"""Models that remember in attributes what a file does not: a call that depends on the one before."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from .._errors import CaptureError, compose
+from ..adapters.inputs import Inputs
+from ..adapters.tree import scan
+from .compare import compare
+from .devices import moved
+from .state import ModelState, kept_random_state
+
+_NEAR = (1e-3, 1e-4)
+"""Relative and absolute: what results may differ by."""
+_SECOND = 4
+"""How many inputs are tried after the first, besides itself."""
+
+
+def refuse_memory(model: nn.Module, state: ModelState, calls: Mapping[str, Inputs], remembers: Sequence[str]) -> None:
+    """Refuses a model whose second call depends on attributes that the first one set, which the file does not.
+
+    Args:
+        model: The model; it comes back as it was.
+        state: Its state.
+        calls: What to call it on, the traced call first.
+        remembers: What it sets, for the message.
+
+    Raises:
+        CaptureError: The second call gives something else than it gives as the first.
+    """
+    first, *others = calls
+    for name in (first, *others[:_SECOND]):
+        try:
+            alone = _results(model, calls[name], name)
+            if name != first:
+                state.restore(thorough=True)
+                _results(model, calls[first], first)
+            state.restore_tensors()  # the file has buffers too, and writes to them
+            after = _results(model, calls[name], name)
+        except Exception:  # what the model raises when it is called again is its own affair
+            continue
+        finally:
+            state.restore(thorough=True)
+        paths = list(map(str, range(len(alone))))
+        if len(alone) != len(after) or compare(paths, alone, after, *_NEAR).differences:
+            raise CaptureError(
+                compose(
+                    "the model's second call gives something else than its first: it remembers in attributes",
+                    where=type(model).__qualname__,
+                    differences=[*remembers, f"first on {first}, then on {name}"],
+                    instead='self.register_buffer("name", tensor) for what calls share, and only tensors in it',
+                    page="captureerror",
+                )
+            )
+
+
+def _results(model: nn.Module, inputs: Inputs, name: str) -> list[Tensor]:
+    own = moved(inputs, None, name)
+    with torch.no_grad(), kept_random_state():
+        torch.manual_seed(0)
+        result = model(*own.args, **own.kwargs)
+    tensors: list[Tensor] = []
+    scan(result, tensors, "result")
+    return [tensor.clone() for tensor in tensors]

@@ -1,0 +1,110 @@
+"""What a model asks of its tensors besides their values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import hybridjit as hj
+
+
+class Call(nn.Module):
+    def __init__(self, fn: Callable[..., object]) -> None:
+        super().__init__()
+        self.fn = fn
+
+    def forward(self, *args: Tensor) -> object:
+        return self.fn(*args)
+
+
+X, Y = torch.tensor([3.0, 1.0]), torch.tensor([2.0, 5.0])
+
+
+@pytest.mark.parametrize(
+    "fn",
+    [
+        lambda x: x.to_dense() * 2 if x.is_sparse else x + 1,
+        lambda x: x.to_dense() * 2 if x.layout != torch.strided else x + 1,
+        lambda x: x + 1 if x.layout is torch.strided else x.to_dense() * 2,
+        lambda x: x + 1 if not x.is_sparse_csr and not x.is_sparse else x.to_dense() * 2,
+    ],
+)
+def test_layouts(fn: Callable[[Tensor], Tensor]) -> None:
+    """A file of a model that asks for the layout raises on another one, and runs at other sizes."""
+    exported = hj.export(Call(fn).eval(), X)
+    assert torch.equal(exported(torch.ones(5)), torch.ones(5) + 1)
+    with pytest.raises(hj.GuardError, match=r"test_answers.py:\d+: a tensor's layout, captured (True|False), got"):
+        exported(X.to_sparse())
+
+
+def test_layouts_that_nobody_asks_for() -> None:
+    """Where the model does not ask, a sparse tensor runs as in eager mode."""
+    exported = hj.export(Call(lambda x: x * 2).eval(), X)
+    assert torch.equal(exported(X.to_sparse()).to_dense(), X * 2)
+
+
+@pytest.mark.parametrize(
+    "fn",
+    [
+        lambda x, y: x * 3 if x.data_ptr() == y.data_ptr() else x + y,
+        lambda x, y: x * 3 if x.untyped_storage().data_ptr() == y.untyped_storage().data_ptr() else x + y,
+    ],
+)
+def test_addresses_are_refused(fn: Callable[..., Tensor]) -> None:
+    """No file can check an address, so a model that asks for one is refused by line; or frozen, if that is wanted."""
+    with pytest.raises(hj.CaptureError) as caught:
+        hj.export(Call(fn).eval(), (X, Y))
+    what, where, *_, page = str(caught.value).splitlines()
+    assert what == "the address of a tensor: no file can check where its tensors lie"
+    assert where.endswith(f"test_answers.py:{fn.__code__.co_firstlineno}")
+    assert page == "  see docs/errors.md#hj112"
+    ignored = hj.export(Call(fn).eval(), (X, Y), on_frozen="ignore")
+    assert next(finding.code for finding in ignored.report.findings) == "HJ112"
+
+
+def test_one_memory_is_asked_in_the_file() -> None:
+    """`is_set_to` is answered when the file runs."""
+    exported = hj.export(Call(lambda x, y: torch.where(torch.as_tensor(x.is_set_to(y)), x * 3, x + y)).eval(), (X, Y))
+    assert torch.equal(exported(X, X), X * 3) and torch.equal(exported(X, Y), X + Y)
+
+
+def test_resizing_is_refused() -> None:
+    """A trace loses a tensor that is resized in place; the message says what to write."""
+    with pytest.raises(hj.CaptureError, match=r"^tensor.resize_\(...\): a trace loses") as caught:
+        hj.export(Call(lambda x: x.clone().resize_(1, x.shape[0])).eval(), X)
+    assert "write instead: x.reshape(...) for other sizes of the same values, x[:n] for fewer" in str(caught.value)
+
+
+def test_arguments_that_are_one_tensor() -> None:
+    """A file whose model goes by identity raises where two arguments are one tensor; another does not."""
+    exported = hj.export(Call(lambda x, y: x * 3 if x is y else x + y).eval(), (X, Y))
+    assert torch.equal(exported(X, X.clone()), X + X)
+    with pytest.raises(hj.GuardError, match="got one for both; write"):
+        exported(X, X)
+    free = hj.export(Call(lambda x, y: x * y).eval(), (X, Y))
+    assert torch.equal(free(X, X), X * X)
+
+
+def in_place(x: Tensor, y: Tensor) -> Tensor:
+    x += 1
+    return x * y
+
+
+@pytest.mark.parametrize("told", [False, True])
+def test_shared_memory_is_written_to(told: bool) -> None:
+    """What is written to one argument is there in another one that lies in the same memory, as in eager mode."""
+    base = torch.arange(4.0)
+    calls: list[Callable[[], tuple[Tensor, Tensor]]] = [
+        lambda: (X.clone(), Y.clone()),
+        lambda: (each := X.clone(), each),
+        lambda: ((each := base.clone())[1:3], each[:2]),
+    ]
+    exported = hj.export(Call(in_place).eval(), calls[0](), check_inputs=[call() for call in calls[1:]] if told else ())
+    for call in calls:
+        assert torch.equal(exported(*call()), in_place(*call()))
+    aliased = hj.export(Call(in_place).eval(), calls[1]())
+    for call in calls:
+        assert torch.equal(aliased(*call()), in_place(*call()))

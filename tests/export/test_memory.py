@@ -1,0 +1,70 @@
+"""Models that remember in attributes what a file does not."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import hybridjit as hj
+
+X = torch.tensor([3.0, 1.0])
+
+
+class FirstMean(nn.Module):
+    """Goes on with the mean of the first input it is given."""
+
+    mean: Tensor | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.mean is None:
+            self.mean = x.mean()
+        return x - self.mean
+
+
+class Counts(nn.Module):
+    calls = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        return x * self.calls
+
+
+class Grows(nn.Module):
+    """Keeps a table that is as long as the longest input so far."""
+
+    table = torch.zeros(0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if len(self.table) < x.shape[0]:
+            self.table = torch.arange(x.shape[0]).float()
+        return x * self.table[: x.shape[0]]
+
+
+class LastInput(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        self.last = x
+        return x + 1
+
+
+@pytest.mark.parametrize(
+    ("model", "at"), [(FirstMean, "first on input, then on "), (Counts, "first on input, then on ")]
+)
+def test_memory_is_refused(model: type[nn.Module], at: str) -> None:
+    """A model whose second call goes by what the first one left is refused, with the attribute; and is as it was."""
+    made = model().eval()
+    with pytest.raises(hj.CaptureError) as caught:
+        hj.export(made, X)
+    what, where, attribute, inputs, *_ = str(caught.value).splitlines()
+    assert what == "the model's second call gives something else than its first: it remembers in attributes"
+    assert where == f"  at {model.__qualname__}"
+    assert attribute.startswith("  - forward sets the attribute ")
+    assert inputs.startswith("  - first on input, then on ")
+    assert "mean" not in vars(made) and "calls" not in vars(made)
+
+
+@pytest.mark.parametrize("model", [Grows, LastInput])
+def test_memory_that_does_not_matter(model: type[nn.Module]) -> None:
+    """What a call leaves and the next does not go by is a note."""
+    exported = hj.export(model().eval(), X)
+    assert [finding.severity for finding in exported.report.findings if finding.code == "HJ002"] == ["note"]

@@ -1,0 +1,87 @@
+"""Traced sizes as keys."""
+
+from __future__ import annotations
+
+import functools
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import hybridjit as hj
+
+X, LONGER = torch.tensor([3.0, 1.0]), torch.ones(5)
+
+
+class Table(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x * {6: 2.0}.get(x.shape[0], 1.0)
+
+
+class Cached(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.tables: dict[int, Tensor] = {}
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[0] not in self.tables:
+            self.tables[x.shape[0]] = torch.arange(x.shape[0]).float()
+        return x * self.tables[x.shape[0]]
+
+
+@functools.lru_cache
+def table(size: int) -> Tensor:
+    return torch.arange(size).float()
+
+
+class CachedFunction(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x * table(x.shape[0])
+
+
+class CachedMethod(nn.Module):
+    @functools.lru_cache  # noqa: B019 - the very thing
+    def table(self, size: int) -> Tensor:
+        return torch.arange(size).float()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.table(x.shape[0])
+
+
+def test_a_size_finds_its_key() -> None:
+    """A dictionary has for a traced size what it has for the number; a size that was not seen raises."""
+    six = hj.export(Table().eval(), torch.ones(6))
+    assert six(torch.ones(6)).tolist() == [2.0] * 6
+    four = hj.export(Table().eval(), torch.ones(4))
+    assert four(torch.ones(4)).tolist() == [1.0] * 4
+    with pytest.raises(hj.GuardError, match=r"a size as a key, captured .*4.*, got 6; write torch.where"):
+        four(torch.ones(6))
+    assert "HJ111" in [finding.code for finding in four.report.findings]
+
+
+@pytest.mark.parametrize("model", [Cached, CachedFunction, CachedMethod])
+def test_caches_are_for_every_size(model: type[nn.Module]) -> None:
+    """What a cache keeps by size is computed in the file, whatever eager mode left in the cache."""
+    model()(X)
+    exported = hj.export(model().eval(), X)
+    assert torch.equal(exported(LONGER), model()(LONGER))
+
+
+def test_tensors_are_their_own_keys() -> None:
+    """A tensor that is no number is found by identity in a trace, as in eager mode."""
+
+    class Named(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            scale = x.sum()
+            return x * {scale: 3.0, x: 2.0}[scale]
+
+    exported = hj.export(Named().eval(), X)
+    assert torch.equal(exported(LONGER), LONGER * 3)
+    assert not exported.report.findings
+
+
+def test_the_hash_is_torchs_again() -> None:
+    """After an export a tensor's hash is its identity."""
+    before = Tensor.__hash__
+    hj.export(Table().eval(), X)
+    assert Tensor.__hash__ is before and hash(X) == id(X)

@@ -25,7 +25,13 @@ class InputError(HybridJitError, TypeError):
 
 
 class CaptureError(HybridJitError, RuntimeError):
-    """The model could not be captured: tracing failed, or a scripted piece does not compile."""
+    """The model could not be captured: tracing failed, or a scripted piece does not compile.
+
+    Attributes:
+        report: What `export` knew of the model until then, to be looked at; ``None`` from elsewhere.
+    """
+
+    report: Report | None = None
 
 
 class GuardError(HybridJitError, RuntimeError):

@@ -169,6 +169,11 @@ def insert(graph: Graph, operator: str, inputs: Sequence[Value], type_: JitType 
     return output
 
 
+def insert_tuple(graph: Graph, values: Sequence[Value]) -> Value:
+    """Inserts a tuple."""
+    return insert(graph, "prim::TupleConstruct", values, _C.TupleType([value.type() for value in values]))
+
+
 def insert_unpack(graph: Graph, operator: str, value: Value, types: Sequence[JitType]) -> list[Value]:
     """Inserts ``prim::TupleUnpack`` or ``prim::ListUnpack`` with one output per type."""
     outputs = list(graph.insertNode(graph.create(operator, [value], len(types))).outputs())
@@ -191,8 +196,7 @@ def insert_graph(graph: Graph, callee: Graph, inputs: Sequence[Value]) -> list[V
     """
     if inputs:
         types = [value.type() for value in inputs]
-        packed = insert(graph, "prim::TupleConstruct", inputs, _C.TupleType(types))
-        inputs = insert_unpack(graph, "prim::TupleUnpack", packed, types)
+        inputs = insert_unpack(graph, "prim::TupleUnpack", insert_tuple(graph, inputs), types)
     return list(graph.insertGraph(callee, list(inputs)))
 
 
@@ -393,7 +397,7 @@ def _bring_in(graph: Graph, node: Any) -> None:
     point = graph.insertPoint()
     graph.setInsertPoint(node)
     types = [value.type() for value in outer.values()]
-    packed = insert(graph, "prim::TupleConstruct", list(outer.values()), _C.TupleType(types))
+    packed = insert_tuple(graph, list(outer.values()))
     brought = dict(zip(outer, insert_unpack(graph, "prim::TupleUnpack", packed, types), strict=True))
     for user, index in places:
         user.replaceInput(index, brought[user.inputsAt(index).unique()])
@@ -403,8 +407,7 @@ def _bring_in(graph: Graph, node: Any) -> None:
 def bring_in(tensor: Tensor) -> None:
     """Makes the trace take a tensor, whose module's call may have ended, for a value of the scope that it is in now."""
     graph, value = current_graph(), value_of(tensor)
-    packed = insert(graph, "prim::TupleConstruct", [value], _C.TupleType([value.type()]))
-    bind_value(tensor, insert_unpack(graph, "prim::TupleUnpack", packed, [value.type()])[0])
+    bind_value(tensor, insert_unpack(graph, "prim::TupleUnpack", insert_tuple(graph, [value]), [value.type()])[0])
 
 
 def _find_uses(block: Any, uses: list[tuple[Any, int]], made: set[int]) -> None:
@@ -794,7 +797,7 @@ def _lift_attributes(graph: Graph) -> tuple[str, ...]:
     paths = {own.unique(): ""}
     lifted: dict[str, Value] = {}
     modules = []
-    for node in _every_node(graph):
+    for node in every_node(graph):
         if node.kind() != "prim::GetAttr" or node.input().unique() not in paths:
             continue
         prefix, output = paths[node.input().unique()], node.output()
@@ -813,7 +816,7 @@ def _lift_attributes(graph: Graph) -> tuple[str, ...]:
             break
         node.destroy()
     if list(own.uses()):
-        nodes = _every_node(graph)
+        nodes = every_node(graph)
         names = sorted({node.s("name") for node in nodes if node.kind() == "prim::SetAttr"})
         if names:
             raise RefusedPieceError(f"the method assigns self.{', '.join(names)}, or a module it calls does")
@@ -835,7 +838,7 @@ def refuse_list_writes(compiled: Compiled) -> None:
         for value, name in zip(inputs, names, strict=True)
         if kind(value.type()) in ("ListType", "DictType")
     }
-    for node in _every_node(compiled.graph) if outside else ():
+    for node in every_node(compiled.graph) if outside else ():
         target = next(iter(node.inputs()), None)
         # In a schema, (a!) marks what an operator writes to; for lists that is always the first.
         if target is not None and target.unique() in outside and "(a!)" in node.schema():
@@ -843,12 +846,13 @@ def refuse_list_writes(compiled: Compiled) -> None:
             raise RefusedPieceError(f"the function changes {name} in place\n{node.sourceRange()}")
 
 
-def _every_node(block: Any) -> list[Any]:
+def every_node(block: Any) -> list[Any]:
+    """The nodes of a graph or block, each followed by those of its blocks."""
     found = []
     for node in block.nodes():
         found.append(node)
         for inner in node.blocks():
-            found += _every_node(inner)
+            found += every_node(inner)
     return found
 
 
@@ -1001,10 +1005,10 @@ def count_operations(module: ScriptModule, method: str = "forward") -> int:
     """How many operations a method has, submodules and blocks included, constants and attributes not."""
     quiet = ("prim::Constant", "prim::GetAttr")
     with unwatched():
-        return sum(node.kind() not in quiet for node in _every_node(_inlined(module, method)))
+        return sum(node.kind() not in quiet for node in every_node(inlined(module, method)))
 
 
-def _inlined(module: ScriptModule, method: str) -> Graph:
+def inlined(module: ScriptModule, method: str) -> Graph:
     """A copy of a method's graph, calls inlined.
 
     Of ``module.inlined_graph`` torch keeps another copy for good, and of every method that it calls.
@@ -1014,7 +1018,7 @@ def _inlined(module: ScriptModule, method: str) -> Graph:
     while calls:
         calls = False
         held: dict[int, Any] = {next(iter(graph.inputs())).unique(): module._c}
-        for node in _every_node(graph):
+        for node in every_node(graph):
             owner = held.get(node.inputsAt(0).unique()) if node.inputsSize() else None
             if owner is not None and node.kind() == "prim::GetAttr":
                 value = owner.getattr(node.s("name"))
@@ -1044,7 +1048,7 @@ def program(traced: ScriptModule | Graph, constant: Callable[[Tensor], object]) 
         traced: The trace, or the graph of one.
         constant: Makes of a tensor in the graph something that can be compared.
     """
-    graph = traced.copy() if isinstance(traced, _C.Graph) else _inlined(traced, "forward")
+    graph = traced.copy() if isinstance(traced, _C.Graph) else inlined(traced, "forward")
     _C._jit_pass_dce(graph)
     return _rows(graph, {}, constant)
 
@@ -1063,7 +1067,7 @@ def _rows(block: Any, numbers: dict[int, int], constant: Callable[[Tensor], obje
         for value in node.outputs():
             number(value)
         attributes = []
-        for name in node.attributeNames():
+        for name in node.attributeNames() if not inner else ():  # what is noted on branches and loops
             held = getattr(node, node.kindOf(name))(name)
             attributes += [name, constant(held) if isinstance(held, Tensor) else repr(held)]
         rows.append((node.kind(), tuple(attributes), taken, inner))
@@ -1157,9 +1161,9 @@ def add_method(
         writes: Attributes of the module that the last results become, and are no results.
         places: Places in source code that other methods of the module have; those that are new are added.
     """
-    graph = _inlined(traced, "forward")
+    graph = inlined(traced, "forward")
     own = next(iter(graph.inputs()))
-    first, nodes = next(iter(graph.nodes()), graph.return_node()), _every_node(graph)
+    first, nodes = next(iter(graph.nodes()), graph.return_node()), every_node(graph)
     read: dict[int, tuple[str, Any]] = {own.unique(): ("", traced._c)}
     own.setType(module._c._type())
     owners: dict[str, tuple[Value, Any]] = {"": (own, module._c)}
@@ -1218,15 +1222,21 @@ def add_method(
     for value in into.insertGraph(graph, list(into.inputs())):
         into.registerOutput(value)
     known = {} if places is None else places
-    for node in _every_node(into):
+    for node in every_node(into):
         # Every operation has the text of its whole Python stack to itself, more than all else about it.
         node.copyMetadata(known.setdefault((node.sourceRange(), node.scopeName()), node))
 
 
 def apart(module: ScriptModule) -> Callable[..., Any]:
     """A module's ``forward`` as a function; what torch makes to run it, much more than a trace, goes with it."""
-    run = _C._create_function_from_graph("forward", _inlined(module, "forward"))
+    run = function_of(inlined(module, "forward"))
     return lambda *inputs: run(module, *inputs)
+
+
+def function_of(graph: Graph) -> Callable[..., Any]:
+    """A function that computes a graph, and goes when nobody holds it."""
+    made: Callable[..., Any] = _C._create_function_from_graph("forward", graph)
+    return made
 
 
 def empty(module: ScriptModule, model: nn.Module) -> None:

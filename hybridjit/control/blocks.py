@@ -13,6 +13,7 @@ from .. import _torch
 from .._errors import HybridJitError
 from .._sites import Site, innermost, user_site
 from . import record
+from .points import TRUTH, note
 from .recorder import Frame, Recorder, watching
 from .structure import Flat, check_same, flatten, is_static
 
@@ -97,6 +98,8 @@ def trace_cond(
     operands: Sequence[Any],
     names: tuple[str, str],
     site: Site | None = None,
+    kind: str = "cond",
+    spelled: tuple[str, str] = TRUTH,
 ) -> Any:
     """Records both sides of a branch into the running trace.
 
@@ -107,6 +110,8 @@ def trace_cond(
         operands: Arguments for both.
         names: What the sides are called.
         site: Where the branch is; where `cond` was called if absent.
+        kind: What kind of branch point it is.
+        spelled: What its sides are called in the report.
     """
     site = site or user_site(record.current().names)
     if not isinstance(pred, Tensor):
@@ -117,6 +122,7 @@ def trace_cond(
         with _torch.paused_tracing():
             taken = bool(pred)
         node = _torch.insert_if(graph, _torch.insert_bool(graph, _torch.value_of(pred)))
+        note(node, kind, site, spelled)
         sides = []
         for holds, fn, name in ((True, true_fn, names[0]), (False, false_fn, names[1])):
             block = node.addBlock()
@@ -127,7 +133,12 @@ def trace_cond(
 
 
 def trace_ends(
-    pred: Tensor, own: Callable[[], Any], rest: Callable[[], Any], names: tuple[str, str], site: Site
+    pred: Tensor,
+    own: Callable[[], Any],
+    rest: Callable[[], Any],
+    names: tuple[str, str],
+    site: Site,
+    spelled: tuple[str, str] = TRUTH,
 ) -> Any:
     """Records two ends of a trace: nothing follows the branch but the results.
 
@@ -137,10 +148,12 @@ def trace_ends(
         rest: Goes on with others.
         names: What the two are called.
         site: Where they part.
+        spelled: What the two are called in the report.
     """
     graph = _torch.current_graph()
     with watching() as recorder:
         node = _torch.insert_if(graph, _torch.insert_bool(graph, _torch.value_of(pred)))
+        note(node, "path", site, spelled)
         sides = []
         for fn, name in ((own, names[0]), (rest, names[1])):
             sides.append(run_side(recorder, node.addBlock(), name, fn, (), must=True, ends=True))

@@ -18,6 +18,7 @@ from .blocks import trace_cond
 from .effects import Effects
 from .lower import capturing, lower_cond
 from .paths import as_paths
+from .points import TRUTH
 from .recorder import as_one_operation
 from .structure import spell_function
 
@@ -77,14 +78,16 @@ def cond(
     return _not_plain(pred, true_fn, false_fn, operands)
 
 
-def _not_plain(pred: Any, true_fn: Callable[..., R], false_fn: Callable[..., R], operands: Any) -> R:
-    """What is left once a plain tensor in eager mode is ruled out."""
+def _not_plain(
+    pred: Any, true_fn: Callable[..., R], false_fn: Callable[..., R], operands: Any, part: tuple[str, str] | None = None
+) -> R:
+    """What is left once a plain tensor in eager mode is ruled out; ``part`` tells the sides of a `switch` apart."""
     if _tracing_state() is not None:
         check_pred(pred)
         names = f"true_fn ({spell_function(true_fn)})", f"false_fn ({spell_function(false_fn)})"
         sides = as_paths(true_fn), as_paths(false_fn)  # here, where the path that they may be part of is known
         effects = Effects((true_fn, false_fn), tuple(operands), {}, most=_NEAR)
-        result: R = as_one_operation(cond, (pred,), lambda: _record(pred, sides, operands, names, effects))
+        result: R = as_one_operation(cond, (pred,), lambda: _record(pred, sides, operands, names, effects, part))
         return result
     if capturing():
         result = lower_cond(pred, true_fn, false_fn, operands)
@@ -93,7 +96,14 @@ def _not_plain(pred: Any, true_fn: Callable[..., R], false_fn: Callable[..., R],
     return true_fn(*operands) if pred else false_fn(*operands)
 
 
-def _record(pred: Any, functions: tuple[Any, Any], operands: Any, names: tuple[str, str], effects: Effects) -> Any:
+def _record(
+    pred: Any,
+    functions: tuple[Any, Any],
+    operands: Any,
+    names: tuple[str, str],
+    effects: Effects,
+    part: tuple[str, str] | None,
+) -> Any:
     """Records both sides, each of which finds Python's objects as they were, and must leave them alike."""
     before = effects.take()
     ends: list[Any] = []
@@ -109,7 +119,8 @@ def _record(pred: Any, functions: tuple[Any, Any], operands: Any, names: tuple[s
 
     true_fn, false_fn = map(side, functions)
     site = user_site(record.current().names)
-    result = trace_cond(pred, true_fn, false_fn, operands, names, site)
+    kind = "switch" if part else "cond"
+    result = trace_cond(pred, true_fn, false_fn, operands, names, site, kind, part or TRUTH)
     if ends:
         effects.put(ends[-1])
     effects.check_same(ends, names, str(site))
@@ -178,7 +189,8 @@ def switch(index: int | Tensor, branches: Sequence[Callable[[Unpack[Ts]], R]], o
     def pick(number: int) -> R:
         if number == last:
             return branches[number](*operands)
-        return cond(index <= number, branches[number], lambda *_: pick(number + 1), operands)
+        spelled = str(number), str(last) if number == last - 1 else ""
+        return _not_plain(index <= number, branches[number], lambda *_: pick(number + 1), operands, spelled)
 
     return pick(0)
 

@@ -239,7 +239,7 @@ def explore(
             return result
 
         names = (f"the path where {site} holds", f"the path where {site} does not hold")
-        result = trace_cond(pred, lambda: side(True), lambda: side(False), (), names, site)
+        result = trace_cond(pred, lambda: side(True), lambda: side(False), (), names, site, "if")
         effects.check_same(ends, names, str(site))
         return result
 

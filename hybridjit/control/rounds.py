@@ -15,6 +15,7 @@ from .._errors import CaptureError, compose
 from .._sites import user_site
 from . import record
 from .blocks import as_tensor, fresh, run_side, trace_cond
+from .points import ROUNDS, note
 from .recorder import Recorder, watching
 from .structure import Flat, check_same, flatten, spell_function
 from .values import lower_argument
@@ -133,7 +134,7 @@ def trace_scan(combine_fn: Callable[..., Any], init: Any, xs: Any, dim: int, rev
         length = flat.leaves[0].shape[dim]
         empty = length == 0
         zeros: Callable[[], Any] = lambda: [zero_slice(x, dim).unsqueeze(dim) for x in flat.leaves]  # noqa: E731
-        padded = trace_cond(empty, zeros, lambda: list(flat.leaves), (), names)
+        padded = trace_cond(empty, zeros, lambda: list(flat.leaves), (), names, None, "scan", (ROUNDS[0], ""))
         size, count = lower_argument(graph, padded[0].shape[dim], integer, "scan: argument xs")
 
         def slices(number: int, value: Any = None) -> Any:
@@ -161,7 +162,7 @@ def trace_scan(combine_fn: Callable[..., Any], init: Any, xs: Any, dim: int, rev
             return rounds
 
         goes = _torch.insert_constant(graph, True)
-        carry, columns, row = _record(recorder, start, (size, goes), once, rest, True, own)
+        carry, columns, row = _record(recorder, start, (size, goes), once, rest, True, own, "scan")
         stacks = []
         for examples, values in columns:
             place = stack_dim(examples[0].dim(), dim)
@@ -170,7 +171,7 @@ def trace_scan(combine_fn: Callable[..., Any], init: Any, xs: Any, dim: int, rev
             stacks.append((together.flip(place) if reverse else together).narrow(place, 0, length))
         recorder.adopt(stacks)
         if start.leaves:
-            carry = trace_cond(empty, lambda: start.rebuild(start.leaves), lambda: carry, (), names)
+            carry = trace_cond(empty, lambda: start.rebuild(start.leaves), lambda: carry, (), names, None, "")
         return carry, row.rebuild(stacks)
 
 
@@ -182,6 +183,7 @@ def _record(
     rest: Callable[[Round], list[Round]],
     runs: bool,
     own: Any,
+    kind: str = "loop",
 ) -> tuple[Any, list[tuple[list[Tensor], Any]], Any]:
     """Records a loop.
 
@@ -193,6 +195,7 @@ def _record(
         rest: The rounds after the first, on the example's data; the last one's carry counts.
         runs: Whether the example runs a round.
         own: The body as the user wrote it.
+        kind: What kind of branch point it is.
 
     Returns:
         What is carried in the end; per leaf of a step's result the examples and the list in the graph;
@@ -201,6 +204,7 @@ def _record(
     graph = _torch.current_graph()
     tensors = [leaf for leaf in start.leaves if isinstance(leaf, Tensor)]
     node, index, inner = _torch.insert_loop(graph, *counts, [_torch.value_of(each) for each in tensors])
+    note(node, kind, user_site(record.current().names), ROUNDS)
     (block,) = node.blocks()
     says = f"the body of a loop ({spell_function(own)})"
     done: list[Round] = []

@@ -18,6 +18,7 @@ from .._errors import CaptureError, compose
 from .._sites import user_site
 from . import record
 from .compile import compile_piece
+from .points import note_scripted
 from .recorder import as_one_operation
 from .targets import check_function
 from .values import lift_result, lower_argument, number_type, tensors_in
@@ -121,6 +122,7 @@ class _Piece:
             value, _ = lower_argument(graph, attribute, type_, f"{where}: self.{path}")
             inputs.append(value)
             known += tensors_in([attribute])
+        note_scripted(compiled.graph, site.module_path)
         (output,) = _torch.insert_graph(graph, compiled.graph, inputs)
         with _torch.paused_tracing(), _torch.unoptimized():
             result = compiled.run(**examples)

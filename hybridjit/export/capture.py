@@ -18,6 +18,7 @@ from ..adapters.flatten import TracingAdapter
 from ..adapters.inputs import Inputs
 from ..control.guards import guard_apart, guard_kind, guard_sizes
 from ..control.origins import Asked, following
+from ..control.points import TRUTH
 from ..control.record import Record, recording
 from ..control.static import static_modules
 from .branches import branching
@@ -27,7 +28,7 @@ from .leaks import Leak
 from .made import constructing, drop_copies
 from .numbers import hashing
 from .placement import follow_devices
-from .report import Branch, Finding, Scripted, Static
+from .report import Branch, Finding, Scripted, Side, Static
 from .standins import standing_in
 from .state import ModelState
 from .watch import Watch
@@ -282,9 +283,9 @@ def _branches(record: Record) -> tuple[Branch, ...]:
     points: dict[Site, Branch] = {}
     for point in record.branches:
         site, before = point.site, points.get(point.site)
-        raises = tuple(name for name, raised in zip(("true", "false"), point.raises, strict=True) if raised)
+        sides = tuple(Side(name, 0, raised) for name, raised in zip(TRUTH, point.raises, strict=True))
         count = before.count + 1 if before else 1
-        points[site] = Branch(site.file, site.line, site.module_path, raises, count)
+        points[site] = Branch(site.file, site.line, site.module_path, "if", sides, count)
     return tuple(points.values())
 
 

@@ -17,6 +17,7 @@ from ..adapters.inputs import Inputs
 from ..adapters.schema import CallSchema
 from ..adapters.tree import build, differences, scan
 from .compare import compare
+from .coverage import Counting, Coverage
 from .devices import device_of, moved, moved_model, moved_module
 from .entries import FORWARD, Entry, rows_of
 from .report import Check
@@ -115,11 +116,13 @@ class File:
         module: The module, of flat tensors.
         rtol: Relative tolerance, ``None`` for torch's.
         atol: Absolute tolerance, likewise.
+        coverage: Counts which branches the calls take; not at all if absent.
     """
 
     module: _torch.ScriptModule
     rtol: float | None = None
     atol: float | None = None
+    coverage: Coverage | None = None
 
 
 @dataclass(frozen=True)
@@ -164,6 +167,7 @@ def check_on(
         state = None
     state = state or ModelState(model)
     buffers = BufferState(file.module)
+    counting = Counting(file.coverage or Coverage({}), file.module)
     checks = []
     stateful = False
     with kept_random_state(), torch.no_grad():
@@ -182,11 +186,11 @@ def check_on(
                 stateful |= bool(expected.changed)
                 torch.manual_seed(_SEED)
                 try:
-                    checks.append(check_one(str(device), name, flat, run, file, buffers, expected))
+                    checks.append(check_one(str(device), name, flat, run, file, buffers, expected, counting))
                 finally:
                     buffers.restore()
         if stateful and len(runs) > 1:
-            checks += check_in_a_row(device, model, runs, file, state, buffers)
+            checks += check_in_a_row(device, model, runs, file, state, buffers, counting)
     return checks
 
 
@@ -197,6 +201,7 @@ def check_in_a_row(
     file: File,
     state: ModelState,
     buffers: BufferState,
+    counting: Counting,
 ) -> list[Check]:
     """Checks the calls of a model that keeps state one after the other, each on what those before it left.
 
@@ -210,6 +215,7 @@ def check_in_a_row(
         file: The file.
         state: The model's state.
         buffers: The file's.
+        counting: Runs the file's methods.
     """
     checks: list[Check] = []
     for row in rows_of([run.entry for run in runs]):
@@ -224,7 +230,7 @@ def check_in_a_row(
                 flat = run.entry.call.flatten(moved(run.calls[name], device, name), name)
                 torch.manual_seed(_SEED)
                 where = f"{name}, call {number} in a row"
-                checks.append(check_one(str(device), where, flat, run, file, buffers, expected))
+                checks.append(check_one(str(device), where, flat, run, file, buffers, expected, counting))
                 if not checks[-1].passed:
                     break  # what follows would differ for the same reason
         finally:
@@ -241,6 +247,7 @@ def check_one(
     file: File,
     buffers: BufferState,
     expected: Expectation,
+    counting: Counting,
 ) -> Check:
     """Calls the file, and compares result and buffers with what the model gave."""
     entry = run.entry
@@ -248,9 +255,10 @@ def check_one(
     expected_flat: list[Tensor] = []
     node = scan(expected.result, expected_flat, "result", entry.result.node)
     wrong = [f"structure: {line}" for line in differences(node, entry.result.node, "result")]
+    method = counting.method(entry.method)
     started = time.perf_counter()
     try:
-        got_flat = entry.run(file.module, flat)
+        got_flat = entry.run(file.module, flat, method)
     except Exception as error:
         seconds = time.perf_counter() - started
         last = next((row for row in reversed(str(error).splitlines()) if row.strip()), "")
@@ -261,7 +269,9 @@ def check_one(
     wrong += compared.differences
     wrong += _compare_buffers(expected.changed, buffers.changed(), file.module)
     errors = compared.max_abs_error, compared.max_rel_error
-    return Check(device, name, sizes, not wrong, *errors, seconds, tuple(wrong), run.title)
+    check = Check(device, name, sizes, not wrong, *errors, seconds, tuple(wrong), run.title)
+    counting.keep(check)
+    return check
 
 
 def _compare_buffers(changed: dict[str, Tensor], in_file: dict[str, Tensor], module: _torch.ScriptModule) -> list[str]:

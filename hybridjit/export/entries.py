@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,10 +59,19 @@ class Entry:
         """What the tensors of the result are called in a dict."""
         return result_keys(self.result)
 
-    def run(self, module: _torch.ScriptModule, flat: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """The flat result of the file, which is called as a C++ program calls it."""
+    def run(
+        self, module: _torch.ScriptModule, flat: Sequence[Tensor], method: Callable[..., Any] | None = None
+    ) -> tuple[Tensor, ...]:
+        """The flat result of the file, which is called as a C++ program calls it.
+
+        Args:
+            module: The module.
+            flat: The call's tensors.
+            method: What is called in place of the module's own method.
+        """
+        method = method or _torch.method_named(module, self.method)
         with _torch.without_autocast():
-            result = _torch.method_named(module, self.method)(*flat, *(value for _, value in self.flags))
+            result = method(*flat, *(value for _, value in self.flags))
         if self.keyed:
             return tuple(result[key] for key in self.keys)
         return (result,) if isinstance(result, Tensor) else tuple(result)

@@ -15,8 +15,7 @@ import torch
 from torch import nn
 
 from .. import _torch
-from .._describe import place, qualified
-from .._errors import CaptureError, HybridJitError, UnsupportedError, VerificationError, compose
+from .._errors import CaptureError, HybridJitError, UnsupportedError, compose
 from ..adapters.inputs import Inputs, as_inputs
 from ..adapters.schema import CallSchema
 from ..adapters.switch import spell_flags
@@ -25,6 +24,7 @@ from .branches import matching
 from .build import Builder
 from .capture import Captured, check_ready, unwrapped
 from .checks import Expectation, File, Run, check_on, expect
+from .coverage import Coverage, in_file
 from .devices import default_devices, device_list, device_of, moved
 from .dynamic import Declared
 from .entries import FORWARD, Entries, Entry
@@ -32,7 +32,9 @@ from .explain import is_chaotic
 from .exported import Exported, is_taken, metadata_of
 from .flags import read_flags
 from .guarded import Task, capture_guarded, check_on_frozen
+from .outline import by_line, guards_by_line, guards_of, model_name, outlined
 from .plan import Planned, plan, read_methods
+from .refusals import failed, refuse, uncovered
 from .report import Check, EntryPoint, Report
 from .state import ModelState, alone, kept_random_state
 from .verify import check_tolerances, named_calls
@@ -58,6 +60,7 @@ def export(
     on_frozen: str = "guard",
     rtol: float | None = None,
     atol: float | None = None,
+    require_coverage: bool = False,
 ) -> Exported:
     """Exports a model, and compares the saved bytes with it before anyone gets them.
 
@@ -93,6 +96,8 @@ def export(
             ``"ignore"`` keeps it, as a plain trace does.
         rtol: Relative tolerance; torch's by dtype unless given together with ``atol``.
         atol: Absolute tolerance.
+        require_coverage: Whether a side of a branch that no check takes, or a loop of which no check runs a round,
+            refuses the export. A side that only raises (the model's own validation) is none.
 
     Returns:
         The exported model; ``.report`` tells what was found and verified, ``.save`` writes the file.
@@ -100,7 +105,8 @@ def export(
     Raises:
         InputError: An argument is not what is expected; the model is in training mode.
         CaptureError: The model can't be traced, or raises on an input.
-        VerificationError: The file gives something else than the model on some input or device.
+        VerificationError: The file gives something else than the model on some input or device; or a branch is not
+            verified, and ``require_coverage`` is set. This error and `CaptureError` have a ``report``.
         UnsupportedError: This format or environment can't do it.
 
     Example:
@@ -132,14 +138,17 @@ def export(
                 made = _capture_all(model, state, planned, branches, on_frozen)
                 # The traces share the model's tensors, which hold again what they held before it ran.
                 _save(made.module, path, model)
-                made = dataclasses.replace(made, module=_torch.load_script(path))
+                loaded = _torch.load_script(path)
+                sides = in_file(loaded, made.module, dict.fromkeys(entry.method for entry in made.entries))
+                made = dataclasses.replace(made, module=loaded)
                 runs = [
                     Run(entry, each.calls, "" if alone_in_it else entry.title, wanted.inputs)
                     for entry, each, wanted in zip(made.entries, planned, declared, strict=True)
                 ]
                 for run, wanted in zip(runs, declared, strict=True):
                     made.known.update({(run.entry.title, name): each for name, each in wanted.expected.items()})
-                file = File(made.module, rtol, atol)
+                coverage = Coverage(sides)
+                file = File(made.module, rtol, atol, coverage)
                 checks = [c for where in places for c in check_on(where, model, runs, file, made.known, state)]
                 checks = _judged(model, state, runs, declared, checks)
                 told = [_told(*each, checks) for each in zip(planned, runs, declared, strict=True)]
@@ -149,25 +158,32 @@ def export(
                 for each, wanted in zip(planned, declared, strict=True):
                     wanted.freshen()
                     _run_declared(model, state, each, wanted)
-            findings, statics, scripted, branched = (_each_once(rows) for rows in zip(*made.seen, strict=True))
+            findings, statics, scripted, guards = zip(*made.seen, strict=True)
             of_sizes = [finding for each in declared for finding in each.findings()]
             report = Report(
-                _name(model),
+                model_name(model),
                 format,
                 tuple(checks),
-                _each_once([tuple(notes), findings, tuple(of_sizes)]),
-                statics,
-                scripted,
-                branched,
+                (*notes, *by_line(row for each in (*findings, of_sizes) for row in each)),
+                _each_once(statics),
+                _each_once(scripted),
+                coverage.branches(checks),
                 sum(_torch.count_operations(made.module, each.case) for each in planned),
                 str(torch.__version__),
                 () if alone_in_it else tuple(map(_described, made.entries)),
                 _scope(declared, checks, on_frozen),
+                guards_by_line(row for each in guards for row in each),
             )
+            report = outlined(report, model)
             if not report.ok:
-                raise _failed(report)
-            archive.append_metadata(path, metadata_of(report, made.entries))
-            return Exported(made.module, format, report, made.entries, archive.KeptFile(path))
+                raise failed(report)
+            if require_coverage and report.unverified:
+                raise uncovered(report)
+            archive.append_metadata(path, metadata_of(report, made.entries, sides))
+            return Exported(made.module, format, report, made.entries, archive.KeptFile(path), sides)
+        except CaptureError as error:
+            refuse(error, model, format)
+            raise
         finally:
             shutil.rmtree(folder, ignore_errors=True)  # a kept file outlives its path
             state.restore(thorough=True)
@@ -258,7 +274,7 @@ class _Made:
     Attributes:
         module: All of them as one module.
         entries: The entries.
-        seen: What was seen at each: findings, statics, scripted pieces, branches.
+        seen: What was seen at each: findings, statics, scripted pieces, guards.
         known: What the model gave for the first call of each, by the titles of entry and call.
     """
 
@@ -287,7 +303,7 @@ def _capture_all(
         known[entry.title, next(iter(each.calls))] = expected
         entries.append(entry)
         # Not the trace itself, whose operations are in the module now: those of all entries would add up.
-        seen.append((captured.findings, captured.statics, captured.scripted, captured.branches))
+        seen.append((captured.findings, captured.statics, captured.scripted, guards_of(captured.guarded)))
     module, finished = builder.finish(entries, planned)
     return _Made(module, Entries(tuple(finished)), seen, known)
 
@@ -334,43 +350,10 @@ def _save(module: _torch.ScriptModule, path: Path, model: nn.Module) -> None:
         raise CaptureError(
             compose(
                 f"the trace calls {called[1]}, a torch.autograd.Function, which no file can hold",
-                where=_name(model),
+                where=model_name(model),
                 instead="its operations while tracing, since the file computes no gradient by it:\n"
                 f"if hybridjit.is_tracing(): ...  # what {called[1]}.forward computes, without ctx\n"
                 f"else: {called[1]}.apply(...)",
                 page="captureerror",
             )
         ) from error
-
-
-def _name(model: nn.Module) -> str:
-    """The qualified name of a model's class; a script module tells that of the class it was made from."""
-    return str(model.original_name) if isinstance(model, _torch.ScriptModule) else qualified(type(model))
-
-
-def _failed(report: Report) -> VerificationError:
-    """The error for a file that is not what the model is: every failing check, then the leads."""
-    failing = [check for check in report.checks if not check.passed]
-    rows = [f"{check.device}, {check.where} ({check.sizes}): {line}" for check in failing for line in check.differences]
-    leads = [
-        f"frozen at {place(f.file, f.line)}{' in ' + f.module_path if f.module_path else ''}: {f.message}"
-        for f in report.findings
-        if f.file and f.code.startswith("HJ1")
-    ]
-    fixes = [f.fix for f in report.findings if f.severity == "warning" and f.fix]
-    if any("(raised at" in row for row in rows):
-        fixes.append(
-            "the input that the file raises on as the first one, so that its side of the branch is recorded on it"
-        )
-    return VerificationError(
-        compose(
-            f"the exported file is not the model: {len(failing)} of {len(report.checks)} checks failed, "
-            "and no file was written",
-            where=report.model,
-            differences=rows + leads,
-            instead="\n".join(dict.fromkeys(fixes))
-            or "the part that depends on the input as a function with @hybridjit.script_if_tracing",
-            page="verificationerror",
-        ),
-        report,
-    )

@@ -16,6 +16,7 @@ from .._describe import describe
 from .._errors import ArchiveError, GuardError, InputError, compose
 from ..adapters.inputs import Inputs
 from . import archive
+from .coverage import Points, points_from_json, points_to_json
 from .devices import device_named, present
 from .entries import FORWARD, Entries, Entry, signature_with_flags
 from .report import Report
@@ -50,6 +51,7 @@ class Exported:
     report: Report
     _entries: Entries = field(repr=False)
     _file: archive.KeptFile = field(repr=False, compare=False)
+    _points: Points = field(default_factory=dict, repr=False, compare=False)
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         """Runs the file on the model's own arguments.
@@ -137,7 +139,7 @@ def is_taken(name: str) -> bool:
     )
 
 
-def metadata_of(report: Report, entries: Entries) -> dict[str, Any]:
+def metadata_of(report: Report, entries: Entries, points: Points) -> dict[str, Any]:
     """The JSON data that travels in the file; on its top level the schemas of the first entry."""
     first = next(iter(entries)).to_json()
     return {
@@ -145,6 +147,7 @@ def metadata_of(report: Report, entries: Entries) -> dict[str, Any]:
         "format": report.format,
         **{name: first[name] for name in ("input_schema", "output_schema", "output_names")},
         "entries": [entry.to_json() for entry in entries] if len(entries) > 1 or next(iter(entries)).flags else [],
+        "points": points_to_json(points),
         "report": report.to_json(),
     }
 
@@ -211,6 +214,7 @@ def load(path: str | os.PathLike[str], device: torch.device | str | None = None)
     try:
         report = Report.from_json(metadata["report"])
         entries = _entries_of(metadata)
+        points = points_from_json(metadata.get("points", {}))
     except (KeyError, TypeError, AttributeError, ValueError, AssertionError) as error:
         raise ArchiveError(
             compose(
@@ -221,4 +225,4 @@ def load(path: str | os.PathLike[str], device: torch.device | str | None = None)
                 page="archiveerror",
             )
         ) from error
-    return Exported(module, str(metadata["format"]), report, entries, kept)
+    return Exported(module, str(metadata["format"]), report, entries, kept, points)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -89,6 +89,29 @@ class Finding:
 
 
 @dataclass(frozen=True)
+class Guard:
+    """A value of a tensor that the file checks when it runs.
+
+    Attributes:
+        code: That of the finding, ``HJ101`` and so on.
+        what: How it left the trace: ``tensor.item()``.
+        value: The captured value, as Python spells it.
+        file: The source file.
+        line: The line, from 1.
+        module_path: The module whose method was running.
+        count: How often it left there.
+    """
+
+    code: str
+    what: str
+    value: str
+    file: str
+    line: int
+    module_path: str = ""
+    count: int = 1
+
+
+@dataclass(frozen=True)
 class Static:
     """A value frozen on purpose.
 
@@ -125,40 +148,116 @@ class Scripted:
 
 
 @dataclass(frozen=True)
+class Side:
+    """One side of a branch point.
+
+    Attributes:
+        name: ``true`` or ``false``; of a `switch` the number; of inputs that part the input; of a loop
+            ``0 rounds``, ``1 round`` or ``more rounds``.
+        checks: How many checks took it.
+        raises: Whether it does nothing but raise: the model's own validation, say.
+    """
+
+    name: str
+    checks: int
+    raises: bool = False
+
+
+@dataclass(frozen=True)
 class Branch:
-    """A place where a branch was recorded.
+    """A place where the file branches or loops.
 
     Attributes:
         file: The source file.
         line: The line, from 1.
         module_path: The module whose method was running.
-        raises: The sides, ``"true"`` or ``"false"``, that raise: they did so on the traced input.
+        kind: ``if``, ``cond``, ``switch``, ``loop``, ``scan``, ``path`` (inputs part here), and ``scripted if`` and
+            ``scripted loop`` in a scripted piece.
+        sides: Its sides, and how many checks took each.
         count: How many branches the graph has for it.
     """
 
     file: str
     line: int
     module_path: str
-    raises: tuple[str, ...] = ()
+    kind: str = "if"
+    sides: tuple[Side, ...] = ()
     count: int = 1
+
+    @property
+    def raises(self) -> tuple[str, ...]:
+        """The sides that do nothing but raise."""
+        return tuple(side.name for side in self.sides if side.raises)
+
+    @property
+    def unverified(self) -> tuple[str, ...]:
+        """The sides that no check took, without those that only raise; of a loop its rounds, if none ever ran."""
+        if self.kind.endswith(("loop", "scan")):
+            rounds = [side for side in self.sides if side.name != "0 rounds"]
+            ran = any(side.checks or side.raises for side in rounds)
+            return () if ran else ("any round",)
+        return tuple(side.name for side in self.sides if not side.checks and not side.raises)
+
+
+@dataclass(frozen=True)
+class Part:
+    """A module of the model.
+
+    Attributes:
+        path: Its path; empty for the model itself.
+        kind: Its class.
+        scripted: Whether it was a script module already.
+    """
+
+    path: str
+    kind: str
+    scripted: bool = False
+
+
+@dataclass(frozen=True)
+class Source:
+    """Lines of source code that the report speaks of.
+
+    Attributes:
+        file: The file.
+        line: The number of the first one, from 1.
+        text: The lines.
+    """
+
+    file: str
+    line: int
+    text: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Report:
     """What an export found, and what was verified.
 
+    ``print(report)`` shows it as plain tables; ``to_markdown``, ``to_html`` and ``to_json`` give it in other forms. It
+    travels inside of the saved file. The error of an export that was refused has it as ``error.report``.
+
     Attributes:
         model: The model's qualified class name.
         format: The format of the file.
         checks: One per device and input.
-        findings: What the capture met.
+        findings: What the capture met: one per kind and line, with a count.
         statics: Values frozen on purpose.
         scripted: Pieces recorded with their control flow.
-        branches: Where branches were recorded.
+        branches: Where the file branches and loops, and how many checks took each side.
         operations: How many operations the file's graph has, those of every path counted.
         torch_version: The torch that captured it.
         entries: What the file can be called with; empty where that is but one thing.
         scope: What was verified, on one line.
+        guards: Values that the file checks when it runs: one per kind and line, with a count.
+        modules: The model's modules.
+        sources: The lines that findings, guards and branches are about, with those around them.
+        refused: Why there is no file; empty if there is one.
+
+    Example:
+        >>> import torch, hybridjit as hj
+        >>> report = hj.export(torch.nn.Linear(2, 1).eval(), torch.zeros(3, 2)).report
+        >>> report.ok, report.unverified
+        (True, ())
     """
 
     model: str
@@ -172,27 +271,33 @@ class Report:
     torch_version: str = ""
     entries: tuple[EntryPoint, ...] = ()
     scope: str = ""
+    guards: tuple[Guard, ...] = ()
+    modules: tuple[Part, ...] = ()
+    sources: tuple[Source, ...] = ()
+    refused: str = ""
 
     @property
     def ok(self) -> bool:
-        """Whether there was a check and every check passed."""
-        return bool(self.checks) and all(check.passed for check in self.checks)
+        """Whether there was a check, every check passed, and nothing was refused."""
+        return bool(self.checks) and not self.refused and all(check.passed for check in self.checks)
+
+    @property
+    def unverified(self) -> tuple[str, ...]:
+        """The sides of branches that no check took, by line: ``head.py:41 in head: false``."""
+        return tuple(f"{site_of(b)}: {name}" for b in self.branches for name in b.unverified)
 
     def __str__(self) -> str:
-        verdict = "verified" if self.ok else "NOT verified"
-        parts = [f"{self.model} as {self.format}: {verdict}, {_count(self.checks, 'check')}"]
-        parts[0] += f", {_count(range(self.operations), 'operation')}" if self.operations else ""
-        parts += [f"verified {self.scope}"] if self.scope and self.ok else []
-        parts += [f"\n{title}\n{_plain(head, rows)}" for title, head, rows in self._tables() if rows]
-        failing = [f"  {c.device} {c.where}: {d}" for c in self.checks for d in c.differences]
-        return "\n".join([*parts, *(["\ndifferences", *failing] if failing else [])])
+        from .tables import as_text
+
+        return as_text(self)
 
     def to_json(self) -> str:
         """The report as JSON text; `from_json` reads it.
 
-        JSON has no infinity and no NaN: such an error is the text ``"inf"`` or ``"nan"`` there.
+        ``docs/export/report.schema.json`` describes it. JSON has no infinity and no NaN: such an error is the text
+        ``"inf"`` or ``"nan"`` there.
         """
-        data = dataclasses.asdict(self)
+        data = {"ok": self.ok, "unverified": list(self.unverified), **dataclasses.asdict(self)}
         for check in data["checks"]:
             for name in _ERRORS:
                 value = check[name]
@@ -202,103 +307,51 @@ class Report:
 
     @staticmethod
     def from_json(text: str) -> Report:
-        """The report that `to_json` wrote."""
+        """The report that `to_json` wrote, also an earlier version's."""
         data: Mapping[str, Any] = json.loads(text)
-        kinds: dict[str, Any] = {
-            "checks": Check,
-            "findings": Finding,
-            "statics": Static,
-            "scripted": Scripted,
-            "branches": Branch,
-            "entries": EntryPoint,
-        }
         values = dict(data)
-        for name, kind in kinds.items():
-            values[name] = tuple(kind(**_read_row(row)) for row in data.get(name, ()))
-        return Report(**values)
+        for name, kind in _KINDS.items():
+            values[name] = tuple(_known(kind, _read_row(row)) for row in data.get(name, ()))
+        made: Report = _known(Report, values)
+        return made
 
     def to_markdown(self) -> str:
         """The report as Markdown tables."""
-        verdict = "verified" if self.ok else "**not verified**"
-        parts = [f"# {self.model} as {self.format}: {verdict}"]
-        parts += [f"Verified {self.scope}."] if self.scope and self.ok else []
-        for title, head, rows in self._tables():
-            if rows:
-                lines = [_bar(head), _bar(["---"] * len(head)), *map(_bar, rows)]
-                parts.append(f"## {title.capitalize()}\n\n" + "\n".join(lines))
-        return "\n\n".join(parts) + "\n"
+        from .tables import as_markdown
+
+        return as_markdown(self)
 
     def to_html(self) -> str:
-        """The report as one self-contained page."""
-        from html import escape  # its table of entities is slow to import
+        """The report as one self-contained page, for a browser in light or dark mode, without network."""
+        from .page import as_page  # what it escapes by is slow to import
 
-        verdict = "verified" if self.ok else "not verified"
-        body = [f"<h1>{escape(self.model)} as {escape(self.format)}: {verdict}</h1>"]
-        body += [f"<p>Verified {escape(self.scope)}.</p>"] if self.scope and self.ok else []
-        for title, head, rows in self._tables():
-            if not rows:
-                continue
-            top = "".join(f"<th>{escape(cell)}</th>" for cell in head)
-            lines = ["<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows]
-            body.append(f"<h2>{title}</h2><table><tr>{top}</tr>{''.join(lines)}</table>")
-        return _PAGE.format(title=escape(self.model), body="\n".join(body))
-
-    def _tables(self) -> list[tuple[str, list[str], list[list[str]]]]:
-        several = any(check.entry for check in self.checks)
-        checks = [
-            [
-                check.device,
-                *([check.entry] if several else []),
-                check.input,
-                check.sizes,
-                "same" if check.passed else "DIFFERENT",
-                _error(check.max_abs_error),
-                _error(check.max_rel_error),
-                f"{check.seconds:.3f} s",
-            ]
-            for check in self.checks
-        ]
-        findings = [
-            [
-                f.code,
-                f.severity,
-                place(f.file, f.line) if f.file else "",
-                f.module_path,
-                f.message + (f" ({f.count} times)" if f.count > 1 else ""),
-                f.fix,
-            ]
-            for f in self.findings
-        ]
-        statics = [[s.value, place(s.file, s.line) if s.file else "", s.module_path, s.reason] for s in self.statics]
-        scripted = [[s.name, place(s.file, s.line), s.module_path] for s in dict.fromkeys(self.scripted)]
-        branches = [
-            [place(b.file, b.line), b.module_path, str(b.count), ", ".join(b.raises) or "none"] for b in self.branches
-        ]
-        entries = [[e.method, e.flags, ", ".join(e.arguments), ", ".join(e.results)] for e in self.entries]
-        entry = ["entry"] if several else []
-        return [
-            ("entries", ["method", "flags", "takes", "returns"], entries),
-            ("checks", ["device", *entry, "input", "sizes", "result", "max abs", "max rel", "time"], checks),
-            ("findings", ["code", "severity", "where", "module", "what", "write instead"], findings),
-            ("static on purpose", ["value", "where", "module", "reason"], statics),
-            ("scripted, with control flow", ["piece", "called at", "module"], scripted),
-            ("branches", ["where", "module", "in the graph", "sides that raise"], branches),
-        ]
-
-
-_PAGE = """<!doctype html><meta charset="utf-8"><title>{title}</title>
-<meta name="viewport" content="width=device-width"><style>
-:root {{ color-scheme: light dark; font: 15px/1.5 system-ui, sans-serif }}
-body {{ max-width: 70rem; margin: 2rem auto; padding: 0 1rem }}
-table {{ border-collapse: collapse; width: 100% }}
-th, td {{ text-align: left; padding: .3rem .6rem; border-bottom: 1px solid #8886; vertical-align: top }}
-</style><body>
-{body}
-</body>
-"""
+        return as_page(self)
 
 
 _ERRORS = ("max_abs_error", "max_rel_error")
+_KINDS: dict[str, Any] = {
+    "checks": Check,
+    "findings": Finding,
+    "statics": Static,
+    "scripted": Scripted,
+    "branches": Branch,
+    "entries": EntryPoint,
+    "guards": Guard,
+    "modules": Part,
+    "sources": Source,
+}
+
+
+def site_of(row: Finding | Guard | Static | Scripted | Branch) -> str:
+    """Where something is: ``head.py:41 in head``; empty if it is about no line."""
+    where = place(row.file, row.line) if row.file else ""
+    return f"{where} in {row.module_path}".strip() if row.module_path else where
+
+
+def _known(kind: Any, values: Mapping[str, Any]) -> Any:
+    """A row of what this version knows; another one may have written more, or less."""
+    names = {field.name for field in dataclasses.fields(kind)}
+    return kind(**{name: value for name, value in values.items() if name in names})
 
 
 def _read_row(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -306,22 +359,6 @@ def _read_row(row: Mapping[str, Any]) -> dict[str, Any]:
     for name in _ERRORS:
         if isinstance(values.get(name), str):
             values[name] = float(str(values[name]))
+    if "sides" in values:
+        values["sides"] = tuple(Side(**side) for side in values["sides"])
     return values
-
-
-def _error(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2e}" if value else "0"
-
-
-def _count(items: Sequence[object], noun: str) -> str:
-    return f"{len(items)} {noun}{'' if len(items) == 1 else 's'}"
-
-
-def _bar(cells: Iterable[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
-
-
-def _plain(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
-    lines = ["  " + "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) for row in [head, *rows]]
-    return "\n".join(line.rstrip() for line in lines)

@@ -255,7 +255,9 @@ class Together:
             if index == len(classes) - 1:
                 return follow()
             names = (f"the path of {classes[index][0].name}", "the other paths")
-            return trace_ends(_is(tensor, values[index]), follow, lambda: rest(index + 1), names, leak.site)
+            last = index == len(classes) - 2
+            spelled = (f"as {classes[index][0].name}", f"as {classes[-1][0].name}" if last else "")
+            return trace_ends(_is(tensor, values[index]), follow, lambda: rest(index + 1), names, leak.site, spelled)
 
         return rest(0)
 

@@ -9,8 +9,10 @@ from torch import nn
 
 from .._errors import CaptureError, compose
 from .capture import Captured
+from .findings import found
 from .leaks import Leak, spell_value
-from .report import Finding
+from .outline import by_line, guards_of, model_name
+from .report import Finding, Report
 from .survey import Occurrence
 
 
@@ -35,7 +37,7 @@ def frozen_error(model: nn.Module, leaks: Sequence[Leak]) -> CaptureError:
     rows = {
         f"{leak.site}: {leak.kind.what}: {leak.kind.says} ({spell_value(leak.value)})": leak.kind.fix for leak in leaks
     }
-    return CaptureError(
+    error = CaptureError(
         compose(
             f"{len(rows)} value{'' if len(rows) == 1 else 's'} of tensors would be frozen into the file",
             where=type(model).__qualname__,
@@ -44,3 +46,5 @@ def frozen_error(model: nn.Module, leaks: Sequence[Leak]) -> CaptureError:
             page="captureerror",
         )
     )
+    error.report = Report(model_name(model), "torchscript", (), by_line(found(leaks)), guards=guards_of(leaks))
+    return error

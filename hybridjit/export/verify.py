@@ -14,9 +14,11 @@ from .._errors import InputError, compose
 from ..adapters.inputs import Inputs, as_inputs
 from .capture import check_ready, unwrapped
 from .checks import File, Run, check_on
+from .coverage import Coverage
 from .devices import device_list, device_of
 from .entries import FORWARD, Entries, Entry
 from .exported import Exported, load
+from .outline import outlined
 from .plan import read_methods
 from .report import Report
 from .state import ModelState, alone
@@ -79,7 +81,8 @@ def verify(
     if not isinstance(exported, Exported):
         exported = load(exported)
     runs = _runs(exported._entries, {FORWARD: inputs, **further})
-    file = File(exported.module, rtol, atol)
+    coverage = Coverage(exported._points)
+    file = File(exported.module, rtol, atol, coverage)
     places = device_list(devices) or [device_of(model, inputs)]
     with alone():
         state = ModelState(model)
@@ -87,15 +90,16 @@ def verify(
             checks = [c for place in places for c in check_on(place, model, runs, file, state=state)]
         finally:
             state.restore(thorough=True)
-    version = str(torch.__version__)
-    return Report(
+    report = Report(
         exported.report.model,
         exported.format,
         tuple(checks),
         tuple(notes),
-        torch_version=version,
+        branches=coverage.branches(checks),
+        torch_version=str(torch.__version__),
         entries=exported.report.entries,
     )
+    return outlined(report, model)
 
 
 def _runs(entries: Entries, points: Mapping[str, Mapping[str, Inputs]]) -> list[Run]:

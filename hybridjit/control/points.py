@@ -6,6 +6,7 @@ They are noted on the graph's own nodes, in memory: a file that is saved has non
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -66,7 +67,10 @@ def note_scripted(graph: Any, module_path: str) -> None:
 def scripted(node: Any, module_path: str = "") -> Point:
     """A branch or loop that TorchScript compiled, by the line that torch keeps for it; without one, of no kind."""
     file, line, _ = _torch.source_of(node)
-    if not file or file.startswith("<"):  # written by torch, or by hybridjit
+    if file.startswith("Serialized"):  # of a module that was loaded torch shows its own text, and after # the user's
+        found = re.search(r"# (.+):(\d+):\d+$", str(node).partition("\n")[0])
+        file, line = (found[1], int(found[2])) if found else ("", 0)
+    if not line or not file or file.startswith("<"):  # written by torch, or by hybridjit
         return Point("")
     if node.kind() == "prim::Loop":
         return Point("scripted loop", file, line, module_path, ROUNDS)

@@ -6,6 +6,7 @@ import functools
 import inspect
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from types import FunctionType
 from typing import Any, TypeVar
 
@@ -122,11 +123,12 @@ class _Piece:
             value, _ = lower_argument(graph, attribute, type_, f"{where}: self.{path}")
             inputs.append(value)
             known += tensors_in([attribute])
-        note_scripted(compiled.graph, site.module_path)
+        own = record.current().names.get(id(owner), site.module_path)  # a method is part of its own module
+        note_scripted(compiled.graph, own)
         (output,) = _torch.insert_graph(graph, compiled.graph, inputs)
         with _torch.paused_tracing(), _torch.unoptimized():
             result = compiled.run(**examples)
-        record.current().scripted.append(record.ScriptedPiece(qualified(fn), site))
+        record.current().scripted.append(record.ScriptedPiece(qualified(fn), replace(site, module_path=own)))
         return lift_result(graph, result, output, compiled.result, self.result_hint, known, fn)
 
     @functools.cached_property

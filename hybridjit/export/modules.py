@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 from dataclasses import dataclass, field
 from html import escape
 
-from .report import Report
+from .report import Finding, Report
 
 _MOST = 2000
 """Modules that the page shows."""
+_FEW = 40
+"""Of so many those without anything to tell are open too."""
+
+_COLORS = ("frozen", "guarded", "branching", "scripted")
+"""What a module's color says, the gravest first."""
 
 
 @dataclass
@@ -28,21 +34,21 @@ class _Node:
     marks: dict[str, int] = field(default_factory=dict)
     children: list[_Node] = field(default_factory=list)
 
-    @property
+    @functools.cached_property
     def plain(self) -> bool:
         """Whether there is nothing but traced code in it."""
         return not self.marks and all(child.plain for child in self.children)
 
-    @property
+    @functools.cached_property
     def shape(self) -> tuple[object, ...]:
         """What two modules that look alike have in common."""
-        return (self.kind, *(child.shape for child in self.children))
+        return (self.kind, *self.marks.items(), *((child.name, child.shape) for child in self.children))
 
 
 def tree(report: Report) -> str:
-    """The modules as nested lists; those that are alike, and only traced, as one line."""
+    """The modules as nested lists; those in a row that are alike as one."""
     root = _root(report)
-    return f"<ul>{_item(root, [root.name])}</ul>" if root else ""
+    return f"<ul>{_item(root, [root.name], len(report.modules) <= _FEW)}</ul>" if root else ""
 
 
 def _root(report: Report) -> _Node | None:
@@ -51,6 +57,7 @@ def _root(report: Report) -> _Node | None:
         ("scripted", report.scripted),
         ("branching", report.branches),
         ("guarded", report.guards),
+        ("frozen", frozen(report)),
         ("unsure", [branch for branch in report.branches if branch.unverified]),
     ):
         for row in rows:
@@ -67,30 +74,40 @@ def _root(report: Report) -> _Node | None:
     return found.get("")
 
 
-def _item(node: _Node, names: list[str]) -> str:
-    said = {"scripted": "scripted", "branching": "branching", "guarded": "guarded", "unsure": "unverified"}
+def frozen(report: Report) -> list[Finding]:
+    """What the file goes on with as it was captured: neither guarded, nor a branch, nor without a part in it."""
+    handled = {(row.file, row.line) for rows in (report.guards, report.branches) for row in rows}
+    return [
+        each
+        for each in report.findings
+        if each.severity == "warning" and each.code.startswith("HJ1") and (each.file, each.line) not in handled
+    ]
+
+
+def _item(node: _Node, names: list[str], few: bool) -> str:
+    said = {kind: kind for kind in _COLORS} | {"unsure": "unverified"}
     chips = "".join(
         f'<span class="chip {kind}">{said[kind]}{f" {count}" if count > 1 else ""}</span>'
         for kind, count in node.marks.items()
     )
-    color = next((kind for kind in ("guarded", "branching", "scripted") if kind in node.marks), "traced")
+    color = next((kind for kind in _COLORS if kind in node.marks), "traced")
     name = names[0] if len(names) == 1 else f"{names[0]} … {names[-1]}"
     times = f' <span class="muted">× {len(names)}</span>' if len(names) > 1 else ""
     spelled = f"<code>{escape(name)}</code> " if name else ""
     row = f'<i class="dot {color}"></i>{spelled}<span class="kind">{escape(node.kind)}</span>{times}{chips}'
     if not node.children:
         return f'<li><div class="row">{row}</div></li>'
-    inner = "".join(_item(run[0], [each.name for each in run]) for run in _runs(node.children))
-    shown = "" if node.plain and node.name else " open"
+    inner = "".join(_item(run[0], [each.name for each in run], few) for run in _runs(node.children))
+    shown = "" if node.plain and node.name and not few else " open"
     return f'<li><details{shown}><summary class="row">{row}</summary><ul>{inner}</ul></details></li>'
 
 
 def _runs(nodes: list[_Node]) -> list[list[_Node]]:
-    """Modules in a row that look alike, and of which there is nothing to tell."""
+    """Modules in a row that look alike."""
     runs: list[list[_Node]] = []
     for node in nodes:
         last = runs[-1] if runs else None
-        if last and node.plain and last[0].plain and node.name.isdigit() and last[0].shape == node.shape:
+        if last and node.name.isdigit() and last[0].name.isdigit() and last[0].shape == node.shape:
             last.append(node)
         else:
             runs.append([node])

@@ -79,7 +79,7 @@ def by_line(findings: Iterable[Finding]) -> tuple[Finding, ...]:
     """Findings of several entries, each kind once per line: warnings before notes, what came first before the rest."""
     found: dict[tuple[str, ...], Finding] = {}
     for each in findings:
-        what = each.message.split(":")[0] if each.file else each.message
+        what = each.message.split(":")[0] if each.code.startswith("HJ1") else each.message  # those of leaks have values
         key = (each.code, each.file, str(each.line), what)
         before = found.get(key)
         if before is not None:

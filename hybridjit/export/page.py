@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from html import escape
 
+from .._describe import place
 from .modules import tree
 from .report import Branch, Check, Finding, Report, Side, site_of
 from .style import STYLE
-from .tables import counted, is_loop, spell_error, taken_sides
+from .tables import alike, counted, is_loop, missing, spell_error, taken_sides
 
 _MOST = 100
 """Findings, and branches, that the page shows one by one."""
@@ -75,14 +76,14 @@ def _section(title: str, body: str, hint: str = "") -> str:
 
 
 def _refusal(report: Report) -> str:
-    parts = [f"<pre>{escape(report.refused)}</pre>"] if report.refused else []
     rows = [
         f"<li><b>{escape(check.device)}, {escape(check.where)}</b> {escape(line)}</li>"
         for check in report.checks
         for line in check.differences[:_MOST]
     ]
-    parts += [f"<ul>{''.join(rows[:_MOST])}</ul>"] if rows else []
-    return f'<section class="refusal"><h2>Why there is no file</h2>{"".join(parts)}</section>' if parts else ""
+    parts = [f"<h2>Why there is no file</h2><pre>{escape(report.refused)}</pre>"] if report.refused else []
+    parts += [f"<h2>What differs</h2><ul>{''.join(rows[:_MOST])}</ul>"] if rows else []
+    return f'<section class="refusal">{"".join(parts)}</section>' if parts else ""
 
 
 def _matrix(checks: Sequence[Check]) -> str:
@@ -120,10 +121,11 @@ def _cell(check: Check | None) -> str:
 
 
 def _unverified(report: Report) -> str:
+    lines = {(branch.file, branch.line): branch for branch in report.branches}
+    spelled = {place(*key): _line(report, branch) for key, branch in lines.items()}
     rows = [
-        f"<li><code>{escape(site_of(branch))}</code> <b>{escape(name)}</b>{_line(report, branch)}</li>"
-        for branch in report.branches
-        for name in branch.unverified
+        f"<li><code>{escape(where)}</code> <b>{escape(name)}</b>{spelled.get(where.split(' in ')[0], '')}</li>"
+        for where, name in missing(report)
     ]
     more = f"<li>… and {len(rows) - _MOST:,} more</li>" if len(rows) > _MOST else ""
     hint = "These sides are in the file, and no check took them: give an input that does."
@@ -138,6 +140,7 @@ def _modules(report: Report) -> str:
             ("scripted", "scripted"),
             ("branching", "branching"),
             ("guarded", "guarded"),
+            ("frozen", "frozen without a guard"),
             ("unsure", "a side unverified"),
         )
     )
@@ -192,14 +195,15 @@ def _line(report: Report, branch: Branch) -> str:
 
 
 def _branches(report: Report) -> str:
+    every = alike(report.branches)
     rows = [
         f'<tr><td><span class="tag">{escape(each.kind)}</span></td>'
-        f'<td><code class="where">{escape(site_of(each))}</code>{_line(report, each)}</td>'
+        f'<td><code class="where">{escape(where)}</code>{_line(report, each)}</td>'
         f'<td class="sides">{"".join(_sides(each))}</td></tr>'
-        for each in report.branches[:_MOST]
+        for each, where in every[:_MOST]
     ]
-    if len(report.branches) > _MOST:
-        rows.append(f'<tr><td colspan="3" class="muted">… and {len(report.branches) - _MOST:,} more</td></tr>')
+    if len(every) > _MOST:
+        rows.append(f'<tr><td colspan="3" class="muted">… and {len(every) - _MOST:,} more</td></tr>')
     hint = "How many checks took each side."
     table = f'<div class="wide"><table class="branches">{"".join(rows)}</table></div>' if rows else ""
     return _section("Branch coverage", table, hint)

@@ -51,7 +51,7 @@ def uncovered(report: Report) -> VerificationError:
         instead="check_inputs=[...] with an input for each of these sides, or require_coverage=False",
         page="verificationerror",
     )
-    return VerificationError(text, replace(report, refused=text))
+    return VerificationError(text, replace(report, refused=text.splitlines()[0]))
 
 
 def refuse(error: CaptureError, model: nn.Module, format: str) -> None:

@@ -138,7 +138,7 @@ class Scripted:
         name: Its qualified name.
         file: Where it was called.
         line: The line, from 1.
-        module_path: The module whose method called it.
+        module_path: The module whose method it is; of a function, whose method called it.
     """
 
     name: str
@@ -294,7 +294,7 @@ class Report:
     def to_json(self) -> str:
         """The report as JSON text; `from_json` reads it.
 
-        ``docs/export/report.schema.json`` describes it. JSON has no infinity and no NaN: such an error is the text
+        ``report.schema.json`` beside this file describes it. JSON has no infinity and no NaN: such an error is the text
         ``"inf"`` or ``"nan"`` there.
         """
         data = {"ok": self.ok, "unverified": list(self.unverified), **dataclasses.asdict(self)}

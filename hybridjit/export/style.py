@@ -52,7 +52,7 @@ section > h2 + :not(.hint) { margin-top: 12px }
 .refusal li { padding: 6px 0; border-top: 1px solid var(--line); overflow-wrap: anywhere }
   .refusal li b { display: block }
 .wide { overflow-x: auto }
-table { border-collapse: collapse; width: 100% }
+table { border-collapse: collapse; width: 100%; font-size: 14px }
 th, td { text-align: left; padding: 8px 14px 8px 0; border-top: 1px solid var(--line); vertical-align: top;
   font-weight: 400 }
 tr:first-child > th, .branches tr:first-child > td { border-top: 0 }
@@ -71,12 +71,12 @@ tr:first-child > th { color: var(--soft); font-size: 13px }
   background: var(--traced);
   flex: none }
 .dot.scripted { background: var(--scripted) } .dot.branching { background: var(--branching) }
-.dot.guarded { background: var(--guarded) }
+.dot.guarded { background: var(--guarded) } .dot.frozen { background: var(--bad) }
 .dot.unsure { background: transparent; border: 2px solid var(--warn) }
 .tree ul ul { margin-left: 4px; padding-left: 18px; border-left: 1px solid var(--line) }
 .row { display: flex; flex-wrap: wrap; align-items: center; gap: 2px 0; padding: 3px 0; }
 .tree code { font-weight: 600; margin-right: 8px } .tree .kind { color: var(--soft); font-size: 13.5px }
-.tree .muted { margin-left: 6px }
+.tree .muted { margin-left: 6px; font-size: 13.5px }
 summary { cursor: pointer; list-style: none } summary::-webkit-details-marker { display: none }
 .tree summary::after { content: "▾"; color: var(--soft); font-size: 11px; margin-left: 8px }
 .tree details:not([open]) > summary::after { content: "▸" }
@@ -86,6 +86,7 @@ summary { cursor: pointer; list-style: none } summary::-webkit-details-marker { 
 .chip.scripted { color: var(--scripted); background: var(--scripted-bg) }
 .chip.branching { color: var(--branching); background: var(--branching-bg) }
 .chip.guarded, .tag.guarded { color: var(--guarded); background: var(--guarded-bg) }
+.chip.frozen { color: var(--bad); background: var(--bad-bg) }
 .chip.unsure { color: var(--warn); box-shadow: inset 0 0 0 1px var(--warn) }
 .tag.warning { color: var(--warn); background: var(--warn-bg) }
 .card { border: 1px solid var(--line); border-left: 3px solid var(--traced); border-radius: 8px; padding: 12px 14px;
@@ -106,13 +107,14 @@ summary { cursor: pointer; list-style: none } summary::-webkit-details-marker { 
 section > details > summary { color: var(--soft); margin-top: 14px; font-weight: 600; font-size: 14px }
 section > details > summary::before { content: "▸ " } section > details[open] > summary::before { content: "▾ " }
 .branches td { padding-top: 9px; padding-bottom: 9px } .branches td:first-child { white-space: nowrap }
-.sides { text-align: right; padding-right: 0 }
+.branches .sides { text-align: right; padding-right: 0; white-space: nowrap }
 .side { display: inline-flex; gap: 7px; font-size: 13px; border-radius: 6px; padding: 1px 9px; margin: 0 0 4px 6px;
   white-space: nowrap; background: var(--code); color: var(--soft) }
 .side b { font-weight: 600 }
 .side.taken { background: var(--good-bg); color: var(--good) }
 .side.missing { background: var(--warn-bg); color: var(--warn) }
 @media (max-width: 640px) { main { padding: 24px 14px 60px } section { padding: 16px } .top .where { margin-left: 0;
-  width: 100% } .branches td { display: block; border: 0; padding: 2px 0 } .branches tr { display: block;
+  width: 100% } .branches td { display: block; border: 0; padding: 2px 0 } .branches .sides { white-space: normal }
+  .branches tr { display: block;
   border-top: 1px solid var(--line); padding: 8px 0 } .sides { text-align: left } .side { margin: 0 6px 4px 0 } }
 """

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from .._describe import listed, place
 from .report import Branch, Check, Finding, Report, site_of
 
 _MOST = 40
@@ -58,9 +59,9 @@ def tables_of(report: Report) -> list[Table]:
         Table(
             "branches",
             ["kind", "where", "in the graph", "checks by side"],
-            [[b.kind, site_of(b), str(b.count), spell_sides(b)] for b in report.branches],
+            [[b.kind, where, str(b.count), spell_sides(b)] for b, where in alike(report.branches)],
         ),
-        Table("UNVERIFIED: sides that no check took", ["side"], [[each] for each in report.unverified]),
+        Table("UNVERIFIED: sides that no check took", ["where", "side"], [list(row) for row in missing(report)]),
     ]
     return [table for table in every if table.rows]
 
@@ -93,6 +94,28 @@ def taken_sides(report: Report) -> tuple[int, int]:
     return taken, taken + missing
 
 
+def alike(branches: Sequence[Branch]) -> list[tuple[Branch, str]]:
+    """Branch points of one line that differ in their module alone, as one, and where they are."""
+    found: dict[Branch, list[str]] = {}
+    for each in branches:
+        found.setdefault(replace(each, module_path=""), []).append(each.module_path)
+    return [(branch, f"{site_of(branch)}{_modules(paths)}") for branch, paths in found.items()]
+
+
+def missing(report: Report) -> list[tuple[str, str]]:
+    """Where sides are that no check took, and which; those of one line that differ in their module alone as one."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for each in report.branches:
+        for name in each.unverified:
+            found.setdefault((place(each.file, each.line), name), []).append(each.module_path)
+    return [(f"{where}{_modules(paths)}", name) for (where, name), paths in found.items()]
+
+
+def _modules(paths: Sequence[str]) -> str:
+    named = [path for path in paths if path]
+    return f" in {listed(named, most=2)}" if named else ""
+
+
 def is_loop(branch: Branch) -> bool:
     """Whether a branch point is a loop."""
     return branch.kind.endswith(("loop", "scan"))
@@ -116,13 +139,11 @@ def spell_error(value: float | None) -> str:
 def as_text(report: Report) -> str:
     """A report as plain tables."""
     parts = [headline(report)]
-    if report.refused:
-        parts.append("\n".join(f"  {line}" for line in report.refused.splitlines()))
+    parts += ["\n".join(f"  {line}" for line in report.refused.splitlines())] if report.refused else []
+    made = {table.title: f"{table.title}\n{_plain(table.head, table.rows)}" for table in tables_of(report)}
+    parts += [made.pop(title) for title in ("entries", "checks") if title in made]
     findings = "\n".join(_findings(report.findings))
     parts += ["findings\n" + findings] if findings else []
-    made = {table.title: f"{table.title}\n{_plain(table.head, table.rows)}" for table in tables_of(report)}
-    first = [made.pop(title) for title in ("entries", "checks") if title in made]
-    parts[1:1] = first
     parts += made.values()
     failing = [f"  {c.device} {c.where}: {d}" for c in report.checks for d in c.differences]
     parts += ["differences\n" + "\n".join(_few(failing))] if failing else []

@@ -76,7 +76,7 @@ def guards_of(leaks: Iterable[Leak]) -> tuple[Guard, ...]:
 
 
 def by_line(findings: Iterable[Finding]) -> tuple[Finding, ...]:
-    """Findings of several entries, each kind once per line: warnings before notes, what came first before the rest."""
+    """Findings of several entries, each kind once per line."""
     found: dict[tuple[str, ...], Finding] = {}
     for each in findings:
         what = each.message.split(":")[0] if each.code.startswith("HJ1") else each.message  # those of leaks have values
@@ -86,7 +86,7 @@ def by_line(findings: Iterable[Finding]) -> tuple[Finding, ...]:
             worse = each if (each.severity, before.severity) == ("warning", "note") else before
             each = replace(worse, count=before.count + each.count)
         found[key] = each
-    return tuple(sorted(found.values(), key=lambda each: each.severity != "warning"))
+    return tuple(found.values())
 
 
 def guards_by_line(guards: Iterable[Guard]) -> tuple[Guard, ...]:

@@ -138,11 +138,11 @@ def spell_error(value: float | None) -> str:
 
 def as_text(report: Report) -> str:
     """A report as plain tables."""
-    parts = [headline(report)]
+    parts = [headline(report) + (f"\nverified {report.scope}" if report.scope and report.ok else "")]
     parts += ["\n".join(f"  {line}" for line in report.refused.splitlines())] if report.refused else []
     made = {table.title: f"{table.title}\n{_plain(table.head, table.rows)}" for table in tables_of(report)}
     parts += [made.pop(title) for title in ("entries", "checks") if title in made]
-    findings = "\n".join(_findings(report.findings))
+    findings = "\n".join(_findings(sorted(report.findings, key=lambda each: each.severity != "warning")))
     parts += ["findings\n" + findings] if findings else []
     parts += made.values()
     failing = [f"  {c.device} {c.where}: {d}" for c in report.checks for d in c.differences]

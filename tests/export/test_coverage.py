@@ -10,7 +10,7 @@ from torch import Tensor, nn
 import hybridjit as hj
 from hybridjit import _torch
 from hybridjit.export.coverage import Counting, Coverage, in_file, points_from_json, points_to_json
-from hybridjit.export.report import Branch, Report, Side
+from hybridjit.export.report import Branch, Check, Report, Side
 
 HERE = __file__
 UP = torch.ones(2, 3)
@@ -265,11 +265,15 @@ def test_counted_calls_give_the_same_bits() -> None:
     """A method that counts computes what the method itself does."""
     exported = hj.export(Loops().eval(), UP, check_inputs=[UP[:0]])
     coverage = Coverage(exported._points)
-    method = Counting(coverage, exported.module).method("forward")
+    counting = Counting(coverage, exported.module)
+    checks = []
     for rows in (0, 1, 4, 9):
         x = torch.randn(rows, 3)
-        assert torch.equal(method(x), exported.module(x))
-    assert sum(side.checks for side in coverage.branches()[0].sides) == 4
+        assert torch.equal(counting.method("forward")(x), exported.module(x))
+        checks.append(Check("cpu", str(rows), "", True, 0.0, 0.0, 0.0))
+        counting.keep(checks[-1])
+    assert [side.checks for side in coverage.branches(checks)[0].sides] == [1, 1, 2]
+    assert [side.checks for side in coverage.branches(checks[:3])[0].sides] == [1, 1, 1]
 
 
 def test_points_survive_json_and_another_graph() -> None:
@@ -280,7 +284,7 @@ def test_points_survive_json_and_another_graph() -> None:
     coverage = Coverage({"forward": [None, None]})
     counting = Counting(coverage, exported.module)
     assert torch.equal(counting.method("forward")(UP), exported.module(UP))
-    assert coverage.branches() == ()
+    assert coverage.branches(()) == ()
 
 
 def test_branches_that_torch_drops_are_told_apart() -> None:

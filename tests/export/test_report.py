@@ -128,6 +128,7 @@ def full() -> Report:
         12,
         "2.13.0",
         (EntryPoint("forward", "a=True", ("x",), ("result",)),),
+        "on 1 call",
         (Guard("HJ101", "bool(tensor)", "True", "f.py", 3, "head", 2),),
         (Part("", "Model"), Part("head", "Head", True)),
         (Source("f.py", 3, ("if x:", "    y")),),

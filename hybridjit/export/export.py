@@ -185,8 +185,10 @@ def export(
             refuse(error, model, format)
             raise
         finally:
-            shutil.rmtree(folder, ignore_errors=True)  # a kept file outlives its path
-            state.restore(thorough=True)
+            try:
+                state.restore(thorough=True)
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)  # a kept file outlives its path
 
 
 def _declared(model: nn.Module, state: ModelState, planned: Planned, dynamic_shapes: Any) -> Declared:

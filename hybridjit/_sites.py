@@ -71,13 +71,14 @@ def _user_frame(current: FrameType | None) -> tuple[FrameType | None, bool]:
         file = current.f_code.co_filename
         if file.startswith(_TORCH):
             library = True
-        elif _is_users(file):
+        elif is_users(file):
             return current, library
         current = current.f_back
     return None, library
 
 
-def _is_users(file: str) -> bool:
+def is_users(file: str) -> bool:
+    """Whether code in a file is neither torch's nor hybridjit's."""
     return not file.startswith((_OWN, _TORCH, "<frozen")) and file not in _PLUMBING
 
 
@@ -94,7 +95,7 @@ def site_of_error(names: Mapping[int, str], error: BaseException) -> Site:
         file, owner = trace.tb_frame.f_code.co_filename, trace.tb_frame.f_locals.get("self")
         if isinstance(owner, nn.Module):
             path = names.get(id(owner), path)
-        if _is_users(file):
+        if is_users(file):
             found = Site(file, trace.tb_lineno, path)
         elif file.startswith(_TORCH) and found.line:
             found = replace(found, library=True)

@@ -7,7 +7,6 @@ when torch changes, this file changes. Written for torch 2.11 to 2.15.
 
 from __future__ import annotations
 
-import ast
 import contextlib
 import inspect
 import io
@@ -45,6 +44,8 @@ JitError: type[Exception] = _jit.Error
 
 tracing_state: Callable[[], Any] = _C._get_tracing_state
 """The tracer's state, ``None`` when nothing is being traced; Dynamo understands this call."""
+
+asked_by: list[tuple[Any, str]] = [(_jit, "is_tracing"), (_C, "_get_tracing_state")]  # who tells that it is traced
 
 is_scripting: Callable[[], bool] = _jit.is_scripting
 """Whether TorchScript compiled the code that asks; TorchScript knows the call."""
@@ -863,11 +864,6 @@ def unoptimized() -> Iterator[None]:
         yield
 
 
-def without_keyword_defaults(definition: ast.FunctionDef) -> None:
-    """Drops the defaults of keyword-only parameters, which TorchScript refuses; the caller binds them."""
-    definition.args.kw_defaults = [None] * len(definition.args.kwonlyargs)
-
-
 # --- traces and files ---------------------------------------------------------------------------
 
 
@@ -928,6 +924,12 @@ def _traceable(root: nn.Module) -> Iterator[None]:
                 del held[name]
             else:
                 held[name] = value
+
+
+def compile_as(function: Any, other: Any) -> bool:
+    """Makes TorchScript take a Python function for another, if that is one of its own operations; says whether."""
+    table = _jit._builtins._get_builtin_table()
+    return id(other) in table and bool(table.setdefault(id(function), table[id(other)]))
 
 
 def uncompiled(model: nn.Module) -> nn.Module | None:

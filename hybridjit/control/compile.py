@@ -89,7 +89,8 @@ def _compile(
     try:
         parsed = _torch.parse(fn)
         definition = parsed.ast.body[0]
-        _torch.without_keyword_defaults(definition)
+        # TorchScript refuses the defaults of keyword-only parameters; the caller binds them.
+        definition.args.kw_defaults = [None] * len(definition.args.kwonlyargs)
         if not _TYPE_COMMENT.search(parsed.source):  # the older spelling, which types every parameter
             _annotate(definition.args, inferred)
         _Outside(constants).visit(definition)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -24,10 +25,15 @@ from .report import Check
 from .state import BufferState, ModelState, kept_random_state
 from .view import method_of
 
+if TYPE_CHECKING:
+    from .explain import Failure
+
 _SEED = 0
 """Model and file draw the same random numbers."""
 RAISES = "the model runs, the file raises"
 """How the difference begins where the file does not run at all."""
+UNSTEADY = "the model itself gives something else when it is called again"
+"""How the reason begins where there is nothing to compare with."""
 
 
 def spell_sizes(call: CallSchema, flat: Sequence[Tensor]) -> str:
@@ -60,6 +66,8 @@ def expect(
     method: str = FORWARD,
     *,
     restore: bool = True,
+    seed: int = _SEED,
+    within: AbstractContextManager[Any] | None = None,
 ) -> Expectation:
     """Runs the model in eager mode, on copies of the inputs, and puts it back.
 
@@ -71,14 +79,16 @@ def expect(
         device: Where to move the inputs; where they are if absent.
         method: Which of its methods to run.
         restore: Whether to put it back.
+        seed: What the random numbers start from.
+        within: What is around the call of the model.
 
     Raises:
         CaptureError: The model raises; an error of hybridjit's own passes as it is.
     """
     own = moved(inputs, device, name)
-    torch.manual_seed(_SEED)
+    torch.manual_seed(seed)
     try:
-        with torch.no_grad():
+        with torch.no_grad(), within or nullcontext():
             result = method_of(model, method)(*own.args, **own.kwargs)
         return Expectation(_detached(result, state), state.changed_buffers(), state.replaced_buffers())
     except HybridJitError:  # `static` and the like say themselves what to write
@@ -191,7 +201,61 @@ def check_on(
                     buffers.restore()
         if stateful and len(runs) > 1:
             checks += check_in_a_row(device, model, runs, file, state, buffers, counting)
-    return checks
+        return _with_reasons(device, model, runs, file, state, checks)
+
+
+def _with_reasons(
+    device: torch.device,
+    model: nn.Module,
+    runs: Sequence[Run],
+    file: File,
+    state: ModelState,
+    checks: list[Check],
+) -> list[Check]:
+    """The checks, the first one that differs with the operation at which it does and why."""
+    failing = next((each for each in checks if each.differences and not each.differences[0].startswith(RAISES)), None)
+    if failing is None or device.type == "meta":
+        return checks
+    run = next(run for run in runs if run.title == failing.entry)
+    name = failing.input.partition(", call ")[0] if failing.input not in run.further else failing.input
+    inputs = {**run.calls, **run.further}[name]
+    if name != failing.input:
+        said = ["the call alone is as the model's: what differs depends on the calls before it, by what they leave"]
+    else:
+        from .explain import explained  # seldom wanted
+
+        said = explained(_failure(device, model, run, file, state, inputs, failing))
+    reasoned = replace(failing, differences=(*failing.differences, *said))
+    return [reasoned if each is failing else each for each in checks]
+
+
+def _failure(
+    device: torch.device,
+    model: nn.Module,
+    run: Run,
+    file: File,
+    state: ModelState,
+    inputs: Inputs,
+    check: Check,
+) -> Failure:
+    from .explain import Failure
+
+    entry = run.entry
+
+    def again(flat: Sequence[Tensor], seed: int, within: AbstractContextManager[Any]) -> Any:
+        own = entry.call.unflatten(tuple(flat))
+        with state.switched(entry.attributes):
+            return expect(model, state, own, check.input, device, entry.point, seed=seed, within=within).result
+
+    flat = entry.call.flatten(moved(inputs, device, check.input), check.input)
+    names = {id(module): path for path, module in model.named_modules()}
+    copy = _torch.moved_script(file.module, device)
+
+    def call(module: _torch.ScriptModule) -> object:
+        torch.manual_seed(_SEED)
+        return entry.run(module, flat)
+
+    return Failure(names, flat, again, copy, call, check.differences)
 
 
 def check_in_a_row(

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from .._describe import describe
-from .._errors import UnsupportedError, compose
+from .._errors import HybridJitError, UnsupportedError, compose
+from ..adapters.tree import scan
 from .values import aligned, identical, same
 
 
@@ -41,6 +43,13 @@ _TOLERANCES = {
     torch.qint32: (1.3e-6, 1e-5),
 }
 """As `torch.testing.assert_close` documents them; exact otherwise."""
+
+
+NEAR = (1e-3, 1e-4)
+"""Relative and absolute: what results for an input that nobody gave may differ by; its values are not the user's."""
+_NUDGE = 1e-6
+"""Relative: about ten rounding errors of float32."""
+Flat = tuple[Tensor, ...]
 
 
 def compare(
@@ -142,3 +151,29 @@ def _compare_values(
         index = [*places[:, index[0]].tolist(), *index[1:]]
     text = f"{count} of {expected.numel()} values differ, most at {index}: by {largest[0]:.3g} absolute, "
     return largest, text + f"{largest[1]:.3g} relative at most"
+
+
+def is_chaotic(flat: Flat, expected: Any, run: Callable[[Flat], Any]) -> bool:
+    """Whether the model itself gives something else when its input changes by a rounding error.
+
+    Args:
+        flat: The input's tensors.
+        expected: What the model gives for it.
+        run: Runs the model on the tensors of an input; raises a `HybridJitError` if it raises.
+    """
+    made = {id(each): each * (1 + _NUDGE) if each.is_floating_point() else each for each in flat}
+    nudged = tuple(made[id(each)] for each in flat)  # what is one tensor stays one
+    try:
+        result = run(nudged)
+    except HybridJitError:
+        return True
+    return not alike(expected, result, *NEAR)
+
+
+def alike(expected: Any, got: Any, rtol: float | None = None, atol: float | None = None) -> bool:
+    """Whether two results agree."""
+    one: list[Tensor] = []
+    other: list[Tensor] = []
+    scan(expected, one, "result")
+    scan(got, other, "result")
+    return not compare([str(index) for index in range(len(one))], one, other, rtol, atol).differences

@@ -24,11 +24,11 @@ from .branches import matching
 from .build import Builder
 from .capture import Captured, check_ready, unwrapped
 from .checks import Expectation, File, Run, check_on, expect
+from .compare import is_chaotic
 from .coverage import Coverage, in_file
 from .devices import default_devices, device_list, device_of, moved
 from .dynamic import Declared
 from .entries import FORWARD, Entries, Entry
-from .explain import is_chaotic
 from .exported import Exported, is_taken, metadata_of
 from .flags import read_flags
 from .guarded import Task, capture_guarded, check_on_frozen

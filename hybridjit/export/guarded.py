@@ -12,15 +12,15 @@ import torch
 from torch import Tensor, nn
 
 from .. import _torch
+from .._describe import place
 from .._errors import CaptureError, HybridJitError, InputError, compose
 from ..adapters.inputs import Inputs
 from ..adapters.tree import scan
 from .auto import Branches
 from .branches import BranchingError
 from .capture import Captured, capture, placed
-from .compare import compare
+from .compare import NEAR, compare, is_chaotic
 from .devices import moved
-from .explain import NEAR, is_chaotic
 from .leaks import Leak
 from .memory import refuse_memory
 from .probes import OF_KIND, SHARED, Probe, kind_probes, probes, shared_probe
@@ -176,7 +176,7 @@ class Study:
                 break
         else:
             if not any(self.known[name].told for name in wrong):  # those the verification tells of, in full
-                raise self._unexplained(wrong)
+                raise self._unexplained(wrong, captured)
         if self.on_frozen == "error" and guarded:
             raise frozen_error(self.task.model, guarded)
         if first.module is not captured.module:
@@ -339,12 +339,13 @@ class Study:
             flat, known.expected, lambda flat: self.task.run(schema.unflatten(flat), name)
         )
 
-    def _unexplained(self, wrong: Sequence[str]) -> CaptureError:
+    def _unexplained(self, wrong: Sequence[str], captured: Captured) -> CaptureError:
+        forks = [f"{place(f.file, f.line)} {f.message}" for f in captured.findings if f.code == "HJ303"]
         return CaptureError(
             compose(
                 "the trace gives something else than the model on further inputs, and nothing that was seen tells why",
                 where=type(self.task.model).__qualname__,
-                differences=[f"{name}: another result" for name in wrong],
+                differences=[*(f"{name}: another result" for name in wrong), *forks],
                 instead="tensors only between tensors: no numbers taken out of them by other libraries or threads, "
                 "no if on torch.jit.is_tracing();\nor hybridjit.static(value, reason=...)",
                 page="captureerror",

@@ -9,6 +9,7 @@ from torch import nn
 
 from .._describe import place
 from .._errors import CaptureError, VerificationError, compose
+from .checks import UNSTEADY
 from .outline import model_name, outlined
 from .report import Report
 
@@ -22,7 +23,10 @@ def failed(report: Report) -> VerificationError:
         for f in report.findings
         if f.file and f.code.startswith("HJ1")
     ]
-    fixes = [f.fix for f in report.findings if f.severity == "warning" and f.fix]
+    leads += [f"{place(f.file, f.line)} {f.message}" for f in report.findings if f.code == "HJ303"]
+    fixes = [f.fix for f in report.findings if (f.severity == "warning" or f.code == "HJ303") and f.fix]
+    if any(UNSTEADY in row for row in rows):
+        fixes = ["a model that gives the same for the same input and seed"]
     if any("(raised at" in row for row in rows):
         fixes.append(
             "the input that the file raises on as the first one, so that its side of the branch is recorded on it"

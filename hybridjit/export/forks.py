@@ -1,0 +1,74 @@
+"""Forks: code that asks whether it is traced, and may do something else then than in eager mode."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from .. import _torch
+from .._sites import Site, is_users, user_site
+from .report import Finding
+
+_FIX = "the same code in both; for what only a trace needs, hybridjit.is_tracing()"
+_receive: list[Callable[[str, Any], None]] = []
+
+
+def _asking(owner: Any, name: str) -> Any:
+    """A function that answers as the one it stands for, and tells of it while somebody listens."""
+    answer = getattr(owner, name)
+
+    def ask() -> Any:
+        answered = answer()
+        if answered and _receive:  # the tracer's state is a thread's, and so is the answer
+            _receive[-1](name, sys._getframe(1))
+        return answered
+
+    if not _torch.compile_as(ask, answer):  # the marks by which TorchScript compiles what it stands for
+        functools.update_wrapper(ask, answer)
+        vars(ask).update({"__original_fn": answer, _torch.SCRIPT_IF_TRACING_MARK: True})
+    return ask
+
+
+@functools.cache
+def _standins() -> list[tuple[Any, str, Any]]:
+    return [(owner, name, _asking(owner, name)) for owner, name in _torch.asked_by]
+
+
+@contextlib.contextmanager
+def forks(names: Mapping[int, str]) -> Iterator[list[Finding]]:
+    """Notes within the body which lines ask whether they are traced.
+
+    Torch's own and hybridjit's do, with the same result either way; they are let be. A library that took such a
+    function into a closure before can't be seen.
+
+    Args:
+        names: ``id(module)`` to module path.
+
+    Yields:
+        The findings, one per line; complete once the body has ended.
+    """
+    asked: dict[Site, str] = {}
+    found: list[Finding] = []
+
+    def receive(name: str, frame: Any) -> None:
+        if is_users(frame.f_code.co_filename):
+            asked.setdefault(user_site(names, frame), name)
+
+    kept = [(owner, name, getattr(owner, name)) for owner, name in _torch.asked_by]
+    _receive.append(receive)
+    try:
+        for owner, name, standin in _standins():
+            setattr(owner, name, standin)
+        yield found
+    finally:
+        for owner, name, function in kept:
+            setattr(owner, name, function)
+        _receive.pop()
+        for site, name in asked.items():
+            text = (
+                f"asks {name}(): what this does in a trace, and so in the file, may not be what it does in eager mode"
+            )
+            found.append(Finding("HJ303", "note", text, site.file, site.line, site.module_path, _FIX))

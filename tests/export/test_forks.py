@@ -1,0 +1,102 @@
+"""Code that asks whether it is traced is named, and nothing of torch stays changed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import hybridjit as hj
+from hybridjit.export.forks import forks
+
+jit: Any = torch.jit
+ANSWERS = jit.is_tracing, torch._C._get_tracing_state
+
+
+class Forked(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Linear(2, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if jit.is_tracing():
+            x = x + 1
+        return self.inner(x)
+
+
+def test_a_fork_is_a_note() -> None:
+    """A question without consequences is a note with line and module path, once a line; torch's own are none."""
+
+    class Asks(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            for _ in range(2):
+                if torch._C._get_tracing_state() is not None:
+                    x = x * 1
+            return nn.functional.interpolate(x[None, None], scale_factor=2)
+
+    class Outer(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.asks = Asks()
+
+        def forward(self, x: Tensor) -> Tensor:
+            y: Tensor = self.asks(x)
+            return y
+
+    report = hj.export(Outer().eval(), torch.ones(3)).report
+    [finding] = [each for each in report.findings if each.code == "HJ303"]
+    assert (finding.severity, finding.module_path) == ("note", "asks")
+    assert finding.line == Asks.forward.__code__.co_firstlineno + 2
+    assert "asks _get_tracing_state()" in finding.message
+
+
+def test_a_mismatch_points_to_it() -> None:
+    """A trace that differs at the traced input itself is refused with the line that asked, and where values part."""
+    with pytest.raises(hj.VerificationError) as error:
+        hj.export(Forked().eval(), torch.ones(3, 2))
+    line = Forked.forward.__code__.co_firstlineno + 1
+    text = str(error.value)
+    assert f"test_forks.py:{line} asks is_tracing(): what this does in a trace" in text
+    assert f"test_forks.py:{line + 2}: torch.nn.functional.linear" in text and "parts first at" in text
+    assert "write instead: the same code in both" in text
+
+
+def test_put_back() -> None:
+    """Torch's functions are the old ones after a success, a refusal and an interrupt."""
+    hj.export(nn.Linear(2, 2).eval(), torch.ones(3, 2))
+    with pytest.raises(hj.VerificationError):
+        hj.export(Forked().eval(), torch.ones(3, 2))
+    with pytest.raises(KeyboardInterrupt), forks({}):
+        assert jit.is_tracing is not ANSWERS[0]
+        raise KeyboardInterrupt
+    assert (jit.is_tracing, torch._C._get_tracing_state) == ANSWERS
+
+
+def ask(x: Tensor) -> Tensor:
+    if jit.is_tracing():
+        return x + 1
+    return x
+
+
+def look(x: Tensor) -> Tensor:
+    if torch._C._get_tracing_state() is not None:
+        return x + 1
+    return x
+
+
+@pytest.mark.parametrize("fn", [ask, pytest.param(look, id="look")])
+def test_scripting_within(fn: Any) -> None:
+    """A function that asks can still be scripted while the questions are watched."""
+    with forks({}) as found:
+        compiled: Any = torch.jit.script(fn)
+        assert compiled(torch.ones(1)).item() in (1.0, 2.0)
+    assert found == []
+
+
+def test_only_while_tracing() -> None:
+    """A question whose answer is no is not noted."""
+    with forks({}) as found:
+        assert not jit.is_tracing()
+    assert found == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dis
 import os
 import sys
 import warnings
@@ -62,6 +63,19 @@ def user_code() -> CodeType | None:
     """The code of the innermost frame that belongs neither to torch nor to hybridjit."""
     frame, _ = _user_frame(sys._getframe(1))
     return frame and frame.f_code
+
+
+def writes_text() -> bool:
+    """Whether what the user's code is at is the writing of an f-string."""
+    found, _ = _user_frame(sys._getframe(1))
+    # What is called for the user has his file and line, but globals of ours.
+    while found is not None and _is_ours(found) and found.f_back is not None:
+        found, _ = _user_frame(found.f_back)
+    return found is not None and dis.opname[found.f_code.co_code[found.f_lasti]].startswith("FORMAT_")
+
+
+def _is_ours(frame: FrameType) -> bool:
+    return str(frame.f_globals.get("__name__")).partition(".")[0] == __name__.partition(".")[0]
 
 
 def _user_frame(current: FrameType | None) -> tuple[FrameType | None, bool]:

@@ -236,6 +236,10 @@ def _alike(first: Any, second: Any) -> bool:
 def _same(first: Any, second: Any) -> bool:
     if first is second:
         return True
-    if isinstance(first, tuple):
+    if isinstance(first, (list, tuple)):
         return type(first) is type(second) and len(first) == len(second) and all(map(_same, first, second))
+    if isinstance(first, Tensor) and isinstance(second, Tensor):  # x.to(x.device) is x, named anew on each path
+        with _torch.paused_tracing(), _torch.unwatched():
+            strided = first.layout is second.layout is torch.strided and first.dtype is second.dtype
+            return strided and first.is_set_to(second)
     return type(first) is type(second) and isinstance(first, (int, float, str, bytes)) and first == second

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import functools
 import linecache
+import re
 
 from .._sites import Site
 
@@ -76,12 +77,14 @@ def _raises(body: list[ast.stmt]) -> bool:
     return bool(body) and isinstance(body[0], ast.Raise)
 
 
-_WORDS = "debug info warning warn error critical exception log warning_once info_once warn_once print"
-_SAYS = frozenset(_WORDS.split())
+_SAYS = re.compile(
+    "(debug|info|warn|warning|error|critical|exception|log)(_once)?|print|_?(assert|check)(_.*)?", re.IGNORECASE
+)
+"""The functions that are called for what they say: of a log, or of one that raises with it."""
 
 
 def only_says(site: Site) -> bool:
-    """Whether a line does nothing but log, warn or print; what it says is no result."""
+    """Whether a text made at a line is only logged, printed, or the message of an error; it is no result then."""
     return any(first <= site.line <= last for first, last in _sayings(site.file))
 
 
@@ -99,7 +102,7 @@ def _sayings(file: str) -> list[tuple[int, int]]:
             name = (
                 called.attr if isinstance(called, ast.Attribute) else called.id if isinstance(called, ast.Name) else ""
             )
-            if name in _SAYS:
+            if _SAYS.fullmatch(name):
                 found.append((node.lineno, node.end_lineno or node.lineno))
         elif isinstance(node, ast.Raise):
             found.append((node.lineno, node.end_lineno or node.lineno))

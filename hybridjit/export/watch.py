@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from .. import _torch
-from .._sites import user_code, user_site
+from .._sites import user_code, user_site, writes_text
 from ..control.recorder import call_at, tensors_of
 from . import answers, made
 from .answers import See
@@ -87,6 +87,8 @@ class Watch(TorchFunctionMode):
     def leak(self, kind: Kind, tensor: Tensor, value: Any) -> None:
         """Tells of a leak, unless it is text for people."""
         site = user_site(self._names)
+        if kind is not BOOL and writes_text():  # of a size as a whole, say, whose numbers are asked for one by one
+            kind = TEXT
         if kind is not TEXT or not only_says(site):
             self._meet(Leak(kind, site, value), tensor)
 

@@ -75,7 +75,7 @@ class Branches:
                     guarding = Guarding({}, {}, self.innocent)
                     captured, guarded = self.study.traced(settings, "input", guarding), guarding.guarded
                 else:
-                    seen = [self.study.seen(settings, name) for name, each in self.study.known.items() if each.told]
+                    seen = [self.study.seen(settings, name) for name, each in self.study.known.items() if each.joins]
                     groups = same_program(seen)
                     if len(groups) > 1 and inseparable(groups):
                         self._drop(seen)

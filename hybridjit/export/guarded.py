@@ -21,6 +21,7 @@ from .branches import BranchingError
 from .capture import Captured, capture, placed
 from .compare import NEAR, compare, is_chaotic
 from .devices import moved
+from .kinds import BOOL
 from .leaks import Leak
 from .memory import refuse_memory
 from .probes import OF_KIND, SHARED, Probe, kind_probes, probes, shared_probe
@@ -35,6 +36,8 @@ _PROBED = 3.0
 """How many times as long as the first capture running the model on probes may take, in all."""
 _OBSERVED, _SECONDS = 4.0, 4.0
 """How many times as long as the first capture those on probes may take, in all; what they may always take."""
+_JOINED = 2
+"""How many probes may get a path of their own."""
 
 
 def check_on_frozen(on_frozen: str) -> None:
@@ -77,12 +80,24 @@ class Task:
 
 @dataclass
 class _Input:
-    """An input, what the model gives for it, and whether the user gave it."""
+    """An input, and what the model gives for it.
+
+    Attributes:
+        name: What it is called.
+        inputs: The call.
+        expected: What the model gives.
+        told: Whether the user gave it.
+        joins: Whether the file has a path for it, if it takes one of its own.
+    """
 
     name: str
     inputs: Inputs
     expected: Any
     told: bool
+    joins: bool = False
+
+    def __post_init__(self) -> None:
+        self.joins = self.told
 
 
 @dataclass(frozen=True)
@@ -104,6 +119,11 @@ class Settings:
     parts: frozenset[Place] | None = None
     dynamic: frozenset[str] = frozenset()
     trusting: bool = True
+
+    @property
+    def observed(self) -> Settings:
+        """What of them makes a difference to a capture without guards."""
+        return dataclasses.replace(self, trusting=True, fixed=frozenset(), auto=False)
 
 
 def capture_guarded(task: Task, branches: Sequence[str] | str, on_frozen: str) -> Captured:
@@ -142,8 +162,8 @@ class Study:
 
     @property
     def alone(self) -> bool:
-        """Whether the user gave but one input."""
-        return not self.task.others
+        """Whether the file is for one input alone, as far as paths go."""
+        return sum(known.joins for known in self.known.values()) == 1
 
     def capture(self, settings: Settings) -> Captured:
         """The capture that becomes the file."""
@@ -177,6 +197,8 @@ class Study:
         else:
             if not any(self.known[name].told for name in wrong):  # those the verification tells of, in full
                 raise self._unexplained(wrong, captured)
+        if not wrong:
+            captured, guarded = self._joined(chosen, captured, guarded)
         if self.on_frozen == "error" and guarded:
             raise frozen_error(self.task.model, guarded)
         if first.module is not captured.module:
@@ -226,7 +248,7 @@ class Study:
         self, settings: Settings, groups: Sequence[Sequence[Seen]], innocent: dict[Occurrence, str]
     ) -> tuple[Captured, list[Leak]]:
         """The capture that becomes the file: of all inputs that were given, each on its path."""
-        told = [groups[0], *(g for g in groups[1:] if any(self.known[seen.name].told for seen in g))]
+        told = [groups[0], *(g for g in groups[1:] if any(self.known[seen.name].joins for seen in g))]
         if len(told) > 1 and not inseparable(told):
             together = Together([self._member(group) for group in told], innocent, self.task.state)
             try:
@@ -242,14 +264,14 @@ class Study:
         return self.traced(settings, "input", guarding), guarding.guarded
 
     def _member(self, group: Sequence[Seen]) -> Member:
-        seen = next((seen for seen in group if self.known[seen.name].told), group[0])
+        seen = next((seen for seen in group if self.known[seen.name].joins), group[0])
         inputs = moved(self.known[seen.name].inputs, None, seen.name)
         ordered = [seen, *(each for each in group if each is not seen)]
         return Member.of(ordered, seen.captured.adapter.flatten(*inputs.args, **inputs.kwargs))
 
     def seen(self, settings: Settings, name: str) -> Seen:
         """A capture without guards, to look at."""
-        key = dataclasses.replace(settings, trusting=True, fixed=frozenset(), auto=False), name
+        key = settings.observed, name
         if key not in self._captures:
             self._captures[key] = Seen(name, self.traced(settings, name, beside=self.first.module))
         return self._captures[key]
@@ -329,7 +351,41 @@ class Study:
     def _wrong(self, captured: Captured) -> list[str]:
         """The inputs on which what was captured gives something else than the model; raising is not that."""
         run = _torch.apart(captured.module)
+        self.stopped: list[str] = []
         return [name for name in self.known if not self._same(captured, run, name) and not self._chaotic(name)]
+
+    def _joined(self, settings: Settings, captured: Captured, guarded: list[Leak]) -> tuple[Captured, list[Leak]]:
+        """The same with paths for probes on which it raises, where decisions are all that parts them from the first.
+
+        Numbers that part them would only be a choice among those of the probes.
+        """
+        stopped = self.stopped
+        joining = [self.known[name] for name in stopped if self._parts_by_decisions(settings, name)][:_JOINED]
+        if not joining or self.seconds > _SECONDS:
+            return captured, guarded
+        for known in joining:
+            known.joins = True
+        try:
+            wider, more = self._with(settings)
+            if not self._wrong(wider) and set(self.stopped) < set(stopped):
+                return wider, more
+        except CaptureError:
+            pass  # what there is holds for the first input
+        for known in joining:
+            known.joins = False
+        return captured, guarded
+
+    def _parts_by_decisions(self, settings: Settings, name: str) -> bool:
+        first, other = (self._captures.get((settings.observed, each)) for each in ("input", name))
+        if self.known[name].told or first is None or other is None:
+            return False
+        others = other.by_occurrence()
+        parting = [
+            leak.kind
+            for key, leak in first.by_occurrence().items()
+            if key in others and not leak.same_value(others[key])
+        ]
+        return bool(parting) and all(kind is BOOL for kind in parting)
 
     def _chaotic(self, name: str) -> bool:
         known = self.known[name]
@@ -361,6 +417,7 @@ class Study:
             with torch.no_grad(), _torch.unoptimized():
                 got = run(*flat)
         except (_torch.JitError, RuntimeError):
+            self.stopped.append(name)
             return not known.told or name != "input"
         finally:
             self.task.state.restore()

@@ -1374,6 +1374,30 @@ def tree_flatten(value: object) -> tuple[list[Any], list[str], Any]:
 
 tree_unflatten: Callable[[Iterable[Any], Any], Any] = _pytree.tree_unflatten
 """Puts leaves into the structure of a spec."""
+tree_map: Callable[..., Any] = _pytree.tree_map
+tree_leaves: Callable[[Any], list[Any]] = _pytree.tree_leaves
+
+
+def register_node(
+    cls: type,
+    flatten: Callable[[Any], tuple[list[Any], Any]],
+    unflatten: Callable[[Any, Any], Any],
+    names: Callable[[Any], list[str]],
+) -> None:
+    """Makes a class one that pytree takes apart.
+
+    Args:
+        cls: The class.
+        flatten: Gives what an instance holds, and its context.
+        unflatten: Makes an instance of them.
+        names: How each thing that it holds is spelled, given the context.
+    """
+
+    def with_keys(value: Any) -> tuple[list[tuple[Any, Any]], Any]:
+        held, context = flatten(value)
+        return [(_pytree.GetAttrKey(name), each) for name, each in zip(names(context), held, strict=True)], context
+
+    _pytree.register_pytree_node(cls, flatten, unflatten, flatten_with_keys_fn=with_keys)
 
 
 def _dump_context(type_: type, context: Any) -> str | None:

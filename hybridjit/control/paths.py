@@ -24,6 +24,7 @@ from .._sites import Site, user_site
 from . import record
 from .blocks import trace_cond
 from .effects import Effects
+from .objects import put_together, taken_apart
 from .recorder import Call, Recorder, active, decision, tensors_of, watching
 from .structure import flatten
 
@@ -209,6 +210,7 @@ def explore(
     effects = Effects([fn], args, kwargs)
     before = effects.take(), random.getstate()
     budget = Budget(fn, parts=parts)
+    known = {id(container) for container in effects.containers}
 
     def along(log: list[Call]) -> Any:
         frame = recorder.frames[-1]
@@ -236,12 +238,12 @@ def explore(
         def side(holds: bool) -> Any:
             result = along([*run.log, Call(func, holds)])
             ends.append(effects.take())
-            return result
+            return taken_apart(result, known)
 
         names = (f"the path where {site} holds", f"the path where {site} does not hold")
         result = trace_cond(pred, lambda: side(True), lambda: side(False), (), names, site, "if")
         effects.check_same(ends, names, str(site))
-        return result
+        return put_together(result)
 
     return along([])
 

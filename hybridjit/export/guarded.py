@@ -211,6 +211,8 @@ class Study:
         if files:
             yield dataclasses.replace(settings, dynamic=files)
         yield settings
+        if settings.auto:  # a tensor may leave a path by a way that only shows when the file runs
+            yield dataclasses.replace(settings, auto=False)
         yield dataclasses.replace(settings, trusting=False)
         yield dataclasses.replace(settings, trusting=False, fixed=frozenset(("kinds", "sizes")))
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import hybridjit as hj
 from hybridjit import CaptureError
@@ -212,3 +212,31 @@ def test_what_stands_before_an_if_is_one_operation(what: str) -> None:
     module = torch.jit.trace(path, UP.clone(), check_trace=False)
     loops = {"scan": 1, "while": 1}.get(what, 0)
     assert kinds(module.graph)["prim::Loop"] == loops
+
+
+class Selected:
+    """What a selection gives, as graph libraries return it: no pytree."""
+
+    def __init__(self, chosen: Tensor, scores: list[Tensor]) -> None:
+        self.chosen = chosen
+        self.scores = scores
+
+
+def test_a_result_is_an_object() -> None:
+    """An object of the model's own class that holds tensors is a result like any other."""
+
+    @hj.branch_if_tracing
+    def select(x: Tensor) -> Selected:
+        if x.sum() > 0:
+            return Selected(x * 2, [x + 1])
+        return Selected(x * 3, [x - 1])
+
+    class Model(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            found = select(x)
+            return found.chosen + found.scores[0]
+
+    model, x = Model().eval(), torch.ones(3)
+    traced = torch.jit.trace(model, x)
+    for each in (x, -x):
+        torch.testing.assert_close(traced(each), model(each))

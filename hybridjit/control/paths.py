@@ -101,7 +101,7 @@ class Run:
             self._refuse_random(earlier)
             self.log[index] = run()  # the runs that follow this one go on with its memory
             return copied(self.log[index].result)
-        done = self._decide(func, args[0], run) if func in TRUTH else run()
+        done = self._decide(func, args[0], run) if asks_truth(func, args) else run()
         self.log.append(done)
         return copied(done.result)
 
@@ -110,7 +110,7 @@ class Run:
             one = pred.numel() == 1
         if not one or _torch.is_constant(pred):
             with _torch.paused_tracing():
-                return Call(func, bool(pred))  # of more than one element: torch says what is wrong
+                return Call(func, func(pred))  # of more than one element: torch says what is wrong
         known = self.recorder.decided.get(decision(pred))
         if known is not None:
             return Call(func, known)
@@ -137,6 +137,14 @@ class Run:
                 page="branches-that-write",
             )
         )
+
+
+def asks_truth(func: Any, args: Any) -> bool:
+    """Whether an operation makes a truth of a tensor."""
+    if func in TRUTH:
+        return True
+    with _torch.paused_tracing():
+        return func is torch.Tensor.item and args[0].dtype is torch.bool
 
 
 def refuse_divergence(fn: Any, earlier: Any, now: Any) -> NoReturn:

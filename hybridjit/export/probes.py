@@ -115,7 +115,7 @@ def prime_from(size: int) -> int:
 
 
 def _smaller(size: int) -> int:
-    return max(1, (size + 1) // 2)
+    return 1 if size <= 4 else (size + 1) // 2  # a count of one, of pictures say, is often a case of its own
 
 
 def _resized(flat: Flat, groups: dict[Key, list[tuple[int, int]]], sizes: dict[Key, int], name: str) -> Probe:

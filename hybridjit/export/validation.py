@@ -78,7 +78,7 @@ def _raises(body: list[ast.stmt]) -> bool:
 
 
 _SAYS = re.compile(
-    "(debug|info|warn|warning|error|critical|exception|log)(_once)?|print|_?(assert|check)(_.*)?", re.IGNORECASE
+    "(debug|info|warn|warning|error|critical|exception|log)(_once)?|print|(.*_)?(assert|check)(_.*)?", re.IGNORECASE
 )
 """The functions that are called for what they say: of a log, or of one that raises with it."""
 

@@ -120,6 +120,8 @@ def _number(kind: Kind) -> See:
 
 def _see_item(watch: Watch, func: Any, args: Any, kwargs: Any) -> Any:
     with _torch.paused_tracing():
+        if args[0].dtype is torch.bool:
+            return _number(BOOL)(watch, func, args, kwargs)
         number = args[0].numel() == 1 and not args[0].is_complex()
     if watch.exact and number and watch.varies(args[0]):
         return _kept(watch, args[0].reshape(()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,9 +13,10 @@ from torch import Tensor
 
 from .capture import Captured
 from .frozen import Guards
-from .kinds import WHOLE
+from .kinds import BOOL, WHOLE
 from .leaks import Leak, same_value
 from .programs import Program, program_of
+from .validation import only_tests
 
 Place: TypeAlias = tuple[str, int]
 """File and line."""
@@ -93,6 +95,12 @@ def exonerated(groups: Sequence[Sequence[Seen]]) -> dict[Occurrence, str]:
     two programs apart.
     """
     innocent: dict[Occurrence, str] = {}
+    tested = {each: leak for each, leak in groups[0][0].by_occurrence().items() if leak.kind is not BOOL}
+    tested = {each: leak for each, leak in tested.items() if only_tests(leak.site)}
+    for seen in itertools.chain(*groups):  # each passed the test
+        for occurrence, leak in seen.by_occurrence().items():
+            if occurrence in tested and not leak.same_value(tested[occurrence]):
+                innocent.setdefault(occurrence, seen.name)
     for group in groups:
         first = group[0].by_occurrence()
         for other in group[1:]:
@@ -108,8 +116,9 @@ def exonerated(groups: Sequence[Sequence[Seen]]) -> dict[Occurrence, str]:
                 for occurrence in occurrences(group[0].captured.leaks)
                 if disjoint(values[index][occurrence], values[other_index].get(occurrence, ()))
             ]
-            if apart and all(occurrence in innocent for occurrence in apart):
-                for occurrence in apart:  # any of them may be the one that matters
+            suspects = [occurrence for occurrence in apart if occurrence not in tested] or apart
+            if apart and all(occurrence in innocent for occurrence in suspects):
+                for occurrence in suspects:  # any of them may be the one that matters
                     del innocent[occurrence]
     return innocent
 

@@ -36,15 +36,34 @@ def own_words(site: Site, holds: bool) -> str | None:
     return next((says for first, last, passes, says in tests if first <= site.line <= last and holds == passes), None)
 
 
+def only_tests(site: Site) -> bool:
+    """Whether what is asked at a line serves but the test of what validates."""
+    return any(first <= site.line <= last for first, last in _lines_of_tests(site.file))
+
+
+@functools.lru_cache(maxsize=64)
+def _lines_of_tests(file: str) -> list[tuple[int, int]]:
+    found = []
+    for node in ast.walk(_parsed(file)):
+        if isinstance(node, ast.Assert) or (isinstance(node, ast.If) and (_raises(node.body) or _raises(node.orelse))):
+            # What an assignment in it names goes on.
+            if not any(isinstance(each, ast.NamedExpr) for each in ast.walk(node.test)):
+                found.append((node.test.lineno, node.test.end_lineno or node.test.lineno))
+    return found
+
+
+def _parsed(file: str) -> ast.Module:
+    try:
+        return ast.parse("".join(linecache.getlines(file)))
+    except SyntaxError:  # a notebook cell with magic commands, say
+        return ast.Module([], [])
+
+
 @functools.lru_cache(maxsize=64)
 def _tests(file: str) -> list[tuple[int, int, bool, str]]:
     """The tests of a file that validate: first and last line, how they come out if nothing is raised, what is else."""
-    try:
-        tree = ast.parse("".join(linecache.getlines(file)))
-    except SyntaxError:  # a notebook cell with magic commands, say
-        return []
     found: list[tuple[ast.expr, bool, str]] = []
-    for node in ast.walk(tree):
+    for node in ast.walk(_parsed(file)):
         if isinstance(node, ast.Assert) and not _has(node.test, ast.Or):
             says = _text(node.msg) if node.msg else ast.unparse(node.test)
             found.append((node.test, True, f"AssertionError: {says}"))
@@ -91,12 +110,8 @@ def only_says(site: Site) -> bool:
 @functools.lru_cache(maxsize=64)
 def _sayings(file: str) -> list[tuple[int, int]]:
     """The statements of a file that only say something: first line, last line."""
-    try:
-        tree = ast.parse("".join(linecache.getlines(file)))
-    except SyntaxError:  # a notebook cell with magic commands, say
-        return []
     found = []
-    for node in ast.walk(tree):
+    for node in ast.walk(_parsed(file)):
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
             called = node.value.func
             name = (

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import hybridjit as hj
 from hybridjit._sites import Site
 from hybridjit.adapters.inputs import Inputs
 from hybridjit.export.capture import capture
@@ -129,3 +130,22 @@ def test_a_product_is_not_exonerated() -> None:
     guarded = [each for each in groups[0][0].by_occurrence() if each not in exonerated(groups)]
     # Of the two factors both are needed: guarding one of them lets the other pass.
     assert len(guarded) == 2
+
+
+class Checks(nn.Module):
+    """Asks a number only to refuse some of them, beside one that it goes by."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape.numel() == 0:
+            raise ValueError("no elements")
+        return x * sum(range(x.shape[0]))
+
+
+def test_what_only_a_check_asks_is_innocent() -> None:
+    """A number of which the model makes nothing but an error is not guarded where another one passed."""
+    model = Checks().eval()
+    exported = hj.export(model, torch.ones(3, 4))
+    for x in (torch.ones(3, 4), torch.ones(3, 9)):
+        torch.testing.assert_close(exported(x), model(x))
+    with pytest.raises(hj.GuardError, match="captured 3"):
+        exported(torch.ones(2, 4))

@@ -17,7 +17,8 @@ from .survey import Guarding, Occurrence, Place, Seen, exonerated, inseparable, 
 from .validation import only_validates
 
 if TYPE_CHECKING:
-    from .guarded import Settings, Study
+    from .guarded import Study
+    from .task import Settings
 
 _ROUNDS = 8
 """How many captures the search for branches may take."""

@@ -31,12 +31,13 @@ from .dynamic import Declared
 from .entries import FORWARD, Entries, Entry
 from .exported import Exported, is_taken, metadata_of
 from .flags import read_flags
-from .guarded import Task, capture_guarded, check_on_frozen
+from .guarded import capture_guarded
 from .outline import by_line, guards_by_line, guards_of, model_name, outlined
 from .plan import Planned, plan, read_methods
 from .refusals import failed, refuse, uncovered
 from .report import Check, EntryPoint, Report
 from .state import ModelState, alone, kept_random_state
+from .task import Task, check_on_frozen
 from .verify import check_tolerances, named_calls
 from .view import signature_of, view_of, with_buffers
 

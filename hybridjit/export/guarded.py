@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from .. import _torch
 from .._describe import place
-from .._errors import CaptureError, HybridJitError, InputError, compose
-from ..adapters.inputs import Inputs
+from .._errors import CaptureError, HybridJitError, compose
 from ..adapters.tree import scan
 from .auto import Branches
 from .branches import BranchingError
@@ -26,104 +24,17 @@ from .leaks import Leak
 from .memory import refuse_memory
 from .probes import OF_KIND, SHARED, Probe, kind_probes, probes, shared_probe
 from .report import Finding
-from .state import ModelState
-from .survey import Guarding, Occurrence, Place, Seen, exonerated, inseparable, same_program, values_of
+from .survey import Guarding, Occurrence, Seen, exonerated, inseparable, same_program, values_of
+from .task import Known, Settings, Task
 from .together import Member, Together
 from .verdicts import frozen_error, judged
 
-ON_FROZEN = ("guard", "error", "ignore")
 _PROBED = 3.0
 """How many times as long as the first capture running the model on probes may take, in all."""
 _OBSERVED, _SECONDS = 4.0, 4.0
 """How many times as long as the first capture those on probes may take, in all; what they may always take."""
 _JOINED = 2
 """How many probes may get a path of their own."""
-
-
-def check_on_frozen(on_frozen: str) -> None:
-    """Refuses another word than those that ``on_frozen`` takes.
-
-    Raises:
-        InputError: It is another one.
-    """
-    if on_frozen not in ON_FROZEN:
-        raise InputError(
-            compose(
-                "on_frozen takes one of three words",
-                differences=[f"expected one of {', '.join(ON_FROZEN)}, got {on_frozen!r}"],
-                instead='on_frozen="guard"',
-                page="inputerror",
-            )
-        )
-
-
-@dataclass(frozen=True)
-class Task:
-    """What is to be captured.
-
-    Attributes:
-        model: The model, ready.
-        first: The call to trace.
-        expected: What the model gives for it in eager mode.
-        state: The model's state.
-        others: Further calls of the same structure, by name.
-        run: Runs the model in eager mode on a call; raises what it raises.
-    """
-
-    model: nn.Module
-    first: Inputs
-    expected: Any
-    state: ModelState
-    others: Mapping[str, Inputs]
-    run: Callable[[Inputs, str], Any]
-
-
-@dataclass
-class _Input:
-    """An input, and what the model gives for it.
-
-    Attributes:
-        name: What it is called.
-        inputs: The call.
-        expected: What the model gives.
-        told: Whether the user gave it.
-        joins: Whether the file has a path for it, if it takes one of its own.
-    """
-
-    name: str
-    inputs: Inputs
-    expected: Any
-    told: bool
-    joins: bool = False
-
-    def __post_init__(self) -> None:
-        self.joins = self.told
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How a capture is made.
-
-    Attributes:
-        branches: Paths of submodules whose ``if``s become branches.
-        parts: The lines where paths part in them; all lines if absent.
-        dynamic: Source files whose code gets stand-ins for ``len``, ``int`` and the like.
-        trusting: Whether evidence does away with guards.
-        fixed: What of the inputs is guarded, for want of anything better; see `capture`.
-        auto: Whether further submodules get branches where they need them.
-    """
-
-    auto: bool = False
-    fixed: frozenset[str] = frozenset()
-    branches: tuple[str, ...] = ()
-    parts: frozenset[Place] | None = None
-    dynamic: frozenset[str] = frozenset()
-    trusting: bool = True
-
-    @property
-    def observed(self) -> Settings:
-        """What of them makes a difference to a capture without guards."""
-        return dataclasses.replace(self, trusting=True, fixed=frozenset(), auto=False)
 
 
 def capture_guarded(task: Task, branches: Sequence[str] | str, on_frozen: str) -> Captured:
@@ -154,7 +65,7 @@ class Study:
     def __init__(self, task: Task, on_frozen: str) -> None:
         self.task = task
         self.on_frozen = on_frozen
-        self.known = {"input": _Input("input", task.first, task.expected, True)}
+        self.known = {"input": Known("input", task.first, task.expected, True)}
         self.probed = False
         self.settings = Settings()
         self._placed: dict[int, Captured] = {}
@@ -174,7 +85,7 @@ class Study:
         if self.on_frozen == "ignore":
             return placed(first)
         for name, inputs in self.task.others.items():
-            self.known[name] = _Input(name, inputs, self.task.run(inputs, name), True)
+            self.known[name] = Known(name, inputs, self.task.run(inputs, name), True)
         remembers = [finding.message for finding in first.findings if finding.code == "HJ002"]
         if remembers:
             self._probe(first)
@@ -327,7 +238,7 @@ class Study:
         started = time.perf_counter()
         schema = captured.adapter.input_schema
         inputs = moved(self.task.first, None, "input")
-        results: dict[str, _Input] = {}
+        results: dict[str, Known] = {}
 
         def accepted(probe: Probe) -> bool:
             if probe.says != SHARED and time.perf_counter() - started > _PROBED * self.seconds:
@@ -336,7 +247,7 @@ class Study:
                 return False  # one of another size tells whether nothing leaked, which is all there is to tell
             made = schema.unflatten(probe.flat)
             try:
-                results[probe.says] = _Input(probe.says, made, self.task.run(made, probe.says), False)
+                results[probe.says] = Known(probe.says, made, self.task.run(made, probe.says), False)
             except HybridJitError:  # the model itself refuses it, so it tells nothing
                 return False
             return True

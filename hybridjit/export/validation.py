@@ -45,10 +45,12 @@ def only_tests(site: Site) -> bool:
 def _lines_of_tests(file: str) -> list[tuple[int, int]]:
     found = []
     for node in ast.walk(_parsed(file)):
-        if isinstance(node, ast.Assert) or (isinstance(node, ast.If) and (_raises(node.body) or _raises(node.orelse))):
-            # What an assignment in it names goes on.
-            if not any(isinstance(each, ast.NamedExpr) for each in ast.walk(node.test)):
-                found.append((node.test.lineno, node.test.end_lineno or node.test.lineno))
+        if not isinstance(node, (ast.Assert, ast.If)):
+            continue
+        raises = isinstance(node, ast.Assert) or _raises(node.body) or _raises(node.orelse)
+        # What an assignment in it names goes on.
+        if raises and not any(isinstance(each, ast.NamedExpr) for each in ast.walk(node.test)):
+            found.append((node.test.lineno, node.test.end_lineno or node.test.lineno))
     return found
 
 

@@ -114,7 +114,7 @@ def test_spelled() -> None:
 
 
 DEPARTING = {
-    "bool": torch.tensor([-8.0, -0.5, -64.0]),
+    "stride": torch.ones(6)[::2],
     "array": torch.tensor([8.0, 0.5, 64.0]),
     "in": torch.tensor([8.0, 0.5, 64.0]),
     "index": torch.tensor([8.0, 0.0, 1.0]),

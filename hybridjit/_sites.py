@@ -117,6 +117,19 @@ def site_of_error(names: Mapping[int, str], error: BaseException) -> Site:
     return found
 
 
+def user_files(error: BaseException) -> frozenset[str]:
+    """The user's source files that an error, or what it came from, passed."""
+    files: set[str] = set()
+    current: BaseException | None = error
+    while current is not None:
+        trace = current.__traceback__
+        while trace is not None:
+            files.add(trace.tb_frame.f_code.co_filename)
+            trace = trace.tb_next
+        current = current.__cause__
+    return frozenset(filter(is_users, files))
+
+
 def innermost(error: BaseException) -> TracebackType | None:
     """The end of an error's traceback: where it was raised; ``None`` if it was not."""
     trace = error.__traceback__

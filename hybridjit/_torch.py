@@ -109,6 +109,8 @@ def value_of(self: Tensor) -> Value:
 
     The tracer names a value after the variable of its caller that holds the tensor, unless that is ``self``.
     """
+    if not _C._is_tracing():  # torch would end the process
+        raise RuntimeError("a tensor has a value in a graph only while that is recorded")
     return _C._get_value_trace(self)
 
 

@@ -165,6 +165,8 @@ def capture(
     dynamic: Collection[str] = (),
     parts: Callable[[Site], bool] = lambda site: True,
     beside: _torch.ScriptModule | None = None,
+    plain: Collection[str] = (),
+    as_eager: bool = False,
 ) -> Captured:
     """Traces a model under ``no_grad``; its state must have been taken before.
 
@@ -181,6 +183,8 @@ def capture(
         dynamic: Source files whose code gets stand-ins for ``len``, ``int`` and the like.
         parts: Whether an ``if`` at a line of these submodules becomes a branch.
         beside: A trace of the model, if this one is only to be looked at.
+        plain: Source files whose code is given sizes as Python's numbers.
+        as_eager: Whether code that asks if it is traced is told that it is not.
 
     Raises:
         CaptureError: The model can't be traced.
@@ -226,12 +230,12 @@ def capture(
 
     adapter.enter = enter
     adapter.around = around
-    watch = Watch(names, seen, exact=bool(dynamic))
+    watch = Watch(names, seen, exact=bool(dynamic), plain=plain)
     watched = collecting(names), recording(record), constructing(), hashing(watch.kept, watch.leak)
     changed = branching(model, branches, parts), standing_in(dynamic)
     with torch.no_grad(), watched[0] as findings, watched[1], changed[0], changed[1], watched[2], watched[3], watch:
         try:
-            with following() as origins, forks(names) as forked:
+            with following() as origins, forks(names, as_eager) as forked:
                 graph = _torch.observe(adapter, flat, beside) if beside else None
                 traced = beside or _torch.trace(adapter, flat)
             if not beside:

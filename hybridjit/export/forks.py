@@ -13,7 +13,8 @@ from .._sites import Site, is_users, user_site
 from .report import Finding
 
 _FIX = "the same code in both; for what only a trace needs, hybridjit.is_tracing()"
-_receive: list[Callable[[str, Any], None]] = []
+_receive: list[Callable[[str, Any], bool]] = []
+"""Is told who asked what; says whether the answer is to be that nothing is traced."""
 
 
 def _asking(owner: Any, name: str) -> Any:
@@ -22,8 +23,8 @@ def _asking(owner: Any, name: str) -> Any:
 
     def ask() -> Any:
         answered = answer()
-        if answered and _receive:  # the tracer's state is a thread's, and so is the answer
-            _receive[-1](name, sys._getframe(1))
+        if answered and _receive and _receive[-1](name, sys._getframe(1)):  # the state is a thread's, as the answer is
+            return False if answered is True else None
         return answered
 
     if not _torch.compile_as(ask, answer):  # the marks by which TorchScript compiles what it stands for
@@ -38,7 +39,7 @@ def _standins() -> list[tuple[Any, str, Any]]:
 
 
 @contextlib.contextmanager
-def forks(names: Mapping[int, str]) -> Iterator[list[Finding]]:
+def forks(names: Mapping[int, str], as_eager: bool = False) -> Iterator[list[Finding]]:
     """Notes within the body which lines ask whether they are traced.
 
     Torch's own and hybridjit's do, with the same result either way; they are let be. A library that took such a
@@ -46,6 +47,7 @@ def forks(names: Mapping[int, str]) -> Iterator[list[Finding]]:
 
     Args:
         names: ``id(module)`` to module path.
+        as_eager: Whether they are told that they are not, so that they do what they do in eager mode.
 
     Yields:
         The findings, one per line; complete once the body has ended.
@@ -53,9 +55,11 @@ def forks(names: Mapping[int, str]) -> Iterator[list[Finding]]:
     asked: dict[Site, str] = {}
     found: list[Finding] = []
 
-    def receive(name: str, frame: Any) -> None:
-        if is_users(frame.f_code.co_filename):
+    def receive(name: str, frame: Any) -> bool:
+        users = is_users(frame.f_code.co_filename)
+        if users:
             asked.setdefault(user_site(names, frame), name)
+        return users and as_eager
 
     kept = [(owner, name, getattr(owner, name)) for owner, name in _torch.asked_by]
     _receive.append(receive)
@@ -71,4 +75,6 @@ def forks(names: Mapping[int, str]) -> Iterator[list[Finding]]:
             text = (
                 f"asks {name}(): what this does in a trace, and so in the file, may not be what it does in eager mode"
             )
+            if as_eager:
+                text = f"asks {name}(), and was told that nothing is traced: what it does in a trace would not do"
             found.append(Finding("HJ303", "note", text, site.file, site.line, site.module_path, _FIX))

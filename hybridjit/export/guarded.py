@@ -13,6 +13,7 @@ from torch import Tensor
 from .. import _torch
 from .._describe import place
 from .._errors import CaptureError, HybridJitError, compose
+from .._sites import user_files
 from ..adapters.tree import scan
 from .auto import Branches
 from .branches import BranchingError
@@ -80,7 +81,8 @@ class Study:
         """The capture that becomes the file."""
         self.settings = settings
         started = time.perf_counter()
-        self.first = first = self.traced(settings, "input")
+        self.first = first = self._first()
+        settings = self.settings
         self.seconds = time.perf_counter() - started
         if self.on_frozen == "ignore":
             return placed(first)
@@ -116,12 +118,37 @@ class Study:
             _torch.empty(first.module, self.task.model)
         return dataclasses.replace(captured, guarded=tuple(guarded))
 
+    def _first(self) -> Captured:
+        """The first capture; in another way if the model does something in a trace that can't be done there."""
+        try:
+            return self.traced(self.settings, "input")
+        except BranchingError:
+            raise
+        except CaptureError as error:
+            for changed in self._ways_out(error):
+                self.settings = changed
+                try:
+                    return self.traced(changed, "input")
+                except CaptureError:
+                    continue
+            raise
+
+    def _ways_out(self, error: CaptureError) -> Iterator[Settings]:
+        """What may help where code fails in a trace that runs in eager mode: the answers and numbers of eager mode."""
+        settings, files = self.settings, user_files(error)
+        for plain in (frozenset[str](), files):
+            yield dataclasses.replace(settings, plain=plain, as_eager=True)
+            if plain:
+                yield dataclasses.replace(settings, plain=plain)
+
     def _tries(self, settings: Settings, first: Captured) -> Iterator[Settings]:
         """The ways of capturing, the most general first, the safest last."""
         files = frozenset(leak.site.file for leak in first.leaks)
         if files:
             yield dataclasses.replace(settings, dynamic=files)
         yield settings
+        if not settings.as_eager and any(finding.code == "HJ303" for finding in first.findings):
+            yield dataclasses.replace(settings, dynamic=files, as_eager=True)
         if settings.auto:  # a tensor may leave a path by a way that only shows when the file runs
             yield dataclasses.replace(settings, auto=False)
         yield dataclasses.replace(settings, trusting=False)
@@ -129,7 +156,8 @@ class Study:
 
     def _with(self, settings: Settings) -> tuple[Captured, list[Leak]]:
         self._probe(self.first)
-        seen = [self.seen(settings, "input") if self.first.leaks else Seen("input", self.first)]
+        looked_at = self.first.leaks or settings.observed != self.settings.observed
+        seen = [self.seen(settings, "input") if looked_at else Seen("input", self.first)]
         if seen[0].captured.leaks:
             seen += self._observed(settings)
         groups = same_program(seen)
@@ -171,8 +199,8 @@ class Study:
             except CaptureError:
                 pass  # guards make the file raise on the inputs that could not be joined
         if not settings.fixed and all(occurrence in innocent for occurrence in groups[0][0].by_occurrence()):
-            plain = not settings.dynamic and settings.branches == self.settings.branches
-            return (self.first if plain else self.traced(settings, "input")), []
+            same = settings.observed == self.settings.observed
+            return (self.first if same else self.traced(settings, "input")), []
         guarding = Guarding(innocent, values_of(groups[0]))
         return self.traced(settings, "input", guarding), guarding.guarded
 
@@ -213,6 +241,8 @@ class Study:
                 dynamic=settings.dynamic,
                 parts=lambda site: settings.parts is None or (site.file, site.line) in settings.parts,
                 beside=beside,
+                plain=settings.plain,
+                as_eager=settings.as_eager,
             )
         finally:
             task.state.restore(thorough=True)

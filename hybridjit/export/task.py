@@ -85,6 +85,8 @@ class Settings:
         branches: Paths of submodules whose ``if``s become branches.
         parts: The lines where paths part in them; all lines if absent.
         dynamic: Source files whose code gets stand-ins for ``len``, ``int`` and the like.
+        plain: Source files whose code is given sizes as Python's numbers.
+        as_eager: Whether code that asks if it is traced is told that it is not.
         trusting: Whether evidence does away with guards.
         fixed: What of the inputs is guarded, for want of anything better; see `capture`.
         auto: Whether further submodules get branches where they need them.
@@ -95,6 +97,8 @@ class Settings:
     branches: tuple[str, ...] = ()
     parts: frozenset[Place] | None = None
     dynamic: frozenset[str] = frozenset()
+    plain: frozenset[str] = frozenset()
+    as_eager: bool = False
     trusting: bool = True
 
     @property

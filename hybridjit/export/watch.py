@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from types import FrameType
 from typing import Any
 
@@ -29,10 +29,18 @@ class Watch(TorchFunctionMode):
         names: ``id(module)`` to module path.
         meet: Is given each leak and the traced tensor that holds its value.
         exact: Whether arithmetic on sizes goes on in double precision, as that of Python's numbers does.
+        plain: Source files whose code is given sizes as Python's numbers, each a leak.
     """
 
-    def __init__(self, names: Mapping[int, str], meet: Callable[[Leak, Tensor], None], exact: bool = False) -> None:
+    def __init__(
+        self,
+        names: Mapping[int, str],
+        meet: Callable[[Leak, Tensor], None],
+        exact: bool = False,
+        plain: Collection[str] = (),
+    ) -> None:
         super().__init__()
+        self._plain = plain
         self._numbers: dict[int, weakref.ref[Tensor]] | None = {} if exact else None
         self._names = names
         self._meet = meet
@@ -44,6 +52,8 @@ class Watch(TorchFunctionMode):
         see = _SEEN.get(func)
         if _torch.tracing_state() is None:
             return func(*args, **kwargs)
+        if self._plain and func in _COUNT and user_site().file in self._plain:
+            return self._as_numbers(func, args, kwargs)
         if see is not None:
             result = see(self, func, args, kwargs)
         elif self._numbers is not None:
@@ -54,6 +64,17 @@ class Watch(TorchFunctionMode):
             for tensor in tensors_of(result):
                 self._numbers[id(tensor)] = weakref.ref(tensor)
         return result
+
+    def _as_numbers(self, func: Any, args: Any, kwargs: Any) -> Any:
+        with _torch.paused_tracing():
+            numbers = func(*args, **kwargs)
+        if self.varies(args[0]):
+            traced = func(*args, **kwargs)
+            pairs = zip(traced, numbers, strict=True) if isinstance(numbers, tuple) else [(traced, numbers)]
+            for size, number in pairs:
+                if isinstance(size, Tensor):
+                    self.leak(INT, size, number)
+        return numbers
 
     def _exactly(self, func: Any, args: Any, kwargs: Any, caller: FrameType) -> Any:
         """Runs an operation; one on sizes alone with as many digits as Python has."""
@@ -120,9 +141,10 @@ def _number(kind: Kind) -> See:
 
 def _see_item(watch: Watch, func: Any, args: Any, kwargs: Any) -> Any:
     with _torch.paused_tracing():
-        if args[0].dtype is torch.bool:
-            return _number(BOOL)(watch, func, args, kwargs)
+        truth = args[0].dtype is torch.bool
         number = args[0].numel() == 1 and not args[0].is_complex()
+    if truth:
+        return _number(BOOL)(watch, func, args, kwargs)
     if watch.exact and number and watch.varies(args[0]):
         return _kept(watch, args[0].reshape(()))
     return _number(ITEM)(watch, func, args, kwargs)

@@ -23,6 +23,8 @@ class Forked(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if jit.is_tracing():
             x = x + 1
+        elif ANSWERS[0]():
+            raise RuntimeError("traced after all")
         return self.inner(x)
 
 
@@ -59,7 +61,7 @@ def test_a_mismatch_points_to_it() -> None:
     line = Forked.forward.__code__.co_firstlineno + 1
     text = str(error.value)
     assert f"test_forks.py:{line} asks is_tracing(): what this does in a trace" in text
-    assert f"test_forks.py:{line + 2}: torch.nn.functional.linear" in text and "parts first at" in text
+    assert f"test_forks.py:{line + 4}: torch.nn.functional.linear" in text and "parts first at" in text
     assert "write instead: the same code in both" in text
 
 
@@ -100,3 +102,50 @@ def test_only_while_tracing() -> None:
     with forks({}) as found:
         assert not jit.is_tracing()
     assert found == []
+
+
+class Asked(nn.Module):
+    """Does in a trace what it does not do in eager mode."""
+
+    def __init__(self, fails: bool) -> None:
+        super().__init__()
+        self.fails = fails
+
+    def forward(self, x: Tensor) -> Tensor:
+        if jit.is_tracing():
+            if self.fails:
+                raise NotImplementedError("not in a trace")
+            x = x + 1
+        return x * 2
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_code_that_asks_is_told_what_eager_mode_is_told(fails: bool) -> None:
+    """Where a trace is wrong or fails by what code does in a trace alone, the file has what it does in eager mode."""
+    model = Asked(fails).eval()
+    exported = hj.export(model, torch.ones(3, 2))
+    x = torch.randn(5, 2)
+    torch.testing.assert_close(exported(x), model(x))
+    [finding] = [each for each in exported.report.findings if each.code == "HJ303"]
+    assert "was told that nothing is traced" in finding.message
+
+
+class Counts(nn.Module):
+    """Needs a size as a Python number, and fails on a traced one."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        size = x.shape[0]
+        if not isinstance(size, int):
+            raise TypeError("a number is needed")
+        return x * size
+
+
+def test_a_model_that_needs_numbers_gets_them_guarded() -> None:
+    """A size that must be Python's is frozen with a guard, rather than the model refused."""
+    model, x, other = Counts().eval(), torch.ones(3), torch.ones(4)
+    exported = hj.export(model, x)
+    torch.testing.assert_close(exported(x * 2), model(x * 2))
+    with pytest.raises(hj.GuardError, match=r"int\(tensor\), captured 3, got 4"):
+        exported(other)
+    both = hj.export(model, x, check_inputs=[other])
+    torch.testing.assert_close(both(other * 2), model(other * 2))

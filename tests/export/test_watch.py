@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import hybridjit as hj
+from hybridjit import _torch
 from hybridjit._describe import place
 from hybridjit.export import kinds
 from hybridjit.export.kinds import Kind
@@ -139,3 +140,21 @@ def test_messages(way: str, tmp_path: Path) -> None:
     with pytest.raises(torch.jit.Error) as plain:  # type: ignore[attr-defined]
         torch.jit.load(tmp_path / "model.pt")(DEPARTING[way])
     assert f"hybridjit: {line}" in str(plain.value)
+
+
+class Masked(nn.Module):
+    """Takes a truth out with `item`, as transformers do."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * 2 if (x.sum() > 100).item() else x - 1
+
+
+@pytest.mark.parametrize("branches", [None, "auto"])
+def test_item_of_a_truth_is_a_decision(branches: str | None) -> None:
+    """`item()` of a truth parts paths as `bool` does."""
+    model = Masked().eval()
+    exported = hj.export(model, X, branches=branches, check_inputs=[X * 100])
+    for x in (X, X * 100, -X):
+        torch.testing.assert_close(exported(x), model(x))
+    with pytest.raises(RuntimeError, match="only while that is recorded"):
+        _torch.value_of(X)

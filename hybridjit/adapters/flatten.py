@@ -39,6 +39,17 @@ def _signature(model: nn.Module) -> inspect.Signature:
         ) from None
 
 
+def _no_tensors(what: str, got: object) -> InputError:
+    return InputError(
+        compose(
+            what,
+            differences=[f"expected tensors, got {describe(got)}"],
+            instead="adapter.unflatten(adapter(*adapter.flatten(*args, **kwargs)))",
+            page="inputerror",
+        )
+    )
+
+
 class _NamedForward:
     """``forward`` with the real argument names in its signature, which torch.jit.trace asks for."""
 
@@ -151,6 +162,8 @@ class TracingAdapter(nn.Module):
         Returns:
             The result, in the model's own types.
         """
+        if not isinstance(tensors, (Tensor, tuple, list)):
+            raise _no_tensors("unflatten takes what the adapter's forward returned", tensors)
         return self.output_schema.unflatten((tensors,) if isinstance(tensors, Tensor) else tuple(tensors))
 
     def call_flat(self, *tensors: Tensor) -> Any:
@@ -159,6 +172,9 @@ class TracingAdapter(nn.Module):
         Raises:
             InputError: The result has another structure than the first call's.
         """
+        for tensor in tensors:
+            if not isinstance(tensor, Tensor):
+                raise _no_tensors("the adapter's forward takes flat tensors", tensor)
         if self.enter is not None:
             self.enter(tensors)
         inputs = self._schema.unflatten(tensors)

@@ -50,11 +50,14 @@ def as_inputs(inputs: Any, kwargs: Mapping[str, Any] | None = None) -> Inputs:
     Raises:
         InputError: ``kwargs`` is no dict of names.
     """
-    if kwargs is not None and not (isinstance(kwargs, Mapping) and all(isinstance(name, str) for name in kwargs)):
+    names = kwargs is None or (isinstance(kwargs, Mapping) and all(isinstance(name, str) for name in kwargs))
+    if not names:
+        odd = [each for each in kwargs if not isinstance(each, str)] if isinstance(kwargs, Mapping) else []
+        got = f"a name that is {describe(odd[0])}" if odd else describe(kwargs)
         raise InputError(
             compose(
                 "kwargs takes the keyword arguments as a dict",
-                differences=[f"expected a dict of names, got {describe(kwargs)}"],
+                differences=[f"expected a dict of names, got {got}"],
                 instead='kwargs={"name": value}',
                 page="inputerror",
             )

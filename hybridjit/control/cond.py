@@ -16,6 +16,7 @@ from .._sites import user_site
 from . import record
 from .blocks import trace_cond
 from .effects import Effects
+from .functions import check_functions
 from .lower import capturing, lower_cond
 from .paths import as_paths
 from .points import TRUTH
@@ -74,7 +75,11 @@ def cond(
             taken: Callable[..., R] = true_fn if pred else false_fn
         except RuntimeError:
             return _not_plain(pred, true_fn, false_fn, operands)
-        return taken(*operands) if operands else taken()
+        try:
+            return taken(*operands) if operands else taken()
+        except (TypeError, RuntimeError):
+            if callable(taken) and isinstance(operands, (tuple, list)):
+                raise
     return _not_plain(pred, true_fn, false_fn, operands)
 
 
@@ -82,6 +87,8 @@ def _not_plain(
     pred: Any, true_fn: Callable[..., R], false_fn: Callable[..., R], operands: Any, part: tuple[str, str] | None = None
 ) -> R:
     """What is left once a plain tensor in eager mode is ruled out; ``part`` tells the sides of a `switch` apart."""
+    check_functions("cond", {"true_fn": true_fn, "false_fn": false_fn}, "hj.cond(pred, lambda: x + 1, lambda: x)")
+    _check_operands(operands)
     if _tracing_state() is not None:
         check_pred(pred)
         names = f"true_fn ({spell_function(true_fn)})", f"false_fn ({spell_function(false_fn)})"
@@ -129,6 +136,21 @@ def _record(
 
 _NEAR = 500
 """How many containers a `cond` looks at: a model may hold many branches, and each looks."""
+
+
+def _check_operands(operands: Any) -> None:
+    if not isinstance(operands, (tuple, list)):
+        with _torch.paused_tracing():
+            got = describe(operands)
+        raise InputError(
+            compose(
+                "cond takes the operands of its functions as a tuple",
+                where=str(user_site(record.current().names)),
+                differences=[f"operands: expected a tuple, got {got}"],
+                instead="hj.cond(pred, true_fn, false_fn, (x,))",
+                page="inputerror",
+            )
+        )
 
 
 def check_pred(pred: Any) -> None:
@@ -180,6 +202,9 @@ def switch(index: int | Tensor, branches: Sequence[Callable[[Unpack[Ts]], R]], o
         tensor([4., 4.])
     """
     _check_switch(index, branches)
+    named = {f"branches[{number}]": branch for number, branch in enumerate(branches)}
+    check_functions("switch", named, "hj.switch(index, [lambda x: x, lambda x: x * 2], (x,))")
+    _check_operands(operands)
     if not isinstance(index, (Tensor, torch.SymInt)):
         return branches[min(max(index, 0), len(branches) - 1)](*operands)
     if _tracing_state() is None and not capturing():
@@ -205,7 +230,7 @@ def _check_switch(index: Any, branches: Any) -> None:
         if not fits:
             rows.append(f"index: expected an integer tensor of one element or an int, got {describe(index)}")
     if not isinstance(branches, Sequence) or not branches:
-        rows.append(f"branches: expected a list of functions, got {describe(branches)}")
+        rows.append(f"branches: expected a list of functions, got {'none' if branches == [] else describe(branches)}")
     if rows:
         raise InputError(
             compose(

@@ -15,6 +15,7 @@ from .._errors import InputError, UnsupportedError, compose
 from .._sites import user_site
 from . import record
 from .cond import cond
+from .functions import check_functions
 from .recorder import as_one_operation
 from .values import tensors_in
 
@@ -62,6 +63,8 @@ def device_dependent(
         >>> hj.device_dependent(x, cpu=lambda x: x * 2, default=lambda x: x + x)
         tensor([2., 2.])
     """
+    named = {**devices, **({} if default is None else {"default": default})}
+    check_functions("device_dependent", named, "hj.device_dependent(x, cpu=slow, cuda=fast, default=slow)")
     tensor = _deciding(operands, devices, default)
     if _torch.tracing_state() is None:
         taken = devices.get(tensor.device.type, default)

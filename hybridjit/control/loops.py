@@ -14,6 +14,7 @@ from .._describe import describe
 from .._errors import InputError, compose
 from .._sites import user_site
 from . import record
+from .functions import check_functions
 from .lower import capturing, lower_fori_loop, lower_map, lower_scan, lower_while_loop
 from .paths import as_paths
 from .recorder import as_one_operation
@@ -65,17 +66,27 @@ def while_loop(
         >>> traced(torch.tensor([4.0, 4.0]))
         tensor([0.5000, 0.5000])
     """
+    functions = {"cond_fn": cond_fn, "body_fn": body_fn}
+    check_functions("while_loop", functions, "hj.while_loop(lambda x: x.sum() > 1, lambda x: (x / 2,), (x,))")
     if not isinstance(carried_inputs, (tuple, list)):
         _refuse("while_loop", "carried_inputs", "a tuple", carried_inputs, "while_loop(cond_fn, body_fn, (x,))")
     if _torch.tracing_state() is not None:
-        functions = as_paths(cond_fn), as_paths(body_fn)
-        run = lambda: trace_while_loop(*functions, tuple(carried_inputs), (cond_fn, body_fn))  # noqa: E731
+        sides = as_paths(cond_fn), as_paths(body_fn)
+        run = lambda: trace_while_loop(*sides, tuple(carried_inputs), (cond_fn, body_fn))  # noqa: E731
         return as_one_operation(while_loop, carried_inputs, run)  # type: ignore[no-any-return]
     if capturing():
         return lower_while_loop(cond_fn, body_fn, carried_inputs)
     carried: Any = tuple(carried_inputs)
-    while cond_fn(*carried):
-        carried = as_carry(body_fn(*carried), len(carried))
+    going: Any = None
+    try:
+        while going := cond_fn(*carried):
+            carried = as_carry(body_fn(*carried), len(carried))
+    except RuntimeError:
+        if isinstance(going, Tensor) and going.numel() != 1:  # which has no truth
+            _refuse(
+                "while_loop", "result of cond_fn", "a tensor of one element or a bool", going, "x.any(), or x.all()"
+            )
+        raise
     return carried  # type: ignore[no-any-return]
 
 
@@ -113,6 +124,7 @@ def fori_loop(lower: int | Tensor, upper: int | Tensor, body_fn: Callable[[Any, 
         >>> traced(torch.ones(3))
         tensor([8., 8., 8.])
     """
+    check_functions("fori_loop", {"body_fn": body_fn}, "hj.fori_loop(0, n, lambda i, x: x * 2, x)")
     for name, bound in (("lower", lower), ("upper", upper)):
         if not _is_integer(bound):
             _refuse("fori_loop", name, "an int, or an integer tensor of one element", bound, "x.shape[0], or n.long()")
@@ -169,6 +181,9 @@ def scan(
         >>> sums
         tensor([0, 1, 3, 6])
     """
+    check_functions("scan", {"combine_fn": combine_fn}, "hj.scan(lambda carry, x: (carry + x, carry), init, xs)")
+    if not isinstance(dim, int):
+        _refuse("scan", "dim", "an int", dim, "hj.scan(combine_fn, init, xs, dim=0)")
     dim = _check_xs("scan", xs, dim)
     if _torch.tracing_state() is not None:
         body = as_paths(combine_fn)
@@ -186,7 +201,10 @@ def _eager_scan(combine_fn: Any, init: Any, xs: Any, dim: int, reverse: bool) ->
     # Of no slices the sizes of the result are unknown; a step on zeros tells them.
     for index in range(max(length, 1))[:: -1 if reverse else 1]:
         slices = [x.select(dim, index) if length else zero_slice(x, dim) for x in flat.leaves]
-        carry, y = combine_fn(carry, flat.rebuild(slices))
+        made = combine_fn(carry, flat.rebuild(slices))
+        if not isinstance(made, (tuple, list)) or len(made) != 2:
+            _refuse("scan", "result of combine_fn", "a tuple (carry, y)", made, "lambda carry, x: (carry + x, carry)")
+        carry, y = made
         rows.append(flatten(y))
     if reverse:
         rows.reverse()
@@ -223,6 +241,7 @@ def map(fn: Callable[[X], Y], xs: X) -> Y:
         >>> hj.map(lambda x: x.sum(), torch.ones(2, 3))
         tensor([3., 3.])
     """
+    check_functions("map", {"fn": fn}, "hj.map(lambda x: x * 2, xs)")
     _check_xs("map", xs, 0)
     if _torch.tracing_state() is None and capturing():
         return lower_map(fn, xs)  # type: ignore[no-any-return]

@@ -56,7 +56,7 @@ def static(value: object, *, reason: str) -> object:
         raise InputError(
             compose(
                 "static needs a reason",
-                differences=[f"reason: expected text, got {describe(reason)}"],
+                differences=[f"reason: expected text, got {'none' if reason == '' else describe(reason)}"],
                 instead='static(value, reason="why it never changes")',
                 page="inputerror",
             )

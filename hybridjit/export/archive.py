@@ -148,7 +148,7 @@ def write_atomically(source: KeptFile, target: Path) -> None:
     except OSError as error:
         raise ArchiveError(
             compose(
-                f"{target.name} could not be written: {error.strerror or error}",
+                f"{target.name or target} could not be written: {error.strerror or error}",
                 where=str(target),
                 instead="a path in a folder that exists and can be written, with room for the file",
                 page="archiveerror",
@@ -209,7 +209,7 @@ def read(path: Path, device: torch.device | None) -> tuple[_torch.ScriptModule, 
     """
     if not path.is_file():
         raise ArchiveError(
-            compose(f"{path.name} is no file", where=str(path), instead="the path that save was given",
+            compose(f"{path.name or path} is no file", where=str(path), instead="the path that save was given",
                     page="archiveerror")
         )  # fmt: skip
     for _ in range(_ATTEMPTS):  # or the metadata of one file would go with the module of the next

@@ -87,7 +87,7 @@ def matching(model: nn.Module, patterns: Sequence[str]) -> list[str]:
     Raises:
         InputError: A pattern is no text, or means no module that can branch.
     """
-    if isinstance(patterns, str) or not all(isinstance(each, str) for each in patterns):
+    if not isinstance(patterns, (list, tuple, set, frozenset)) or not all(isinstance(each, str) for each in patterns):
         raise InputError(
             compose(
                 "branches takes a list of module names or patterns, or 'auto'",
@@ -102,12 +102,13 @@ def matching(model: nn.Module, patterns: Sequence[str]) -> list[str]:
         hits = [name for name in names if fnmatchcase(name, pattern)]
         if not hits:
             near = difflib.get_close_matches(pattern, names, n=3) or list(names)[1:4]
+            there = f"expected a module's path, such as {listed(near)}" if near else "the model has no submodules"
             raise InputError(
                 compose(
                     f"branches names no module: {pattern!r}",
                     where=type(model).__qualname__,
-                    differences=[f"expected a module's path, such as {listed(near)}"],
-                    instead=f"branches={near[:1]!r}",
+                    differences=[there],
+                    instead=f"branches={near[:1]!r}" if near else 'branches="auto"',
                     page="inputerror",
                 )
             )

@@ -50,13 +50,14 @@ def device_named(device: torch.device | str, what: str, instead: str) -> torch.d
     """
     try:
         where = torch.empty(0, device=torch.device(device)).device  # with its index, as tensors tell it
-    except (RuntimeError, TypeError, AssertionError, NotImplementedError) as error:
-        text = str(error).strip().splitlines()
-        raise InputError(
-            compose(what, differences=[f"{device}: {text[0] if text else type(error).__name__}"], instead=instead,
-                    page="inputerror")
-        ) from None  # fmt: skip
-    return where
+    except (RuntimeError, TypeError, AssertionError, NotImplementedError):
+        where = None
+    if where is not None and where.type != "meta":
+        return where
+    got = f"{device}, whose tensors hold no values to compute with" if where else repr(device)
+    raise InputError(
+        compose(what, differences=[f"expected a device that is here, got {got}"], instead=instead, page="inputerror")
+    )
 
 
 def present() -> str:

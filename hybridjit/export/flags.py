@@ -70,7 +70,9 @@ def read_flags(flags: Any) -> list[Combination]:
             unique.append(combination)
     for key in keys:
         kinds = {type(each[key]) for each in unique}
-        if not isinstance(key, str) or len(kinds) != 1 or not kinds <= {bool, int, str}:
+        if not isinstance(key, str):
+            raise _wrong([f"expected names, got {describe(key)}"])
+        if len(kinds) != 1 or not kinds <= {bool, int, str}:
             got = listed(sorted(kind.__name__ for kind in kinds))
             raise _wrong([f"{key}: expected values that are all bool, all int or all str, got {got}"])
     return unique

@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .._describe import place
+from .._describe import describe, place
+from .._errors import InputError, compose
 
 
 @dataclass(frozen=True)
@@ -307,12 +308,27 @@ class Report:
 
     @staticmethod
     def from_json(text: str) -> Report:
-        """The report that `to_json` wrote, also an earlier version's."""
-        data: Mapping[str, Any] = json.loads(text)
-        values = dict(data)
-        for name, kind in _KINDS.items():
-            values[name] = tuple(_known(kind, _read_row(row)) for row in data.get(name, ()))
-        made: Report = _known(Report, values)
+        """The report that `to_json` wrote, also an earlier version's.
+
+        Raises:
+            InputError: It is no such text.
+        """
+        try:
+            data: Mapping[str, Any] = json.loads(text)
+            values = dict(data)
+            for name, kind in _KINDS.items():
+                values[name] = tuple(_known(kind, _read_row(row)) for row in data.get(name, ()))
+            made: Report = _known(Report, values)
+        except (TypeError, ValueError, KeyError, AttributeError, AssertionError) as error:
+            got = "other text" if isinstance(text, str) else describe(text)
+            raise InputError(
+                compose(
+                    "from_json takes the text that to_json wrote",
+                    differences=[f"text: expected a report as JSON, got {got}", f"{type(error).__name__}: {error}"],
+                    instead="hybridjit.Report.from_json(report.to_json())",
+                    page="inputerror",
+                )
+            ) from None
         return made
 
     def to_markdown(self) -> str:

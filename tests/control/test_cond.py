@@ -395,7 +395,7 @@ def test_an_index_that_is_none(index: Any) -> None:
     assert lines(error)[0] == "switch takes an integer and a list of functions"
     assert lines(error)[2].startswith("  - index: expected an integer tensor of one element or an int, got ")
     assert lines(error)[3:] == [
-        "  - branches: expected a list of functions, got list",
+        "  - branches: expected a list of functions, got none",
         "  write instead: hj.switch(index.long(), [first, second], (x,)), or hj.cond for a bool",
         "  see docs/errors.md#inputerror",
     ]

@@ -91,11 +91,23 @@ def test_traced_values(fn: Callable[[Tensor], Tensor], tmp_path: Path) -> None:
     assert not [found for found in hj.export(Call(fn).eval(), X).report.findings if found.code < "HJ200"]
 
 
-def test_constructors_of_one_dtype_are_refused() -> None:
-    """A constructor that no trace can keep is refused with its line, not with an assertion of torch's."""
+def test_constructors_of_one_dtype_get_numbers() -> None:
+    """A constructor that no trace can keep is given Python's numbers, which are guarded."""
 
     def fn(x: Tensor) -> Tensor:
         return x * torch.FloatTensor([x.shape[0], 2])  # type: ignore[attr-defined,unused-ignore]
+
+    exported = hj.export(Call(fn).eval(), X)
+    torch.testing.assert_close(exported(X + 1), fn(X + 1))
+    with pytest.raises(hj.GuardError, match=rf"test_made.py:{fn.__code__.co_firstlineno + 1}: int\(tensor\), captured 2"):
+        exported(torch.ones(1))
+
+
+def test_constructors_of_one_dtype_are_refused() -> None:
+    """Given numbers that are computed from data, it is refused with its line, not with an assertion of torch's."""
+
+    def fn(x: Tensor) -> Tensor:
+        return x * torch.FloatTensor([x.sum(), 2])  # type: ignore[attr-defined,unused-ignore]
 
     with pytest.raises(hj.CaptureError) as caught:
         hj.export(Call(fn).eval(), X)

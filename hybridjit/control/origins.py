@@ -10,20 +10,24 @@ import contextlib
 import functools
 import itertools
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from types import CodeType, FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from .. import _torch
+from .._describe import listed
 from .._sites import Site, user_site
 from . import record
 from .recorder import call_at
+
+if TYPE_CHECKING:
+    import dis
 
 MEANT = torch.device("cpu", 0)
 """The CPU, where the model names it itself; until the trace is made, when it becomes ``cpu`` again."""
@@ -50,12 +54,16 @@ class DeviceOrigins(TorchFunctionMode):
 
     A device that a tensor gives is known by its identity: equal ones are made anew each time.
 
+    Args:
+        guarding: Whether answers that Python code goes on with are checked in the graph.
+
     Attributes:
         asked: What can't follow, or may not be meant, in order.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, guarding: bool = True) -> None:
         super().__init__()
+        self._guarding = guarding
         self.asked: list[Asked] = []
         self._given: dict[int, tuple[torch.device, _torch.Value]] = {}
 
@@ -86,18 +94,32 @@ class DeviceOrigins(TorchFunctionMode):
             source = _torch.known_value(args[0])
             if source is not None and source.node().kind() != "prim::Constant":
                 self._given[id(result)] = result, source
-            if _asks_type(caller):
-                self._note("type", "x.device.type")
+            self._type_asked(args[0], result.type, caller)
         elif attribute in _QUESTIONS:
             self._freeze(f"x.{attribute}", args[0], f"prim::{attribute}", result)
         return result
 
-    def _freeze(self, says: str, tensor: Tensor, operator: str, answer: object) -> None:
-        """Notes an answer that Python code goes on with, and checks in the graph that it is the same."""
-        if not self._note("value", says) or (value := _torch.known_value(tensor)) is None:
+    def _freeze(self, says: str, tensor: Tensor, operator: str, answer: object, names: Sequence[str] = ()) -> None:
+        """Notes an answer that Python code goes on with, and checks in the graph that it is the same.
+
+        Args:
+            says: The question.
+            tensor: Of which it was asked.
+            operator: What asks it in the graph; empty for whether the device is of one of some types.
+            answer: The answer.
+            names: These types.
+        """
+        if not self._note("value", says) or not self._guarding or (value := _torch.known_value(tensor)) is None:
             return
-        graph = _torch.current_graph()
-        got = _torch.insert(graph, operator, [value], _torch.type_named(_TYPES[type(answer)]))
+        graph, truth = _torch.current_graph(), _torch.type_named("BoolType")
+        if operator:
+            got = _torch.insert(graph, operator, [value], _torch.type_named(_TYPES[type(answer)]))
+        else:
+            asked = [_torch.insert_is_on(graph, value, name) for name in names]
+            got = functools.reduce(
+                lambda one, other: _torch.insert(graph, "aten::__or__", [one, other], truth),
+                [_torch.insert_bool(graph, each) for each in asked],
+            )
         same = _torch.insert(
             graph, "aten::eq", [got, _torch.insert_constant(graph, answer)], _torch.type_named("BoolType")
         )
@@ -106,6 +128,16 @@ class DeviceOrigins(TorchFunctionMode):
             "write hybridjit.device_dependent(x, cpu=..., default=...)"
         )
         _torch.insert_raise_unless(graph, same, text, [got])
+
+    def _type_asked(self, tensor: Tensor, answer: str, caller: FrameType) -> None:
+        """Notes that the type of a tensor's device goes to Python code; what it is compared with there is checked."""
+        compared = _type_questions(caller.f_code).get(caller.f_lasti)
+        if compared is None:
+            return
+        for names in compared:
+            self._freeze(f"x.device.type in {listed(map(repr, names))}", tensor, "", answer in names, names)
+        if not compared:
+            self._note("type", "x.device.type")
 
     def _note(self, what: str, says: str) -> bool:
         site = user_site(record.current().names)
@@ -163,27 +195,46 @@ _QUESTIONS = ("is_cuda", "is_cpu", "is_xpu", "is_mps", "is_mtia", "is_xla", "is_
 _TYPES: dict[type, str] = {bool: "BoolType", int: "IntType"}
 
 
-def _asks_type(frame: FrameType) -> bool:
-    """Whether a frame that is at ``x.device`` goes on with ``.type``."""
-    return frame.f_lasti in _type_questions(frame.f_code)
-
-
 @functools.lru_cache(maxsize=256)
-def _type_questions(code: CodeType) -> frozenset[int]:
+def _type_questions(code: CodeType) -> dict[int, tuple[tuple[str, ...], ...]]:
+    """Where code asks for ``x.device.type``, by the place of ``.device``, and the texts that it compares it with.
+
+    In the same expression, or by a variable that it is put into.
+    """
     import dis  # by whoever asks, not by everyone who imports this
 
-    steps = [step for step in dis.get_instructions(code) if step.opname != "CACHE"]
-    pairs = itertools.pairwise(steps)
-    return frozenset(one.offset for one, after in pairs if (one.argval, after.argval) == ("device", "type"))
+    steps = [step for step in dis.get_instructions(code) if step.opname not in ("CACHE", "EXTENDED_ARG")]
+    found = {}
+    for index, (one, after) in enumerate(itertools.pairwise(steps)):
+        if (one.argval, after.argval) != ("device", "type"):
+            continue
+        rest = steps[index + 2 : index + 4]
+        texts = [_compared(rest)]
+        if rest and rest[0].opname == "STORE_FAST":
+            loads = [
+                at for at, step in enumerate(steps) if step.opname == "LOAD_FAST" and step.argval == rest[0].argval
+            ]
+            texts = [_compared(steps[at + 1 : at + 3]) for at in loads]
+        found[one.offset] = tuple(dict.fromkeys(each for each in texts if each))
+    return found
+
+
+def _compared(steps: Sequence[dis.Instruction]) -> tuple[str, ...]:
+    """What is compared with the text before two instructions: ``== "cpu"``, ``not in ("cpu", "mps")``."""
+    if len(steps) < 2 or steps[0].opname != "LOAD_CONST" or steps[1].opname not in ("COMPARE_OP", "CONTAINS_OP"):
+        return ()
+    held = steps[0].argval
+    texts = (held,) if isinstance(held, str) else held if isinstance(held, (tuple, frozenset)) else ()
+    return tuple(sorted(each for each in texts if isinstance(each, str)))
 
 
 _current: ContextVar[DeviceOrigins | None] = ContextVar("hybridjit_origins", default=None)
 
 
 @contextlib.contextmanager
-def following() -> Iterator[DeviceOrigins]:
-    """Watches for devices within the body, which makes one trace."""
-    origins = DeviceOrigins()
+def following(guarding: bool = True) -> Iterator[DeviceOrigins]:
+    """Watches for devices within the body, which makes one trace; see `DeviceOrigins`."""
+    origins = DeviceOrigins(guarding)
     token = _current.set(origins)
     try:
         with origins:

@@ -164,6 +164,7 @@ def capture(
     around: Callable[[Callable[..., Any], Sequence[Tensor]], Any] | None = None,
     dynamic: Collection[str] = (),
     parts: Callable[[Site], bool] = lambda site: True,
+    guarding: bool = True,
     beside: _torch.ScriptModule | None = None,
     plain: Collection[str] = (),
     as_eager: bool = False,
@@ -181,6 +182,7 @@ def capture(
             no two are one tensor.
         around: Runs the flat model in the trace, given it and its tensors; may run it again on others.
         dynamic: Source files whose code gets stand-ins for ``len``, ``int`` and the like.
+        guarding: Whether the file checks what Python code was told of devices.
         parts: Whether an ``if`` at a line of these submodules becomes a branch.
         beside: A trace of the model, if this one is only to be looked at.
         plain: Source files whose code is given sizes as Python's numbers.
@@ -235,7 +237,7 @@ def capture(
     changed = branching(model, branches, parts), standing_in(dynamic)
     with torch.no_grad(), watched[0] as findings, watched[1], changed[0], changed[1], watched[2], watched[3], watch:
         try:
-            with following() as origins, forks(names, as_eager) as forked:
+            with following(guarding) as origins, forks(names, as_eager) as forked:
                 graph = _torch.observe(adapter, flat, beside) if beside else None
                 traced = beside or _torch.trace(adapter, flat)
             if not beside:

@@ -52,11 +52,12 @@ def device_named(device: torch.device | str, what: str, instead: str) -> torch.d
         where = torch.empty(0, device=torch.device(device)).device  # with its index, as tensors tell it
     except (RuntimeError, TypeError, AssertionError, NotImplementedError):
         where = None
-    if where is not None and where.type != "meta":
+    if where is not None:
         return where
-    got = f"{device}, whose tensors hold no values to compute with" if where else repr(device)
     raise InputError(
-        compose(what, differences=[f"expected a device that is here, got {got}"], instead=instead, page="inputerror")
+        compose(
+            what, differences=[f"expected a device that is here, got {device!r}"], instead=instead, page="inputerror"
+        )
     )
 
 

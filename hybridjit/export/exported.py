@@ -200,6 +200,15 @@ def load(path: str | os.PathLike[str], device: torch.device | str | None = None)
     if device is not None:
         instead = f'load(path, device="cpu")\n{present()}'
         where = device_named(device, "load takes a device", instead)
+        if where.type == "meta":
+            raise InputError(
+                compose(
+                    "load takes a device that holds values",
+                    differences=["expected another device, got meta: TorchScript reads no tensors without memory"],
+                    instead=instead,
+                    page="inputerror",
+                )
+            )
     source = _path(path, "load", 'load("model.pt")')
     module, metadata, kept = archive.read(source, where)
     try:

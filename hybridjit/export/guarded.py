@@ -112,8 +112,9 @@ class Study:
                 raise self._unexplained(wrong, captured)
         if not wrong:
             captured, guarded = self._joined(chosen, captured, guarded)
-        if self.on_frozen == "error" and guarded:
-            raise frozen_error(self.task.model, guarded)
+        answers = [asked for asked in captured.asked if asked.what == "value"]
+        if self.on_frozen == "error" and (guarded or answers):
+            raise frozen_error(self.task.model, guarded, answers)
         if first.module is not captured.module:
             _torch.empty(first.module, self.task.model)
         return dataclasses.replace(captured, guarded=tuple(guarded))
@@ -238,6 +239,7 @@ class Study:
                 meet,
                 fixed=settings.fixed if meet is not _look else (),
                 around=around,
+                guarding=self.on_frozen != "ignore",
                 dynamic=settings.dynamic,
                 parts=lambda site: settings.parts is None or (site.file, site.line) in settings.parts,
                 beside=beside,

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from torch import nn
 
 from .._errors import CaptureError, compose
+from ..control.origins import Asked
 from .capture import Captured
 from .findings import found
 from .leaks import Leak, spell_value
@@ -32,11 +33,13 @@ def judged(captured: Captured, innocent: Mapping[Occurrence, str]) -> tuple[Find
     return tuple(findings)
 
 
-def frozen_error(model: nn.Module, leaks: Sequence[Leak]) -> CaptureError:
-    """The error for values that ``on_frozen="error"`` refuses."""
+def frozen_error(model: nn.Module, leaks: Sequence[Leak], answers: Sequence[Asked] = ()) -> CaptureError:
+    """The error for values, and for answers about devices, that ``on_frozen="error"`` refuses."""
     rows = {
         f"{leak.site}: {leak.kind.what}: {leak.kind.says} ({spell_value(leak.value)})": leak.kind.fix for leak in leaks
     }
+    device = "hybridjit.device_dependent(x, cpu=..., default=...)"
+    rows |= {f"{asked.site}: {asked.says}: the answer on this device is kept": device for asked in answers}
     error = CaptureError(
         compose(
             f"{len(rows)} value{'' if len(rows) == 1 else 's'} of tensors would be frozen into the file",

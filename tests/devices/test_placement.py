@@ -250,7 +250,8 @@ def asks_cuda(x: Tensor) -> Tensor:
 
 
 def asks_type(x: Tensor) -> Tensor:
-    return x if x.device.type == "cpu" else x + 1
+    with torch.autocast(x.device.type, enabled=False):
+        return x + 1
 
 
 def asks_stored(x: Tensor) -> Any:
@@ -313,6 +314,43 @@ def test_findings(code: str) -> None:
     [found] = [finding for finding in report.findings if finding.code.startswith("HJ2")]
     assert (found.code, found.severity, found.message, found.fix) == (code, severity, message, fix)
     assert (found.file, found.line) == (__file__, fn.__code__.co_firstlineno + 1)
+
+
+def by_variable(x: Tensor) -> Tensor:
+    kind = x.device.type
+    return x if kind in ("cpu", "mps") else x + 1
+
+
+@pytest.mark.parametrize(
+    ("fn", "says"),
+    [
+        (lambda x: x if x.device.type == "cpu" else x + 1, "x.device.type in 'cpu' captured True, got False"),
+        (lambda x: x if x.device.type != "cuda" else x + 1, ""),
+        (by_variable, "x.device.type in 'cpu', 'mps' captured True, got False"),
+    ],
+)
+def test_a_type_that_is_compared_is_guarded(
+    fn: Callable[[Tensor], Tensor], says: str, device: str, tmp_path: Path
+) -> None:
+    """What `x.device.type` is compared with decides where the file runs: only where the answer is the same."""
+    if device == "cuda":
+        pytest.skip("the answers are those of another device")
+    _, there = loaded_on(device, Fn(fn), X, tmp_path)
+    if not says:
+        assert torch.equal(there(X.to(device)).cpu(), X)
+        return
+    with pytest.raises(hj.GuardError, match=says):
+        there(X.to(device))
+
+
+def test_device_questions_follow_on_frozen(device: str, tmp_path: Path) -> None:
+    """Told to ignore what is frozen, the file has no check; told to refuse, there is none."""
+    model = Fn(lambda x: x if x.is_cpu else x + 1).eval()
+    ignored = hj.export(model, X, devices=["cpu"], on_frozen="ignore")
+    ignored.save(tmp_path / "ignored.pt")
+    assert torch.equal(hj.load(tmp_path / "ignored.pt", device)(X.to(device)).cpu(), X)
+    with pytest.raises(hj.CaptureError, match=r"test_placement.py:\d+: x.is_cpu: the answer on this device is kept"):
+        hj.export(model, X, devices=["cpu"], on_frozen="error")
 
 
 def test_a_question_is_guarded(device: str, tmp_path: Path) -> None:

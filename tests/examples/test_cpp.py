@@ -1,5 +1,6 @@
 """The C++ programs find with the exported files what Python finds."""
 
+import re
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from torch import Tensor, nn
 
 from examples.decoder.__main__ import greedy
 from examples.decoder.export import export_decoder
@@ -15,6 +17,8 @@ from examples.decoder.model import build as build_decoder
 from examples.faces.export import export_detector, export_switched
 from examples.faces.model import DATA, build, read_image
 from examples.faces.show import as_lines
+from hybridjit import export
+from hybridjit._describe import place
 
 SOURCE = Path(__file__).parents[2] / "examples" / "cpp"
 
@@ -114,6 +118,26 @@ def test_decodes_on_a_shared_cache(run: Run, tmp_path: Path) -> None:
     rows = [line.split() for line in done.stdout.splitlines()]
     assert [int(word) for word, _ in rows] == said
     assert [float(most) for _, most in rows] == pytest.approx([float(each.max()) for each in logits], abs=1e-4)
+
+
+class ScaledBySize(nn.Module):
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        scale = {64: 0.5, 48: 0.25}.get(image.shape[1], 1.0)
+        return image[0, :1, :4] * scale, image[0, 0, :1] * scale
+
+
+def test_guards_stop_the_program(run: Run, tmp_path: Path) -> None:
+    """At a size for which the file would be wrong the program ends with the line, both values and what to write."""
+    export(ScaledBySize().eval(), torch.ones(3, 64, 64, dtype=torch.uint8)).save(tmp_path / "scaled.pt")
+    results = {}
+    for size in (64, 48):
+        Image.new("RGB", (size, size), (8, 8, 8)).save(tmp_path / f"{size}.ppm")
+        results[size] = run(tmp_path / "scaled.pt", tmp_path / f"{size}.ppm")
+    assert (results[64].returncode, results[64].stdout) == (0, "4.0000  4.0 4.0 4.0 4.0\n"), results[64].stderr
+    line = place(__file__, ScaledBySize.forward.__code__.co_firstlineno + 1)
+    assert results[48].returncode != 0 and not results[48].stdout
+    said = rf"hybridjit: value frozen at {re.escape(line)}: a size as a key, captured \S.*, got 48; write torch"
+    assert re.search(said, results[48].stderr)
 
 
 def test_errors_are_one_line(run: Run, tmp_path: Path) -> None:

@@ -99,7 +99,8 @@ def test_constructors_of_one_dtype_get_numbers() -> None:
 
     exported = hj.export(Call(fn).eval(), X)
     torch.testing.assert_close(exported(X + 1), fn(X + 1))
-    with pytest.raises(hj.GuardError, match=rf"test_made.py:{fn.__code__.co_firstlineno + 1}: int\(tensor\), captured 2"):
+    line = fn.__code__.co_firstlineno + 1
+    with pytest.raises(hj.GuardError, match=rf"test_made.py:{line}: int\(tensor\), captured 2"):
         exported(torch.ones(1))
 
 

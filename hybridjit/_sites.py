@@ -59,8 +59,13 @@ def user_site(names: Mapping[int, str] | None = None, frame: FrameType | None = 
     return Site(current.f_code.co_filename, current.f_lineno, _module_path(current, names or {}), library)
 
 
+def user_frame() -> FrameType | None:
+    """The innermost frame that belongs neither to torch nor to hybridjit."""
+    return _user_frame(sys._getframe(1))[0]
+
+
 def user_code() -> CodeType | None:
-    """The code of the innermost frame that belongs neither to torch nor to hybridjit."""
+    """Its code."""
     frame, _ = _user_frame(sys._getframe(1))
     return frame and frame.f_code
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import inspect
 from collections.abc import Callable, Collection, Iterator
-from types import CodeType
+from types import CodeType, FrameType
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from .. import _torch
-from .._sites import user_code
+from .._sites import user_frame
 from .kinds import CACHE, KEY, Kind
 
 
@@ -52,6 +54,54 @@ def _stores(code: CodeType) -> bool:
     return any(step.opname == "STORE_SUBSCR" or step.argval == "setdefault" for step in dis.get_instructions(code))
 
 
+_NAMES = ["add", "sub", "mul", "div", "multiply", "subtract", "divide", "true_divide", "pow"]
+_DUNDER = ["add", "radd", "sub", "rsub", "mul", "rmul", "truediv", "rtruediv", "pow"]
+_ARITHMETIC = {
+    *(getattr(owner, name) for owner in (Tensor, torch) for name in _NAMES),
+    *(getattr(Tensor, f"__{name}__") for name in _DUNDER),
+}
+
+
+def promoted(func: Any, args: Any, call: Callable[[Any, Any], Any]) -> Any:
+    """The arguments of an operation on integers and a Python float, the integers as floats of the default dtype.
+
+    That is what eager mode makes of them. The tracer has the float as a tensor of double precision, as which it
+    would make the result one too.
+
+    Args:
+        func: The operation.
+        args: What it is given.
+        call: Calls another one in its place.
+    """
+    if func not in _ARITHMETIC or len(args) != 2 or not any(type(each) is float for each in args):
+        return args
+
+    def as_float(each: Any) -> Any:
+        if not isinstance(each, Tensor):
+            return each
+        with _torch.paused_tracing(), _torch.unwatched():
+            integers = each.dim() > 0 and not each.is_floating_point() and not each.is_complex()
+        return call(Tensor.to, (each, torch.get_default_dtype())) if integers else each
+
+    return tuple(map(as_float, args))
+
+
+CACHED: type = type(functools.lru_cache(len))
+
+
+def _calls_cached(frame: FrameType) -> bool:
+    """Whether the code of a frame calls a function that has an ``lru_cache``, by a name or as a method."""
+    held = [*frame.f_locals.values(), *(frame.f_globals.get(name) for name in frame.f_code.co_names)]
+    if any(isinstance(each, CACHED) for each in held):
+        return True
+    owners = {each if isinstance(each, type) else type(each) for each in held}
+    return any(
+        isinstance(inspect.getattr_static(owner, name, None), CACHED)
+        for owner in owners
+        for name in frame.f_code.co_names
+    )
+
+
 @contextlib.contextmanager
 def hashing(known: Collection[int], leak: Callable[[Kind, Tensor, Any], None]) -> Iterator[None]:
     """Gives traced numbers the hash that the Python number has, within the body: a size finds its key.
@@ -66,10 +116,13 @@ def hashing(known: Collection[int], leak: Callable[[Kind, Tensor, Any], None]) -
         if _torch.tracing_state() is None or not is_number(self, known):
             made: int = identity(self)
             return made
+        frame = user_frame()
+        if frame is not None and _calls_cached(frame):  # finds nothing, and computes what is right for any number
+            made = identity(self)
+            return made
         with _torch.paused_tracing(), _torch.unwatched():
             number = self.item()
-        code = user_code()
-        leak(CACHE if code is not None and _stores(code) else KEY, self, number)
+        leak(CACHE if frame is not None and _stores(frame.f_code) else KEY, self, number)
         return hash(number)
 
     type.__setattr__(Tensor, "__hash__", hash_of)

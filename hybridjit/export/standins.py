@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from .. import _torch
+from .numbers import CACHED
 
 
 def _traced(value: object) -> bool:
@@ -132,9 +133,6 @@ class _Math:
         return _MATH[name] if name in _MATH else getattr(math, name)
 
 
-_Cached: type = type(functools.lru_cache(len))
-
-
 def _uncached(cached: Any) -> Callable[..., Any]:
     """A function with an ``lru_cache``, called past the cache for traced numbers: none of them is in it."""
 
@@ -181,11 +179,11 @@ def standing_in(files: Iterable[str]) -> Iterator[None]:
                     news[name] = _Math()
                 elif id(held) in by_identity:
                     news[name] = by_identity[id(held)]
-                elif isinstance(held, _Cached):
+                elif isinstance(held, CACHED):
                     news[name] = _uncached(held)
                 elif isinstance(held, type) and held.__module__ == space.get("__name__"):
                     for key, own in list(vars(held).items()):
-                        if isinstance(own, _Cached):
+                        if isinstance(own, CACHED):
                             changed.append((held, key, own))
                             setattr(held, key, _uncached(own))
             for name, made in news.items():

@@ -19,6 +19,7 @@ from . import answers, made
 from .answers import See
 from .kinds import ARRAY, BOOL, CONTAINS, FLOAT, INDEX, INT, ITEM, LEN, LIST, TEXT, Kind
 from .leaks import Leak
+from .numbers import promoted
 from .validation import only_says
 
 
@@ -54,12 +55,14 @@ class Watch(TorchFunctionMode):
             return func(*args, **kwargs)
         if self._plain and func in _COUNT and user_site().file in self._plain:
             return self._as_numbers(func, args, kwargs)
+        caller = sys._getframe(1)
+        args = promoted(func, args, lambda other, given: call_at(caller, other, given, {}))
         if see is not None:
             result = see(self, func, args, kwargs)
         elif self._numbers is not None:
-            result = self._exactly(func, args, kwargs, sys._getframe(1))
+            result = self._exactly(func, args, kwargs, caller)
         else:
-            return call_at(sys._getframe(1), func, args, kwargs)
+            return call_at(caller, func, args, kwargs)
         if self._numbers is not None and func in _COUNT:
             for tensor in tensors_of(result):
                 self._numbers[id(tensor)] = weakref.ref(tensor)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -48,6 +49,37 @@ class CachedMethod(nn.Module):
         return x * self.table(x.shape[0])
 
 
+def remembered(fn: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """A decorator that has its cache in a closure, as libraries write them."""
+    cached = functools.lru_cache(fn)
+
+    @functools.wraps(fn)
+    def call(*args: int) -> Tensor:
+        return cached(*args)
+
+    return call
+
+
+@remembered
+def grid(height: int, width: int) -> Tensor:
+    return torch.arange(height)[:, None] * 1.0 + torch.arange(width)
+
+
+class CachedInAClosure(nn.Module):
+    """Asks for two tables, which are one for a square."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.expand(len(x), len(x)) if x.dim() == 1 else x
+        return x + grid(x.shape[0], x.shape[1]) + grid(x.shape[1], x.shape[0]).T
+
+
+def test_a_square_is_no_proof() -> None:
+    """Two sizes that are equal in the example are two keys all the same."""
+    model = CachedInAClosure().eval()
+    exported = hj.export(model, torch.ones(3, 3))
+    torch.testing.assert_close(exported(torch.ones(2, 5)), model(torch.ones(2, 5)))
+
+
 def test_a_size_finds_its_key() -> None:
     """A dictionary has for a traced size what it has for the number; a size that was not seen raises."""
     six = hj.export(Table().eval(), torch.ones(6))
@@ -59,7 +91,7 @@ def test_a_size_finds_its_key() -> None:
     assert "HJ111" in [finding.code for finding in four.report.findings]
 
 
-@pytest.mark.parametrize("model", [Cached, CachedFunction, CachedMethod])
+@pytest.mark.parametrize("model", [Cached, CachedFunction, CachedMethod, CachedInAClosure])
 def test_caches_are_for_every_size(model: type[nn.Module]) -> None:
     """What a cache keeps by size is computed in the file, whatever eager mode left in the cache."""
     model()(X)
@@ -85,3 +117,23 @@ def test_the_hash_is_torchs_again() -> None:
     before = Tensor.__hash__
     hj.export(Table().eval(), X)
     assert Tensor.__hash__ is before and hash(X) == id(X)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_integers_and_a_python_float(dtype: torch.dtype) -> None:
+    """What Python's float makes of integers has the default dtype in the file too, not double precision."""
+
+    class Positions(nn.Module):
+        def forward(self, x: Tensor) -> list[Tensor]:
+            at = torch.arange(x.shape[0])
+            return [at * 2.0, 1.5 - at, torch.div(at, 2.0), at**0.5, 3.0 / (at + 1), at.mul(2.0).add(1), at + x * 0.5]
+
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        model, x = Positions().eval(), torch.ones(3)
+        exported = hj.export(model, x)
+        for each in (x, torch.ones(7)):
+            torch.testing.assert_close(exported(each), model(each), rtol=0, atol=0)
+    finally:
+        torch.set_default_dtype(before)

@@ -114,6 +114,17 @@ def value_of(self: Tensor) -> Value:
     return _C._get_value_trace(self)
 
 
+def set_sizes(made: Value, sizes: Sequence[Value | None]) -> None:
+    """Gives the operation that made a tensor traced sizes in place of the numbers in its list of sizes."""
+    [given] = [each.node() for each in made.node().inputs() if each.node().kind() == "prim::ListConstruct"]
+    for place, size in enumerate(sizes):
+        if size is not None:
+            number = current_graph().create("aten::Int", [size], 1)
+            number.insertBefore(given)
+            number.output().setType(type_named("IntType"))
+            given.replaceInput(place, number.output())
+
+
 def bind_value(tensor: Tensor, value: Value) -> None:
     """Makes the trace take ``tensor`` for ``value`` from here on."""
     _C._set_value_trace(tensor, value)

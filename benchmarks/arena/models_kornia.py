@@ -60,7 +60,7 @@ def warp() -> Case:
         return Inputs(_gray(batch, side, side), matrix, height, width)
 
     return Case(
-        Warp(),
+        Warp().eval(),
         call(1, 32, 24, 20),
         {"two": call(2, 32, 24, 20), "a larger picture": call(1, 47, 24, 20), "another result": call(1, 32, 30, 31)},
     )
@@ -101,7 +101,7 @@ def connected() -> Case:
         return Inputs((_gray(batch, height, width) > 0.6).float(), rounds)
 
     return Case(
-        Connected(),
+        Connected().eval(),
         call(1, 16, 16, 5),
         {"more rounds": call(1, 16, 16, 40), "two": call(2, 16, 16, 5), "larger": call(1, 20, 24, 5)},
     )

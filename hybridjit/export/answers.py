@@ -128,9 +128,21 @@ def _see_format(watch: Watch, func: Any, args: Any, kwargs: Any) -> Any:
     return value
 
 
+def _see_sparse(watch: Watch, func: Any, args: Any, kwargs: Any) -> Any:
+    """Keeps traced sizes given to a constructor of sparse tensors, which the tracer takes for plain numbers."""
+    result = func(*args, **kwargs)
+    sizes = kwargs.get("size", next((each for each in args if isinstance(each, (tuple, list))), ()))
+    if any(isinstance(each, Tensor) for each in sizes):
+        values = [_torch.value_of(each) if isinstance(each, Tensor) else None for each in sizes]
+        _torch.set_sizes(_torch.value_of(result), values)
+    return result
+
+
+_SPARSE = "sparse_coo sparse_csr sparse_csc sparse_bsr sparse_bsc sparse_compressed".split()
 _OF_FORMAT = ("is_sparse", "is_mkldnn", "is_quantized", "is_nested")
 """What TorchScript knows too; of the rest a file checks the layout."""
 SEEN: dict[Any, See] = {
+    **dict.fromkeys((getattr(torch, f"{name}_tensor") for name in _SPARSE), _see_sparse),
     Tensor.stride: _see_strides,
     Tensor.is_contiguous: _see_contiguous,
     Tensor.storage_offset: _see_offset,

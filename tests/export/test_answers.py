@@ -108,3 +108,25 @@ def test_shared_memory_is_written_to(told: bool) -> None:
     aliased = hj.export(Call(in_place).eval(), calls[1]())
     for call in calls:
         assert torch.equal(aliased(*call()), in_place(*call()))
+
+
+def sparse_by_rows(x: Tensor) -> Tensor:
+    n = x.shape[0]
+    rows = torch.arange(n + 1)
+    return torch.sparse_csr_tensor(rows, rows[:-1] * 0, torch.ones(n), size=(n, n)) @ x
+
+
+def sparse_by_places(x: Tensor) -> Tensor:
+    n = x.shape[0]
+    places = torch.stack([torch.arange(n), torch.arange(n) * 0])
+    return torch.sparse_coo_tensor(places, torch.ones(n), (n, n + 0)).to_dense() @ x
+
+
+@pytest.mark.filterwarnings("ignore:Sparse")
+@pytest.mark.parametrize("fn", [sparse_by_rows, sparse_by_places])
+def test_sizes_of_sparse_tensors(fn: Callable[[Tensor], Tensor]) -> None:
+    """A sparse tensor made in forward has the sizes of the call, not those of the example."""
+    exported = hj.export(Call(fn).eval(), torch.rand(3, 2))
+    for n in (3, 5, 1):
+        x = torch.rand(n, 2)
+        torch.testing.assert_close(exported(x), fn(x))

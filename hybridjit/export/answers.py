@@ -138,7 +138,7 @@ def _see_sparse(watch: Watch, func: Any, args: Any, kwargs: Any) -> Any:
     return result
 
 
-_SPARSE = "sparse_coo sparse_csr sparse_csc sparse_bsr sparse_bsc sparse_compressed".split()
+_SPARSE = ["sparse_coo", "sparse_csr", "sparse_csc", "sparse_bsr", "sparse_bsc", "sparse_compressed"]
 _OF_FORMAT = ("is_sparse", "is_mkldnn", "is_quantized", "is_nested")
 """What TorchScript knows too; of the rest a file checks the layout."""
 SEEN: dict[Any, See] = {

@@ -38,6 +38,10 @@ class BufferState:
             if self._slots.get(name) is not tensor or not self._contents.holds(tensor)
         }
 
+    def new(self) -> list[str]:
+        """The buffers that were not there, or ``None``."""
+        return [name for name, _ in self._module.named_buffers(remove_duplicate=False) if name not in self._slots]
+
     def replaced(self) -> tuple[str, ...]:
         """The buffers of modules in Python, by every name, in whose place there is another tensor now."""
         now = self._module.named_buffers(remove_duplicate=False)
@@ -138,9 +142,9 @@ class ModelState:
         return self._buffers.replaced()
 
     def changed_attributes(self) -> list[str]:
-        """The attributes, other than parameters and buffers, that were set or deleted since."""
+        """The attributes that were set or deleted since, other than parameters and buffers that were there."""
         names = {id(module): name for name, module in self._model.named_modules()}
-        changed = []
+        changed = self._buffers.new()
         for module, kept in self._attributes:
             if isinstance(module, _torch.ScriptModule):
                 continue  # its state is not in Python, which only remembers methods that were asked for

@@ -5,6 +5,7 @@ import random
 import sys
 import tempfile
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy
@@ -36,6 +37,7 @@ class Messy(nn.Module):
         self.replaced = self.replaced + 0
         if self.ending == "refused":
             self.late = x + 1
+            x = x + TRACED()
         self.items.append(2)
         self.new = 1
         del self.gone
@@ -47,6 +49,9 @@ class Messy(nn.Module):
         if self.ending == "interrupt":
             raise KeyboardInterrupt
         return x + self.weight * 0
+
+
+TRACED: Callable[[], bool] = vars(torch.jit)["is_tracing"]  # an export can't answer in its place
 
 
 ERRORS: dict[str, type[BaseException]] = {

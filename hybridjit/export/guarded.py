@@ -30,10 +30,10 @@ from .task import Known, Settings, Task
 from .together import Member, Together
 from .verdicts import frozen_error, judged
 
-_PROBED = 3.0
-"""How many times as long as the first capture running the model on probes may take, in all."""
-_OBSERVED, _SECONDS = 4.0, 4.0
-"""How many times as long as the first capture those on probes may take, in all; what they may always take."""
+_PROBED, _OBSERVED = 3.0, 4.0
+"""How many times as long as the first capture running the model on probes, and capturing them, may take in all."""
+_SECONDS = 4.0
+"""How long either may always take."""
 _JOINED = 2
 """How many probes may get a path of their own."""
 
@@ -103,7 +103,8 @@ class Study:
             wrong = self._wrong(captured)
             if wrong and all(name in OF_KIND or name == SHARED for name in wrong):
                 fixed = {"apart" if name == SHARED else "kinds" for name in wrong}
-                captured, guarded = self._with(dataclasses.replace(chosen, fixed=frozenset(fixed)))
+                chosen = dataclasses.replace(chosen, fixed=frozenset(fixed))
+                captured, guarded = self._with(chosen)
                 wrong = self._wrong(captured)
             if not wrong:
                 break
@@ -273,7 +274,9 @@ class Study:
         results: dict[str, Known] = {}
 
         def accepted(probe: Probe) -> bool:
-            if probe.says != SHARED and time.perf_counter() - started > _PROBED * self.seconds:
+            # Whether dtypes, ranks and shared arguments matter must not depend on the clock: without a probe, no guard.
+            must = probe.says in OF_KIND or probe.says == SHARED
+            if not must and time.perf_counter() - started > max(_PROBED * self.seconds, _SECONDS):
                 return False
             if not captured.leaks and ":" in probe.says and any(":" in known for known in results):
                 return False  # one of another size tells whether nothing leaked, which is all there is to tell

@@ -1089,6 +1089,16 @@ def _rows(block: Any, numbers: dict[int, int], constant: Callable[[Tensor], obje
     return tuple(rows)
 
 
+def optimized(module: ScriptModule, methods: Sequence[str], *, inference: bool) -> ScriptModule:
+    """``torch.jit.freeze``, and ``torch.jit.optimize_for_inference`` after it."""
+    others = [name for name in methods if name != "forward"]
+    with quiet():
+        module = _jit.freeze(module, preserved_attrs=others)
+        if inference:
+            module = _jit.optimize_for_inference(module, other_methods=others or None)
+    return module
+
+
 def script_code(module: ScriptModule) -> str:
     """The TorchScript source of a module's methods, ``forward`` first."""
     if not hasattr(module, "code"):
@@ -1296,9 +1306,10 @@ def define(module: ScriptModule, source: str) -> None:
         module._c._define(module._concrete_type, source, {"ValueError": ValueError}.get)
 
 
-def method_named(module: ScriptModule, name: str) -> Callable[..., Any]:
-    """A method of a script module, whatever else it has by that name."""
-    found: Callable[..., Any] = module._c._get_method(name)
+def method_named(module: nn.Module, name: str) -> Callable[..., Any]:
+    """A method of a module; of a script module, whatever else it has by that name."""
+    of: Any = module
+    found: Callable[..., Any] = of._c._get_method(name) if isinstance(module, ScriptModule) else getattr(of, name)
     return found
 
 
@@ -1535,3 +1546,24 @@ def function_modes() -> list[Any]:
     stack: list[Any] = torch.overrides._get_current_function_mode_stack()  # type: ignore[no-untyped-call]
     own = ("PreDispatchTorchFunctionMode", "TorchFunctionMetadataMode")
     return [mode for mode in stack if type(mode).__name__ not in own]
+
+
+def compile_package(program: Any, path: str | os.PathLike[str]) -> None:
+    """Compiles an exported program by AOTInductor into a package."""
+    from torch import _inductor  # slow to import
+
+    _inductor.aoti_compile_and_package(program, package_path=os.fspath(path))
+
+
+def load_package(path: str | os.PathLike[str]) -> Any:
+    """Loads a package of AOTInductor."""
+    from torch import _inductor
+
+    return _inductor.aoti_load_package(os.fspath(path))
+
+
+def export_onnx(module: ScriptModule, flat: tuple[Tensor, ...], path: str | os.PathLike[str], **options: Any) -> None:
+    """Writes a script module as ONNX, without the graph that torch prints where it can't."""
+    silence = getattr(_C, "_jit_set_onnx_log_enabled", lambda on: None)
+    silence(False)
+    torch.onnx.export(module, flat, path, dynamo=False, **options)

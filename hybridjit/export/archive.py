@@ -13,21 +13,20 @@ import threading
 import weakref
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
 
-from .. import _torch
 from .._errors import ArchiveError, compose
+from .formats import SUFFIXES
 
 METADATA = "hybridjit.json"
 """The extra file that holds the schemas and the report."""
 VERSION = 2
 READ = (1, 2)
 """Of the metadata: 1 knows a single entry."""
-_OTHER_FORMATS = {".pt2": "pt2", ".onnx": "onnx", ".so": "aoti", ".pte": "executorch"}
 
 _UNREADABLE: tuple[type[Exception], ...] = (
     zipfile.BadZipFile, zlib.error, struct.error, ValueError, LookupError, EOFError, RuntimeError, OSError,
@@ -36,10 +35,10 @@ _UNREADABLE: tuple[type[Exception], ...] = (
 
 
 def append_metadata(path: Path, metadata: Mapping[str, Any]) -> None:
-    """Adds the metadata to a TorchScript file, whose own records stay byte for byte what they were.
+    """Adds the metadata to a TorchScript or pt2 file, whose own records stay byte for byte what they were.
 
     Args:
-        path: A file that ``torch.jit.save`` wrote.
+        path: A file that torch wrote.
         metadata: JSON data.
     """
     with zipfile.ZipFile(path, "a", zipfile.ZIP_STORED) as archive:
@@ -47,20 +46,27 @@ def append_metadata(path: Path, metadata: Mapping[str, Any]) -> None:
         archive.writestr(f"{root}/extra/{METADATA}", json.dumps(metadata, allow_nan=False))
 
 
-def check_suffix(path: Path) -> None:
+def check_suffix(path: Path, format: str) -> None:
     """Refuses a suffix that another format uses.
+
+    Args:
+        path: Where a file is to be written.
+        format: Its format.
 
     Raises:
         ArchiveError: The suffix belongs to another format.
     """
-    other = _OTHER_FORMATS.get(path.suffix.lower())
-    if other:
+    own = SUFFIXES[format]
+    suffix = path.suffix.lower()
+    other = next((name for name, known in SUFFIXES.items() if suffix in known), None)
+    if other and suffix not in own:
+        spelled = {"torchscript": "TorchScript"}.get(format, format)
         raise ArchiveError(
             compose(
                 f"{path.name} has the suffix of another format",
                 where=str(path),
-                differences=[f"expected a suffix such as .pt for TorchScript, got {path.suffix} ({other})"],
-                instead=f'exported.save("{path.with_suffix(".pt").name}")',
+                differences=[f"expected a suffix such as {own[0]} for {spelled}, got {path.suffix} ({other})"],
+                instead=f'exported.save("{path.with_suffix(own[0]).name}")',
                 page="archiveerror",
             )
         )
@@ -85,6 +91,11 @@ class KeptFile:
 
     def __deepcopy__(self, memo: dict[int, Any]) -> KeptFile:
         return self
+
+    @property
+    def size(self) -> int:
+        """How many they are."""
+        return self._stamp[2]
 
     def is_at(self, path: Path) -> bool:
         """Whether the path still leads to these bytes."""
@@ -194,15 +205,18 @@ def _sync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
-def read(path: Path, device: torch.device | None) -> tuple[_torch.ScriptModule, dict[str, Any], KeptFile]:
+def read(
+    path: Path, device: torch.device | None, open_as: Callable[[Path, dict[str, Any], torch.device | None], Any]
+) -> tuple[Any, dict[str, Any], KeptFile]:
     """Reads a file, every record against its checksum.
 
     Args:
         path: The file.
         device: Where its tensors go; where they were saved from if absent.
+        open_as: Opens it, told its metadata.
 
     Returns:
-        The module, the metadata and the file's bytes.
+        What ``open_as`` gave, the metadata and the file's bytes.
 
     Raises:
         ArchiveError: The file is missing, truncated, altered, or not hybridjit's.
@@ -215,26 +229,27 @@ def read(path: Path, device: torch.device | None) -> tuple[_torch.ScriptModule, 
     for _ in range(_ATTEMPTS):  # or the metadata of one file would go with the module of the next
         try:
             kept = KeptFile(path)
-            metadata = _check(path)
-            module = _torch.load_script(path, device)
+            metadata = _checked(path, read_onnx(path) if path.suffix.lower() == ".onnx" else _records(path))
+            module = open_as(path, metadata, device)
             if kept.is_at(path):
                 return module, metadata, kept
         except ArchiveError:
             raise
         except (RuntimeError, ValueError, OSError) as error:
-            raise _broken(path, (str(error).strip().splitlines() or [type(error).__name__])[0]) from error
-    raise _broken(path, f"it was replaced while it was read, {_ATTEMPTS} times")
+            raise broken(path, (str(error).strip().splitlines() or [type(error).__name__])[0]) from error
+    raise broken(path, f"it was replaced while it was read, {_ATTEMPTS} times")
 
 
 _ATTEMPTS = 5
 
 
-def _check(path: Path) -> dict[str, Any]:
+def _records(path: Path) -> Any:
+    """The metadata of a zip archive, whose records are as they were written."""
     try:
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()
             if damaged:
-                raise _broken(path, f"the record {damaged} does not match its checksum")
+                raise broken(path, f"the record {damaged} does not match its checksum")
             records = [name for name in archive.namelist() if name.endswith(f"/extra/{METADATA}")]
             if not records:
                 raise ArchiveError(
@@ -247,13 +262,23 @@ def _check(path: Path) -> dict[str, Any]:
                         page="archiveerror",
                     )
                 )
-            metadata: Any = json.loads(archive.read(records[0]))
+            return json.loads(archive.read(records[0]))
     except _UNREADABLE as error:
         if isinstance(error, ArchiveError):
             raise
-        raise _broken(path, str(error)) from error
+        raise broken(path, str(error)) from error
+
+
+def read_onnx(path: Path) -> Any:
+    """The metadata of an ONNX file."""
+    from .onnx import read_metadata
+
+    return read_metadata(path)
+
+
+def _checked(path: Path, metadata: Any) -> dict[str, Any]:
     if not isinstance(metadata, dict):
-        raise _broken(path, f"its metadata is no JSON object but {type(metadata).__name__}")
+        raise broken(path, f"its metadata is no JSON object but {type(metadata).__name__}")
     if metadata.get("version") not in READ:
         found = metadata.get("version")
         raise ArchiveError(
@@ -268,10 +293,13 @@ def _check(path: Path) -> dict[str, Any]:
     return metadata
 
 
-def _broken(path: Path, detail: str) -> ArchiveError:
+def broken(path: Path, detail: str) -> ArchiveError:
+    """The error for a file that is not as it was written."""
+    kind = next((name for name, known in SUFFIXES.items() if path.suffix.lower() in known), "torchscript")
+    kind = {"torchscript": "TorchScript", "onnx": "ONNX"}.get(kind, kind)
     return ArchiveError(
         compose(
-            f"{path.name} is truncated, altered or no TorchScript file",
+            f"{path.name} is truncated, altered or no {kind} file",
             where=str(path),
             differences=[detail],
             instead="the file as save wrote it; copy or export it again",

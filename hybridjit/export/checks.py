@@ -123,13 +123,13 @@ class File:
     """A loaded file, and how it is to be compared.
 
     Attributes:
-        module: The module, of flat tensors.
+        module: The module, of flat tensors; of a format other than TorchScript what runs the file.
         rtol: Relative tolerance, ``None`` for torch's.
         atol: Absolute tolerance, likewise.
         coverage: Counts which branches the calls take; not at all if absent.
     """
 
-    module: _torch.ScriptModule
+    module: nn.Module
     rtol: float | None = None
     atol: float | None = None
     coverage: Coverage | None = None
@@ -214,7 +214,7 @@ def _with_reasons(
 ) -> list[Check]:
     """The checks, the first one that differs with the operation at which it does and why."""
     failing = next((each for each in checks if each.differences and not each.differences[0].startswith(RAISES)), None)
-    if failing is None or device.type == "meta":
+    if failing is None or device.type == "meta" or not isinstance(file.module, _torch.ScriptModule):
         return checks
     run = next(run for run in runs if run.title == failing.entry)
     name = failing.input.partition(", call ")[0] if failing.input not in run.further else failing.input
@@ -249,6 +249,7 @@ def _failure(
 
     flat = entry.call.flatten(moved(inputs, device, check.input), check.input)
     names = {id(module): path for path, module in model.named_modules()}
+    assert isinstance(file.module, _torch.ScriptModule)
     copy = _torch.moved_script(file.module, device)
 
     def call(module: _torch.ScriptModule) -> object:
@@ -338,7 +339,7 @@ def check_one(
     return check
 
 
-def _compare_buffers(changed: dict[str, Tensor], in_file: dict[str, Tensor], module: _torch.ScriptModule) -> list[str]:
+def _compare_buffers(changed: dict[str, Tensor], in_file: dict[str, Tensor], module: nn.Module) -> list[str]:
     """What a call leaves in the buffers must be the same, or the second call is wrong."""
     buffers = dict(module.named_buffers())
     names = sorted({*changed, *(name.removeprefix("model.") for name in in_file)})

@@ -13,6 +13,8 @@ from dataclasses import astuple, dataclass, replace
 from difflib import SequenceMatcher
 from typing import Any
 
+from torch import nn
+
 from .. import _torch
 from ..control.points import CONTROL, ROUNDS, Point, noted, scripted
 from .report import Branch, Check, Side
@@ -279,7 +281,7 @@ def _ordered(sides: Iterable[Side]) -> tuple[Side, ...]:
 class Counting:
     """Runs the methods of one module, and counts."""
 
-    def __init__(self, coverage: Coverage, module: _torch.ScriptModule) -> None:
+    def __init__(self, coverage: Coverage, module: nn.Module) -> None:
         self._coverage = coverage
         self._module = module
         self._counted: dict[str, _Counted] = {}
@@ -288,6 +290,8 @@ class Counting:
     def method(self, name: str) -> Callable[..., Any]:
         """A method as C++ calls it; where there is nothing to count, itself."""
         self._taken = frozenset()
+        if not isinstance(self._module, _torch.ScriptModule):
+            return _torch.method_named(self._module, name)
         if name not in self._counted:
             self._counted[name] = self._coverage.counted(self._module, name)
         counted = self._counted[name]

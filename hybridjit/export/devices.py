@@ -134,8 +134,22 @@ def moved_model(model: nn.Module, device: torch.device) -> nn.Module:
         ) from error
 
 
-def moved_module(module: _torch.ScriptModule, device: torch.device) -> _torch.ScriptModule:
-    """A copy of a script module on a device."""
+class Runner(nn.Module):
+    """What runs a file of a format other than TorchScript: takes the call's tensors, gives one or a tuple.
+
+    Its buffers, if it has any, are those of the file, named as in a script module.
+    """
+
+    def moved(self, device: torch.device) -> Runner:
+        """The same on a device; itself where the format knows but one."""
+        return self
+
+
+def moved_module(module: nn.Module, device: torch.device) -> nn.Module:
+    """A copy of a script module, or of what runs another file, on a device."""
+    if isinstance(module, Runner):
+        return module.moved(device)
+    assert isinstance(module, _torch.ScriptModule)
     if _torch.moves_in_memory(device):
         return copy.deepcopy(module).to(device)
     return _torch.moved_script(module, device)

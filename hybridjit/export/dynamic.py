@@ -229,10 +229,11 @@ class Declared:
         made = Declared(schema, flat, variables)
         # On an accelerator an index made of such a value may end the process rather than raise.
         values = list(valued(flat)) if all(tensor.device.type == "cpu" for tensor in flat) else []
-        made._add([*sized(flat, variables), *values][:_MOST])
+        made.add([*sized(flat, variables), *values][:_MOST])
         return made
 
-    def _add(self, every: Sequence[Sized]) -> None:
+    def add(self, every: Sequence[Sized]) -> None:
+        """Adds inputs; one whose name is known already is that one."""
         for each in every:
             if self.schema is not None and each.name not in self._made:
                 self._made[each.name] = each
@@ -240,7 +241,7 @@ class Declared:
 
     def freshen(self) -> None:
         """Adds sizes that nothing was captured on."""
-        self._add(list(fresh(self.flat, self.variables, self._rounds)))
+        self.add(list(fresh(self.flat, self.variables, self._rounds)))
         self._rounds += 1
 
     def run(self, run: Callable[[Inputs, str], Expectation]) -> None:

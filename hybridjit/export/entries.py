@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from .. import _torch
 from .._errors import InputError, compose
@@ -60,7 +60,7 @@ class Entry:
         return result_keys(self.result)
 
     def run(
-        self, module: _torch.ScriptModule, flat: Sequence[Tensor], method: Callable[..., Any] | None = None
+        self, module: nn.Module, flat: Sequence[Tensor], method: Callable[..., Any] | None = None
     ) -> tuple[Tensor, ...]:
         """The flat result of the file, which is called as a C++ program calls it.
 

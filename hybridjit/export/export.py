@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from .. import _torch
-from .._errors import CaptureError, HybridJitError, UnsupportedError, compose
+from .._errors import CaptureError, HybridJitError, compose
 from ..adapters.inputs import Inputs, as_inputs
 from ..adapters.schema import CallSchema
 from ..adapters.switch import spell_flags
@@ -31,7 +31,9 @@ from .dynamic import Declared
 from .entries import FORWARD, Entries, Entry
 from .exported import Exported, is_taken, metadata_of
 from .flags import read_flags
+from .formats import Request, read_formats
 from .guarded import capture_guarded
+from .optimize import check_optimize, optimize_file
 from .outline import by_line, guards_by_line, guards_of, model_name, outlined
 from .plan import Planned, plan, read_methods
 from .refusals import failed, refuse, uncovered
@@ -41,7 +43,6 @@ from .task import Task, check_on_frozen
 from .verify import check_tolerances, named_calls
 from .view import signature_of, view_of, with_buffers
 
-FORMATS = ("torchscript",)
 _ROUNDS, _TOLD = 4, 4
 """How often a file that fails at declared sizes is captured again, and on how many of these more each time."""
 
@@ -51,7 +52,7 @@ def export(
     inputs: Any,
     kwargs: Mapping[str, Any] | None = None,
     *,
-    format: str = "torchscript",
+    format: str | Sequence[str] = "torchscript",
     branches: Sequence[str] | str | None = None,
     flags: Mapping[str, Sequence[bool | int | str]] | Sequence[Mapping[str, bool | int | str]] | None = None,
     methods: Mapping[str, Any] | None = None,
@@ -62,6 +63,7 @@ def export(
     rtol: float | None = None,
     atol: float | None = None,
     require_coverage: bool = False,
+    optimize: str | None = None,
 ) -> Exported:
     """Exports a model, and compares the saved bytes with it before anyone gets them.
 
@@ -78,7 +80,8 @@ def export(
         model: The model, in eval mode.
         inputs: The call to trace: a tuple of positional arguments, one argument, or `Inputs`.
         kwargs: Its keyword arguments; they also serve the check inputs that are no `Inputs`.
-        format: ``"torchscript"``.
+        format: ``"torchscript"``, ``"pt2"`` (torch.export), ``"onnx"`` or ``"aoti"`` (AOTInductor); a list of these,
+            see `Exported.others`; or ``"auto"`` for the first of them, in this order, that is captured and verified.
         branches: Submodules, by name or pattern (``"layers.*.attn"``), whose ``if``s on tensors become
             branches as with `branch_if_tracing`; ``"auto"`` finds the innermost ones that need it.
         flags: What the caller of the file can switch: keywords of ``forward``, or attributes of the model by path
@@ -99,6 +102,8 @@ def export(
         atol: Absolute tolerance.
         require_coverage: Whether a side of a branch that no check takes, or a loop of which no check runs a round,
             refuses the export. A side that only raises (the model's own validation) is none.
+        optimize: What torch does to a TorchScript file before it is verified: ``"freeze"``, which makes constants of
+            the weights, or ``"inference"``, which then fuses for this machine.
 
     Returns:
         The exported model; ``.report`` tells what was found and verified, ``.save`` writes the file.
@@ -117,8 +122,14 @@ def export(
         >>> exported.report.ok
         True
     """
-    _check_format(format)
     check_on_frozen(on_frozen)
+    check_optimize(optimize)
+    formats = read_formats(format)
+    if formats != ("torchscript",):
+        from .several import export_as
+
+        given = inputs, kwargs, branches, flags, methods, dynamic_shapes, check_inputs, devices, on_frozen
+        return export_as(Request(model, *given, rtol, atol, require_coverage, optimize), formats)
     check_tolerances(rtol, atol)
     model, notes = unwrapped(model)
     check_ready(model)
@@ -139,6 +150,8 @@ def export(
                 made = _capture_all(model, state, planned, branches, on_frozen)
                 # The traces share the model's tensors, which hold again what they held before it ran.
                 _save(made.module, path, model)
+                if optimize:
+                    optimize_file(path, optimize, list(dict.fromkeys(entry.method for entry in made.entries)))
                 loaded = _torch.load_script(path)
                 sides = in_file(loaded, made.module, dict.fromkeys(entry.method for entry in made.entries))
                 made = dataclasses.replace(made, module=loaded)
@@ -151,19 +164,19 @@ def export(
                 coverage = Coverage(sides)
                 file = File(made.module, rtol, atol, coverage)
                 checks = [c for where in places for c in check_on(where, model, runs, file, made.known, state)]
-                checks = _judged(model, state, runs, declared, checks)
+                checks = judged(model, state, runs, declared, checks)
                 told = [_told(*each, checks) for each in zip(planned, runs, declared, strict=True)]
                 if not rounds_left or on_frozen != "guard" or told == planned:
                     break
                 planned = told
                 for each, wanted in zip(planned, declared, strict=True):
                     wanted.freshen()
-                    _run_declared(model, state, each, wanted)
+                    run_declared(model, state, each, wanted)
             findings, statics, scripted, guards = zip(*made.seen, strict=True)
             of_sizes = [finding for each in declared for finding in each.findings()]
             report = Report(
                 model_name(model),
-                format,
+                "torchscript",
                 tuple(checks),
                 (*notes, *by_line(row for each in (*findings, of_sizes) for row in each)),
                 _each_once(statics),
@@ -181,9 +194,9 @@ def export(
             if require_coverage and report.unverified:
                 raise uncovered(report)
             archive.append_metadata(path, metadata_of(report, made.entries, sides))
-            return Exported(made.module, format, report, made.entries, archive.KeptFile(path), sides)
+            return Exported(made.module, "torchscript", report, made.entries, archive.KeptFile(path), sides)
         except CaptureError as error:
-            refuse(error, model, format)
+            refuse(error, model, "torchscript")
             raise
         finally:
             try:
@@ -199,11 +212,13 @@ def _declared(model: nn.Module, state: ModelState, planned: Planned, dynamic_sha
     name, first = next(iter(planned.calls.items()))
     schema, _ = CallSchema.of(signature_of(model, planned.point), moved(first, None, name))
     declared = Declared.of(schema, schema.flatten(moved(first, None, name)), dynamic_shapes)
-    _run_declared(model, state, planned, declared)
+    run_declared(model, state, planned, declared)
     return declared
 
 
-def _run_declared(model: nn.Module, state: ModelState, planned: Planned, declared: Declared) -> None:
+def run_declared(model: nn.Module, state: ModelState, planned: Planned, declared: Declared) -> None:
+    """Runs the model on the inputs that are declared of an entry."""
+
     def run(inputs: Inputs, name: str) -> Expectation:
         return expect(model, state, inputs, name, None, planned.point)
 
@@ -211,7 +226,7 @@ def _run_declared(model: nn.Module, state: ModelState, planned: Planned, declare
         declared.run(run)
 
 
-def _judged(
+def judged(
     model: nn.Module, state: ModelState, runs: Sequence[Run], declared: Sequence[Declared], checks: Sequence[Check]
 ) -> list[Check]:
     """The checks that say something of the file, in order."""
@@ -247,18 +262,6 @@ def _scope(declared: Sequence[Declared], checks: Sequence[Check], on_frozen: str
         f"at {' and '.join(said)}" if said else f"on {calls} call{'' if calls == 1 else 's'}, no other sizes declared"
     )
     return f"{what}; what is frozen for others {rest}"
-
-
-def _check_format(format: str) -> None:
-    if format not in FORMATS:
-        raise UnsupportedError(
-            compose(
-                f"export does not write the format {format!r}",
-                differences=[f"expected one of {', '.join(FORMATS)}, got {format!r}"],
-                instead='format="torchscript"',
-                page="unsupportederror",
-            )
-        )
 
 
 def _each_once(rows: Iterable[tuple[Any, ...]]) -> tuple[Any, ...]:

@@ -10,21 +10,25 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from .. import _torch
 from .._describe import describe
-from .._errors import ArchiveError, GuardError, InputError, compose
+from .._errors import ArchiveError, GuardError, HybridJitError, InputError, compose
 from ..adapters.inputs import Inputs
 from . import archive
 from .coverage import Points, points_from_json, points_to_json
-from .devices import device_named, present
+from .devices import Runner, device_named, present
 from .entries import FORWARD, Entries, Entry, signature_with_flags
+from .formats import SUFFIXES, Loaded, format_named
 from .report import Report
 
 _COUNTED = re.compile(r"Expected (\d+) elements in a list but found (\d+)")
 """What TorchScript says where a list of tensors (of split, of unbind) has another length than in the trace."""
 _GUARD = re.compile(r"^\w*Error: (?:KeyError: )?hybridjit: (.*)", re.MULTILINE | re.DOTALL)
 """At the end of TorchScript's traceback; before it, the line that raises is quoted."""
+_FIXED = re.compile(r"^(Guard failed: .*|Expected input .*|Runtime assertion failed.*|.*invalid dimensions.*)", re.M)
+"""What the other formats say where a size is none that the file is for."""
 
 
 @dataclass(frozen=True)
@@ -34,10 +38,12 @@ class Exported:
     It owns its parameters and buffers; the model it came from may change or go.
 
     Attributes:
-        module: The raw ``ScriptModule``, of flat tensors, as C++ sees it. Whoever changes it (moves it,
-            trains it) changes what this computes, not what `save` writes: that is what was verified.
-        format: ``"torchscript"``.
+        module: The raw ``ScriptModule``, of flat tensors, as C++ sees it; for another format its ``ExportedProgram``,
+            ONNX ``ModelProto`` or compiled package. Whoever changes it (moves it, trains it) changes what this
+            computes, not what `save` writes: that is what was verified.
+        format: ``"torchscript"``, ``"pt2"``, ``"onnx"`` or ``"aoti"``.
         report: What was found and verified.
+        others: Where several formats were asked for, the others by name; ``report.verdicts`` compares them all.
 
     Example:
         >>> import torch, hybridjit as hj
@@ -46,12 +52,14 @@ class Exported:
         torch.Size([5, 1])
     """
 
-    module: _torch.ScriptModule
+    module: Any
     format: str
     report: Report
     _entries: Entries = field(repr=False)
     _file: archive.KeptFile = field(repr=False, compare=False)
     _points: Points = field(default_factory=dict, repr=False, compare=False)
+    _runner: Runner | None = field(default=None, repr=False, compare=False)
+    others: Mapping[str, Exported] = field(default_factory=dict, repr=False, compare=False)
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         """Runs the file on the model's own arguments.
@@ -73,9 +81,12 @@ class Exported:
     def _run(self, point: str, inputs: Inputs) -> Any:
         entry, flat = self._entries.choose(point, inputs)
         try:
-            result = entry.run(self.module, flat)
-        except (_torch.JitError, RuntimeError) as error:
+            result = entry.run(self._runs, flat)
+        except (_torch.JitError, RuntimeError, AssertionError) as error:
+            if isinstance(error, HybridJitError):
+                raise
             guard, counted = _GUARD.search(str(error)), _COUNTED.search(str(error))
+            guard = guard or (_FIXED.search(str(error)) if self._runner else None)
             if guard is None and counted is None:
                 raise
             text = guard[1].rstrip() if guard else ""
@@ -84,6 +95,12 @@ class Exported:
                 text += "; write an operation on the whole tensor, or hj.map"
             raise GuardError(f"{text}\n  see docs/errors.md#guarderror") from error
         return entry.result.unflatten(result)
+
+    @property
+    def _runs(self) -> nn.Module:
+        """What runs the file."""
+        module: nn.Module = self._runner or self.module
+        return module
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         """The methods that were exported with ``methods=``."""
@@ -107,8 +124,13 @@ class Exported:
 
     @property
     def code(self) -> str:
-        """The TorchScript source of the file's ``forward``, and of its other methods if it has some."""
-        return _torch.script_code(self.module)
+        """The TorchScript source of the file's ``forward``, and of its other methods; of another format its graph."""
+        return _torch.script_code(self.module) if self._runner is None else format_named(self.format).code(self.module)
+
+    @property
+    def size(self) -> int:
+        """How many bytes the file has."""
+        return self._file.size
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the file: at every moment there is the old file or the new one, whole.
@@ -117,15 +139,15 @@ class Exported:
         that count in a buffer, ``load(path, device=...)``, ``.module.to(...)``.
 
         Args:
-            path: Where to; the suffix must not be another format's (``.pt2``, ``.onnx``). A link is
-                followed, and the mode of a file that is there stays.
+            path: Where to; the suffix must not be another format's (``.pt2`` and ``.onnx`` for TorchScript). A link
+                is followed, and the mode of a file that is there stays.
 
         Raises:
             ArchiveError: The suffix is another format's, or the file can't be written.
             InputError: ``path`` is no path.
         """
-        target = _path(path, "save", 'exported.save("model.pt")')
-        archive.check_suffix(target)
+        target = _path(path, "save", f'exported.save("model{SUFFIXES[self.format][0]}")')
+        archive.check_suffix(target, self.format)
         archive.write_atomically(self._file, target)
 
 
@@ -210,7 +232,7 @@ def load(path: str | os.PathLike[str], device: torch.device | str | None = None)
                 )
             )
     source = _path(path, "load", 'load("model.pt")')
-    module, metadata, kept = archive.read(source, where)
+    module, metadata, kept = archive.read(source, where, open_as)
     try:
         report = Report.from_json(metadata["report"])
         entries = _entries_of(metadata)
@@ -225,4 +247,14 @@ def load(path: str | os.PathLike[str], device: torch.device | str | None = None)
                 page="archiveerror",
             )
         ) from error
-    return Exported(module, str(metadata["format"]), report, entries, kept, points)
+    runner = None
+    if isinstance(module, Loaded):
+        module, runner = module.raw, module.runner
+    return Exported(module, str(metadata["format"]), report, entries, kept, points, runner)
+
+
+def open_as(path: Path, metadata: Mapping[str, Any], device: torch.device | None) -> Any:
+    """What a file holds, by the format that its metadata tell."""
+    if metadata.get("format", "torchscript") == "torchscript":
+        return _torch.load_script(path, device)
+    return format_named(metadata["format"]).load(path, metadata, device)

@@ -201,6 +201,27 @@ class Branch:
 
 
 @dataclass(frozen=True)
+class Verdict:
+    """What came of one of several formats.
+
+    Attributes:
+        format: The format.
+        result: ``"verified"``, ``"refused"``, or ``"not tried"`` where an earlier one did.
+        seconds: How long it took, in seconds.
+        size: How many bytes its file has; 0 without one.
+        max_abs_error: The largest absolute difference from the model in all checks; ``None`` without a file.
+        reason: Why it was refused.
+    """
+
+    format: str
+    result: str
+    seconds: float = 0.0
+    size: int = 0
+    max_abs_error: float | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True)
 class Part:
     """A module of the model.
 
@@ -253,6 +274,7 @@ class Report:
         modules: The model's modules.
         sources: The lines that findings, guards and branches are about, with those around them.
         refused: Why there is no file; empty if there is one.
+        verdicts: Where several formats were asked for, or ``"auto"``, what came of each; not in the saved file.
 
     Example:
         >>> import torch, hybridjit as hj
@@ -276,6 +298,7 @@ class Report:
     modules: tuple[Part, ...] = ()
     sources: tuple[Source, ...] = ()
     refused: str = ""
+    verdicts: tuple[Verdict, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -299,9 +322,9 @@ class Report:
         ``"inf"`` or ``"nan"`` there.
         """
         data = {"ok": self.ok, "unverified": list(self.unverified), **dataclasses.asdict(self)}
-        for check in data["checks"]:
+        for check in (*data["checks"], *data["verdicts"]):
             for name in _ERRORS:
-                value = check[name]
+                value = check.get(name)
                 if value is not None and not math.isfinite(value):
                     check[name] = str(value)
         return json.dumps(data, indent=1, allow_nan=False)
@@ -355,6 +378,7 @@ _KINDS: dict[str, Any] = {
     "guards": Guard,
     "modules": Part,
     "sources": Source,
+    "verdicts": Verdict,
 }
 
 

@@ -91,6 +91,19 @@ def read_shapes(schema: CallSchema, flat: Sequence[Tensor], given: Any) -> tuple
     return tuple(found)
 
 
+def read_specs(schema: CallSchema, flat: Sequence[Tensor], given: Any) -> list[dict[int, Any]]:
+    """What ``dynamic_shapes`` says of each tensor of a call, by dimension, as torch.export takes it for flat tensors.
+
+    Args:
+        schema: The structure of the call.
+        flat: Its tensors.
+        given: What the user wrote, which fits the call, see `read_shapes`.
+    """
+    reader = _Reader(flat, [path for path, leaf in leaves(schema.arguments) if not isinstance(leaf, StaticLeaf)])
+    reader.arguments(schema.arguments, given)
+    return [{place.dim: spec for place, spec in reader.specs if place.tensor == index} for index in range(len(flat))]
+
+
 @dataclass
 class _Declared:
     """A variable as far as it is read."""
@@ -107,6 +120,7 @@ class _Reader:
 
     Attributes:
         wrong: What does not fit, by its path in ``dynamic_shapes``.
+        specs: What was read.
     """
 
     def __init__(self, flat: Sequence[Tensor], paths: Sequence[str]) -> None:
@@ -116,6 +130,7 @@ class _Reader:
         self._named: dict[str, _Declared] = {}
         self._unnamed: dict[tuple[int, int, int, int | None, bool], tuple[str, _Declared]] = {}
         self.wrong: list[str] = []
+        self.specs: list[tuple[Place, Any]] = []
 
     def arguments(self, node: Container, given: Any) -> None:
         """Reads what was written for all arguments: a dict by name, or a tuple by position."""
@@ -208,6 +223,7 @@ class _Reader:
     def _dimension(self, place: Place, size: int, spec: Any, path: str) -> None:
         if spec is None:
             return
+        self.specs.append((place, spec))
         if type(spec) is int:
             if spec != size:
                 self.wrong.append(f"{path}: expected {size}, as the input has it, got {spec}")

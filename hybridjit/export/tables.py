@@ -36,6 +36,14 @@ def tables_of(report: Report) -> list[Table]:
     scripted = [[s.name, site_of(s)] for s in dict.fromkeys(report.scripted)]
     every = [
         Table(
+            "formats",
+            ["format", "result", "time", "bytes", "max abs", "reason"],
+            [
+                [v.format, v.result, f"{v.seconds:.1f} s", f"{v.size:,}", spell_error(v.max_abs_error), v.reason]
+                for v in report.verdicts
+            ],
+        ),
+        Table(
             "entries",
             ["method", "flags", "takes", "returns"],
             [[e.method, e.flags, ", ".join(e.arguments), ", ".join(e.results)] for e in report.entries],
@@ -141,7 +149,7 @@ def as_text(report: Report) -> str:
     parts = [headline(report) + (f"\nverified {report.scope}" if report.scope and report.ok else "")]
     parts += ["\n".join(f"  {line}" for line in report.refused.splitlines())] if report.refused else []
     made = {table.title: f"{table.title}\n{_plain(table.head, table.rows)}" for table in tables_of(report)}
-    parts += [made.pop(title) for title in ("entries", "checks") if title in made]
+    parts += [made.pop(title) for title in ("formats", "entries", "checks") if title in made]
     findings = "\n".join(_findings(sorted(report.findings, key=lambda each: each.severity != "warning")))
     parts += ["findings\n" + findings] if findings else []
     parts += made.values()

@@ -127,11 +127,6 @@ class Exported:
         """The TorchScript source of the file's ``forward``, and of its other methods; of another format its graph."""
         return _torch.script_code(self.module) if self._runner is None else format_named(self.format).code(self.module)
 
-    @property
-    def size(self) -> int:
-        """How many bytes the file has."""
-        return self._file.size
-
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the file: at every moment there is the old file or the new one, whole.
 

@@ -344,5 +344,9 @@ def read_metadata(path: Path) -> Any:
 
 
 def code(raw: Any) -> str:
-    """The graph in ONNX's own notation."""
-    return str(_imported("onnx").printer.to_text(raw))
+    """The graph in ONNX's own notation, without the metadata."""
+    onnx = _imported("onnx")
+    plain = onnx.ModelProto()
+    plain.CopyFrom(raw)
+    del plain.metadata_props[:]
+    return str(onnx.printer.to_text(plain))

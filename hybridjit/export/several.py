@@ -74,7 +74,7 @@ def _export(request: Request, name: str) -> Exported:
 
 def _verified(exported: Exported, seconds: float) -> Verdict:
     errors = [check.max_abs_error for check in exported.report.checks if check.max_abs_error is not None]
-    return Verdict(exported.format, "verified", seconds, exported.size, max(errors, default=None))
+    return Verdict(exported.format, "verified", seconds, exported._file.size, max(errors, default=None))
 
 
 def _reason(error: HybridJitError) -> str:

@@ -82,7 +82,7 @@ def verify(
         exported = load(exported)
     runs = _runs(exported._entries, {FORWARD: inputs, **further})
     coverage = Coverage(exported._points)
-    file = File(exported.module, rtol, atol, coverage)
+    file = File(exported._runs, rtol, atol, coverage)
     places = device_list(devices) or [device_of(model, inputs)]
     with alone():
         state = ModelState(model)

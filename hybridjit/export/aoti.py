@@ -14,8 +14,9 @@ from .._describe import describe
 from .._errors import CaptureError, InputError, compose
 from . import archive, pt2
 from .devices import Runner, device_of
-from .formats import Loaded, Subject, Written, unsupported
+from .formats import unsupported
 from .quiet import quiet
+from .subject import Loaded, Subject, Written
 
 __all__ = ["append_metadata", "check", "code", "load", "places", "routes"]
 

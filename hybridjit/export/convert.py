@@ -27,7 +27,7 @@ from .entries import FORWARD, Entries, Entry
 from .export import judged, run_declared
 from .exported import Exported, metadata_of
 from .flags import read_flags
-from .formats import Format, Request, Route, Subject, Written, format_named, unsupported
+from .formats import format_named, unsupported
 from .outline import model_name, outlined
 from .plan import Planned, plan
 from .pt2 import FIX_SIZE
@@ -35,6 +35,7 @@ from .refusals import failed, refuse
 from .report import Check, Finding, Report
 from .shapes import read_specs
 from .state import ModelState, alone, kept_random_state
+from .subject import Format, Request, Route, Subject, Written
 from .verify import check_tolerances, named_calls
 
 _ROUNDS = 4

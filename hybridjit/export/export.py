@@ -31,7 +31,7 @@ from .dynamic import Declared
 from .entries import FORWARD, Entries, Entry
 from .exported import Exported, is_taken, metadata_of
 from .flags import read_flags
-from .formats import Request, read_formats
+from .formats import read_formats
 from .guarded import capture_guarded
 from .optimize import check_optimize, optimize_file
 from .outline import by_line, guards_by_line, guards_of, model_name, outlined
@@ -126,7 +126,7 @@ def export(
     check_optimize(optimize)
     formats = read_formats(format)
     if formats != ("torchscript",):
-        from .several import export_as
+        from .several import Request, export_as
 
         given = inputs, kwargs, branches, flags, methods, dynamic_shapes, check_inputs, devices, on_frozen
         return export_as(Request(model, *given, rtol, atol, require_coverage, optimize), formats)

@@ -20,7 +20,7 @@ from . import archive
 from .coverage import Points, points_from_json, points_to_json
 from .devices import Runner, device_named, present
 from .entries import FORWARD, Entries, Entry, signature_with_flags
-from .formats import SUFFIXES, Loaded, format_named
+from .formats import SUFFIXES, format_named
 from .report import Report
 
 _COUNTED = re.compile(r"Expected (\d+) elements in a list but found (\d+)")
@@ -243,7 +243,7 @@ def load(path: str | os.PathLike[str], device: torch.device | str | None = None)
             )
         ) from error
     runner = None
-    if isinstance(module, Loaded):
+    if metadata["format"] != "torchscript":
         module, runner = module.raw, module.runner
     return Exported(module, str(metadata["format"]), report, entries, kept, points, runner)
 

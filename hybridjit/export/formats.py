@@ -1,24 +1,15 @@
-"""The formats: their names, their files, and what each is asked to do."""
+"""The formats: their names and their files."""
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Protocol
-
-import torch
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Any
 
 from .._describe import describe
 from .._errors import InputError, UnsupportedError, compose
-from ..adapters.inputs import Inputs
-from ..adapters.schema import CallSchema, ValueSchema
-from .devices import Runner
-from .report import Finding, Guard, Scripted, Static
-from .shapes import Variable
-from .state import ModelState
+
+if TYPE_CHECKING:
+    from .subject import Format
 
 FORMATS = ("torchscript", "pt2", "onnx", "aoti")
 """In the order in which ``"auto"`` tries them."""
@@ -60,140 +51,6 @@ def read_formats(format: Any) -> tuple[str, ...]:
             )
         )
     return tuple(names)
-
-
-@dataclass(frozen=True)
-class Request:
-    """What `export` was asked for; see there."""
-
-    model: Any
-    inputs: Any
-    kwargs: Mapping[str, Any] | None = None
-    branches: Sequence[str] | str | None = None
-    flags: Any = None
-    methods: Mapping[str, Any] | None = None
-    dynamic_shapes: Any = None
-    check_inputs: Iterable[Any] = ()
-    devices: Sequence[torch.device | str] | None = None
-    on_frozen: str = "guard"
-    rtol: float | None = None
-    atol: float | None = None
-    require_coverage: bool = False
-    optimize: str | None = None
-
-
-@dataclass(frozen=True)
-class Subject:
-    """The model and the call that a format captures.
-
-    Attributes:
-        request: What was asked for.
-        model: The model, ready.
-        state: Its state; the caller puts the model back.
-        calls: The calls, by name.
-        example: The name of the one that torch.export captures: sizes of 0 and 1 are fixed in what it makes.
-        call: The structure of the calls.
-        flat: The tensors of the example.
-        expected: What the model gives for it in eager mode.
-    """
-
-    request: Request
-    model: nn.Module
-    state: ModelState
-    calls: Mapping[str, Inputs]
-    example: str
-    call: CallSchema
-    flat: tuple[Tensor, ...]
-    expected: Any
-
-
-@dataclass(frozen=True)
-class Written:
-    """A file that was written, and what was seen on the way.
-
-    Attributes:
-        call: The structure of the arguments.
-        result: The structure of the result.
-        variables: The sizes that may change.
-        operations: How many operations the graph has.
-        findings: What is to be known about it.
-        statics: Values frozen on purpose.
-        scripted: Pieces recorded with their control flow.
-        guards: Values that must be the captured ones.
-        lines: For a size, as ``x.size()[0]``, the line that fixed it.
-        metadata: What the format itself wants back when the file is loaded.
-    """
-
-    call: CallSchema
-    result: ValueSchema
-    variables: tuple[Variable, ...] = ()
-    operations: int = 0
-    findings: tuple[Finding, ...] = ()
-    statics: tuple[Static, ...] = ()
-    scripted: tuple[Scripted, ...] = ()
-    guards: tuple[Guard, ...] = ()
-    lines: Mapping[str, tuple[str, int]] = field(default_factory=dict)
-    metadata: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """A file that was loaded.
-
-    Attributes:
-        raw: What the format's own loader gives.
-        runner: What runs it.
-    """
-
-    raw: Any
-    runner: Runner
-
-
-class Route(Protocol):
-    """A way to a file of some format."""
-
-    name: str
-
-    def write(self, subject: Subject, specs: Sequence[Mapping[int, Any]], path: Path) -> Written:
-        """Captures the model and writes the file.
-
-        Args:
-            subject: The model.
-            specs: For each tensor what is declared of its dimensions, in torch.export's vocabulary.
-            path: Where to.
-
-        Raises:
-            CaptureError: It can't be captured so.
-        """
-        ...
-
-
-class Format(Protocol):
-    """A format; a module of this package has these as functions."""
-
-    def check(self, subject: Subject) -> None:
-        """Refuses what the format can't hold."""
-        ...
-
-    def routes(self, subject: Subject) -> Sequence[Route]:
-        """The ways to a file, the best first."""
-        ...
-
-    def places(self, home: torch.device) -> list[torch.device] | None:
-        """The devices that a file can run on; ``None`` for any."""
-        ...
-
-    def load(self, path: Path, metadata: Mapping[str, Any], device: torch.device | None) -> Loaded:
-        """Reads a file."""
-        ...
-
-    def append_metadata(self, path: Path, metadata: Mapping[str, Any]) -> None:
-        """Adds the metadata to a file, whose other bytes stay what they were."""
-        ...
-
-    def code(self, raw: Any) -> str:
-        """The file as text."""
-        ...
 
 
 def format_named(name: str) -> Format:

@@ -21,11 +21,11 @@ from .._errors import ArchiveError, CaptureError, InputError, UnsupportedError, 
 from ..adapters.schema import ValueSchema, flat_name
 from . import archive, pt2
 from .devices import Runner, moved
-from .formats import Loaded, Subject, Written
 from .quiet import quiet
 from .report import Finding, Guard
 from .shapes import Place, Variable
 from .sizes import Size, input_sizes
+from .subject import Loaded, Subject, Written
 
 __all__ = ["append_metadata", "check", "code", "load", "places", "routes"]
 

@@ -18,11 +18,11 @@ from ..control.record import Record, recording
 from ..control.static import static_modules
 from . import archive
 from .devices import Runner, moved
-from .formats import Loaded, Subject, Written
 from .quiet import quiet
 from .report import Finding, Scripted, Static
 from .shapes import Place, Variable
 from .sizes import Size, input_sizes, moved_program, size_questions
+from .subject import Loaded, Subject, Written
 
 __all__ = ["append_metadata", "check", "code", "load", "places", "routes"]
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from .._describe import describe, place
 from .._errors import InputError, compose
+from .outcome import Verdict
 
 
 @dataclass(frozen=True)
@@ -198,27 +199,6 @@ class Branch:
             ran = any(side.checks or side.raises for side in rounds)
             return () if ran else ("any round",)
         return tuple(side.name for side in self.sides if not side.checks and not side.raises)
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What came of one of several formats.
-
-    Attributes:
-        format: The format.
-        result: ``"verified"``, ``"refused"``, or ``"not tried"`` where an earlier one did.
-        seconds: How long it took, in seconds.
-        size: How many bytes its file has; 0 without one.
-        max_abs_error: The largest absolute difference from the model in all checks; ``None`` without a file.
-        reason: Why it was refused.
-    """
-
-    format: str
-    result: str
-    seconds: float = 0.0
-    size: int = 0
-    max_abs_error: float | None = None
-    reason: str = ""
 
 
 @dataclass(frozen=True)

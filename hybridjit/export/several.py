@@ -8,8 +8,9 @@ from collections.abc import Iterator, Sequence
 
 from .._errors import CaptureError, HybridJitError, UnsupportedError, VerificationError
 from .exported import Exported
-from .formats import FORMATS, Request
-from .report import Verdict
+from .formats import FORMATS
+from .outcome import Verdict
+from .subject import Request as Request
 
 _REFUSED = (CaptureError, VerificationError, UnsupportedError)
 """What says that a format is not for this model; anything else is a mistake in the call."""

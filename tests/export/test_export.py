@@ -14,7 +14,8 @@ import hybridjit as hj
 @pytest.mark.parametrize(
     ("options", "error"),
     [
-        ({"format": "onnx"}, hj.UnsupportedError),
+        ({"format": "tflite"}, hj.InputError),
+        ({"format": "pt2", "on_frozen": "ignore"}, hj.UnsupportedError),
         ({"rtol": 1e-3}, hj.InputError),
         ({"check_inputs": torch.ones(1, 2)}, hj.InputError),
         ({"rtol": "a", "atol": "b"}, hj.InputError),

@@ -308,9 +308,7 @@ def test_state_that_a_format_has_not() -> None:
     pytest.importorskip("onnxruntime")
     with pytest.raises(hj.UnsupportedError, match="keeps no state: the model changes count"):
         hj.export(Counts().eval(), X, format="onnx")
-    with pytest.raises(
-        hj.UnsupportedError, match="fixed sizes, and the model puts others in the place of seen"
-    ):
+    with pytest.raises(hj.UnsupportedError, match="fixed sizes, and the model puts others in the place of seen"):
         hj.export(Grows().eval(), X, format="pt2")
 
 

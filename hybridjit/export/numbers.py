@@ -62,18 +62,29 @@ _ARITHMETIC = {
 }
 
 
-def promoted(func: Any, args: Any, call: Callable[[Any, Any], Any]) -> Any:
-    """The arguments of an operation on integers and a Python float, the integers as floats of the default dtype.
+_WITH_TRUTHS = {
+    *(getattr(Tensor, f"__{side}{name}__") for side in ("", "r") for name in ["xor", "and", "or", "mul", "add"]),
+    *(getattr(Tensor, f"bitwise_{name}") for name in ["xor", "and", "or"]),
+    *(getattr(torch, f"bitwise_{name}") for name in ["xor", "and", "or"]),
+    *(getattr(owner, name) for owner in (Tensor, torch) for name in ["mul", "add", "multiply"]),
+}
 
-    That is what eager mode makes of them. The tracer has the float as a tensor of double precision, as which it
-    would make the result one too.
+
+def promoted(func: Any, args: Any, call: Callable[[Any, Any, Any], Any]) -> Any:
+    """The arguments of an operation on a tensor and one of Python's numbers as the tracer keeps them right.
+
+    Integers with a Python float become floats of the default dtype, as in eager mode: the tracer has the float as a
+    tensor of double precision, and would make the result one too. A Python truth becomes a tensor.
 
     Args:
         func: The operation.
         args: What it is given.
         call: Calls another one in its place.
     """
-    if func not in _ARITHMETIC or len(args) != 2 or not any(type(each) is float for each in args):
+    kinds = set(map(type, args))
+    if func in _WITH_TRUTHS and bool in kinds:  # which the tracer can't record
+        return tuple(_as_tensor(each, call) if type(each) is bool else each for each in args)
+    if func not in _ARITHMETIC or len(args) != 2 or float not in kinds:
         return args
 
     def as_float(each: Any) -> Any:
@@ -81,9 +92,15 @@ def promoted(func: Any, args: Any, call: Callable[[Any, Any], Any]) -> Any:
             return each
         with _torch.paused_tracing(), _torch.unwatched():
             integers = each.dim() > 0 and not each.is_floating_point() and not each.is_complex()
-        return call(Tensor.to, (each, torch.get_default_dtype())) if integers else each
+        return call(Tensor.to, (each, torch.get_default_dtype()), {}) if integers else each
 
     return tuple(map(as_float, args))
+
+
+def _as_tensor(truth: bool, call: Callable[[Any, Any, Any], Any]) -> Tensor:
+    """A truth in the graph, by way of a number: the tracer can't record a tensor that is made of a truth either."""
+    made: Tensor = call(Tensor.to, (call(torch.full, ((), int(truth)), {"dtype": torch.int64}), torch.bool), {})
+    return made
 
 
 CACHED: type = type(functools.lru_cache(len))

@@ -56,7 +56,7 @@ class Watch(TorchFunctionMode):
         if self._plain and func in _COUNT and user_site().file in self._plain:
             return self._as_numbers(func, args, kwargs)
         caller = sys._getframe(1)
-        args = promoted(func, args, lambda other, given: call_at(caller, other, given, {}))
+        args = promoted(func, args, lambda *other: call_at(caller, *other))
         if see is not None:
             result = see(self, func, args, kwargs)
         elif self._numbers is not None:

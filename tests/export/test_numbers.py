@@ -137,3 +137,24 @@ def test_integers_and_a_python_float(dtype: torch.dtype) -> None:
             torch.testing.assert_close(exported(each), model(each), rtol=0, atol=0)
     finally:
         torch.set_default_dtype(before)
+
+
+def test_a_tensor_and_a_python_truth() -> None:
+    """`x * True` and `x ^ True`, on which torch's own trace ends, are in the file."""
+
+    class Truths(nn.Module):
+        def forward(self, x: Tensor) -> list[Tensor]:
+            return [
+                x * True,
+                True * x,
+                (x > 2) ^ True,
+                (x > 2) & False,
+                x.long() | True,
+                x.add(False),
+                True + x.long(),
+                (x > 2) != True,
+            ]  # noqa: E712
+
+    model = Truths().eval()
+    exported = hj.export(model, X)
+    torch.testing.assert_close(exported(LONGER), model(LONGER), rtol=0, atol=0)

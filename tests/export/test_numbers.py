@@ -152,8 +152,7 @@ def test_a_tensor_and_a_python_truth() -> None:
                 x.long() | True,
                 x.add(False),
                 True + x.long(),
-                (x > 2) != True,
-            ]  # noqa: E712
+            ]
 
     model = Truths().eval()
     exported = hj.export(model, X)

@@ -18,8 +18,8 @@ import hybridjit as hj
 from .models import Subject
 from .mutants import KINDS, Mutant, Values, mutants, watch, watched
 
-FURTHER = 30
-"""How many further inputs tell a survivor that computes the same from one that was missed."""
+FURTHER = 60
+"""How many further inputs tell a survivor that nothing tells from the right file from one that was missed."""
 _ATOL = {torch.float16: 1e-5, torch.bfloat16: 1e-5, torch.float32: 1e-5, torch.float64: 1e-7}
 _RTOL = 1e-5
 """What `torch.jit.trace` compares with; it looks at values as float64, so that dtypes are nothing to it."""
@@ -36,7 +36,8 @@ class Outcome:
         trace: Whether the check of `torch.jit.trace` finds it: the traced input alone, at its tolerance.
         verify: Whether `verify` does.
         how: What it said; of a survivor, why it survived.
-        equivalent: Whether it computes the same, as far as was seen.
+        equivalent: Whether nothing tells it from the right file: by its reason, or because it gives the same on all
+            check inputs and all further ones.
     """
 
     model: str
@@ -54,22 +55,28 @@ class Judge:
     Args:
         subject: The model.
         path: Its file, as it was exported.
-        devices: Where `verify` compares.
+        devices: Where `verify` compares; those on which the right file is not right are left out.
         most: How many mutants of a kind are taken, at random by a fixed seed.
     """
 
     def __init__(self, subject: Subject, path: Path, devices: Sequence[str], most: int) -> None:
         self.subject = subject
         self.path = path
-        self.devices = devices
         self.model = subject.build()
         self.calls = list(subject.calls(self.model))
+        self.devices = [device for device in devices if self._is_right(device)]
         self.traced, self.values = self._values()
         self.chosen = self._chosen(most)
         self.further = self._further()
 
     def _loaded(self) -> hj.Exported:
         return hj.load(self.path)
+
+    def _is_right(self, device: str) -> bool:
+        try:
+            return hj.verify(self.path, self.model, self.calls, [device], methods=self.subject.methods).ok
+        except hj.CaptureError:  # the model itself does not run there
+            return False
 
     def _values(self) -> tuple[Values, list[Values]]:
         exported = self._loaded()
@@ -92,7 +99,7 @@ class Judge:
     def _further(self) -> list[Any]:
         """Inputs that nobody gave and that the file, as it is, is right on."""
         generator = torch.Generator().manual_seed(11)
-        drawn = [self.subject.draw(generator) for _ in range(FURTHER)]
+        drawn = [self.subject.draw(generator) for _ in range(min(FURTHER, self.subject.most))]
         exported = self._loaded()
         return [each for each in drawn if hj.verify(exported, self.model, [each]).ok]
 
@@ -114,7 +121,7 @@ class Judge:
             torch.manual_seed(0)
             try:
                 got = _tuple(exported.module(*flat))
-            except RuntimeError:
+            except (RuntimeError, torch.jit.Error):
                 return True
         return not all(map(_close, expected, got))
 
@@ -123,11 +130,7 @@ class Judge:
         exported, mutant = self.broken(index)
         blank = Outcome(self.subject.name, mutant.kind, mutant.what, trace, False, "")
         for device in self.devices:
-            methods = self.subject.methods
-            try:
-                report = hj.verify(exported, self.model, self.calls, [device], methods=methods)
-            except (hj.HybridJitError, RuntimeError) as error:
-                return dataclasses.replace(blank, verify=True, how=f"{device}: raises {_first(str(error))}")
+            report = hj.verify(exported, self.model, self.calls, [device], methods=self.subject.methods)
             if not report.ok:
                 failing = next(check for check in report.checks if not check.passed)
                 text = f"{device}, {failing.where}: {_first(failing.differences[0])}"
@@ -137,8 +140,8 @@ class Judge:
     def _why(self, exported: hj.Exported, mutant: Mutant) -> dict[str, Any]:
         if mutant.same:
             return {"how": mutant.same, "equivalent": True}
-        report = hj.verify(exported, self.model, self.further) if self.further else None
-        if report is not None and not report.ok:
+        report = hj.verify(exported, self.model, self.further, methods=self.subject.further)
+        if not report.ok:
             failing = next(check for check in report.checks if not check.passed)
             return {"how": f"missed: differs at {failing.sizes}: {_first(failing.differences[0])}"}
         seen = {value for values in self.values for value in values.get(mutant.watched, [])}
@@ -146,6 +149,8 @@ class Judge:
             text = f"it is {seen.pop()} on every input; no difference on {len(self.further)} further ones either"
         else:
             text = f"no difference on {len(self.calls)} check inputs and {len(self.further)} further ones"
+        if mutant.kind == "freeze a device" and len(self.devices) < 2:
+            return {"how": "missed: there is no other device that the model runs on"}
         return {"how": text, "equivalent": True}
 
 

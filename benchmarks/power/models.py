@@ -28,6 +28,8 @@ class Subject:
         calls: The first input, then the check inputs.
         draw: Draws a further input.
         methods: Calls of further methods.
+        further: Calls of these that nobody gave.
+        most: How many further inputs are drawn; a slow model takes fewer.
     """
 
     name: str
@@ -35,6 +37,8 @@ class Subject:
     calls: Callable[[nn.Module], Sequence[Any]]
     draw: Callable[[torch.Generator], Any]
     methods: Mapping[str, Any] = field(default_factory=dict)
+    further: Mapping[str, Any] = field(default_factory=dict)
+    most: int = 1000
 
     def export(self, model: nn.Module) -> hj.Exported:
         first, *others = self.calls(model)
@@ -214,9 +218,14 @@ def grid_calls(model: nn.Module) -> list[Any]:
     ]
 
 
+def prompts(count: int) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(5)
+    return [draw_prompt(generator) for _ in range(count)]
+
+
 PROMPT = torch.arange(5) + 1
 SUBJECTS = (
-    Subject("faces", build_faces, faces_calls, draw_face),
+    Subject("faces", build_faces, faces_calls, draw_face, most=30),
     *map(routed, CASES),
     Subject(
         "decoder",
@@ -224,6 +233,7 @@ SUBJECTS = (
         lambda model: [PROMPT, PROMPT[:1], torch.arange(9) * 7],
         draw_prompt,
         {"prefill": [(PROMPT,), (PROMPT[:3],)], "decode": [(torch.tensor([7]),), (PROMPT[:2],)]},
+        {"prefill": [(each,) for each in prompts(20)], "decode": [(each[:2],) for each in prompts(20)]},
     ),
     Subject("pictures", functools.partial(seeded, Pictures), drawn(draw_pictures, 4), draw_pictures),
     Subject("words", functools.partial(seeded, Words), words_calls, draw_words),

@@ -160,8 +160,39 @@ def _of_values(number: int, at: str, graph: Any, node: Any, traced: Values) -> I
         yield Mutant("swap a branch", at, swap)
     elif kind == "prim::Loop" and seen:
         trips = max(seen) + 1
-        for most in dict.fromkeys((trips, trips - 1, 1)):
-            yield Mutant("stop a loop early", f"{at} after {most}", _replaced(graph, node, 0, most), "", number)
+        for most in dict.fromkeys(each for each in (trips, trips - 1, 1) if each):
+            yield Mutant("stop a loop early", f"{at} after {most}", _stopped(graph, node, most), "", number)
+
+
+def _stopped(graph: Any, node: Any, most: int) -> Callable[[], None]:
+    limit = node.inputsAt(0)
+    if limit.node().kind() != "prim::Constant" or limit.toIValue() < 1 << 62:  # it runs so many times at most
+        return _replaced(graph, node, 0, most)
+
+    def stop() -> None:  # a `while`: what it carries counts along, since a file can't hold one with a limit
+        [block] = node.blocks()
+        integer, truth = _torch.type_named("IntType"), _torch.type_named("BoolType")
+        node.addInput(_constant(graph, 0, node))
+        count = block.addInputToBlock()
+        count.setType(integer)
+        end = block.returnNode()
+        made: list[Any] = []
+        for operator, values, type_ in (
+            ("aten::add", (count, 1), integer),
+            ("aten::lt", (None, most), truth),
+            ("aten::__and__", (None, next(iter(block.outputs()))), truth),
+        ):
+            first = made[-1] if values[0] is None else values[0]
+            other = _constant(graph, values[1], end) if isinstance(values[1], int) else values[1]
+            operation = graph.create(operator, [first, other], 1)
+            operation.insertBefore(end)
+            operation.output().setType(type_)
+            made.append(operation.output())
+        end.replaceInput(0, made[-1])
+        block.registerOutput(made[0])
+        node.addOutput().setType(integer)
+
+    return stop
 
 
 _AXES = ("dim", "dim0", "dim1", "axis", "start_dim")

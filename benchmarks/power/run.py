@@ -23,7 +23,7 @@ MOST = 14
 """How many mutants of one kind a subject gives."""
 _SECONDS = 30.0
 """How long one mutant may take."""
-CLAIM = "of 100 that compute something else verify finds at least 99; each survivor has its reason in the JSON"
+CLAIM = "of 100 that give another result on some input verify finds at least 99; the JSON has each survivor's reason"
 _LEAST = 0.99
 _START = 300.0
 """How long the export, and what comes before the first mutant, may take."""
@@ -41,14 +41,14 @@ class Power(Table):
         return bool(real) and sum(real) / len(real) >= _LEAST
 
     def __str__(self) -> str:
-        head = f"{'':20}  {'mutants':>8}  {'equivalent':>10}  {'hybridjit.verify':>16}  {self.peer:>16}"
+        head = f"{'':20}  {'mutants':>8}  {'no difference':>13}  {'hybridjit.verify':>16}  {self.peer:>16}"
         rows = []
         for kind in (*KINDS, "all"):
             every = [each for each in self.mutants if kind in (each.kind, "all")]
             real = [each for each in every if not each.equivalent]
             if every:
                 ours, theirs = (_share(real, [each.verify for each in real]), _share(real, [e.trace for e in real]))
-                rows.append(f"{kind:20}  {len(every):8}  {len(every) - len(real):10}  {ours:>16}  {theirs:>16}")
+                rows.append(f"{kind:20}  {len(every):8}  {len(every) - len(real):13}  {ours:>16}  {theirs:>16}")
         missed = [f"missed: {each.model}, {each.what}: {each.how}" for each in self.mutants if _is_missed(each)]
         verdict = f"claim: {self.claim}: {'held' if self.held else 'NOT held'}"
         return "\n".join([self.title, head, *rows, *missed, verdict])
@@ -100,8 +100,8 @@ def outcomes_of(name: str, folder: Path) -> Iterator[Outcome]:
                 how = f"does not end within {_SECONDS:.0f} s"
             if worker.wait() == 0:
                 return
-        if "number" not in current:
-            raise RuntimeError(f"{name}: the process ended before the mutant {start}: {how}")
+        if "number" not in current or worker.returncode == 1:  # an error of the benchmark's own
+            raise RuntimeError(f"{name}: the process ended at the mutant {start}: {how}")
         print(f"{name}: {current['what']}: {how}", file=sys.stderr, flush=True)
         start = int(str(current["number"])) + 1
         # If it hangs or crashes on the traced input already, `torch.jit.trace` shows it too.

@@ -224,7 +224,11 @@ def _with_reasons(
     else:
         from .explain import explained  # seldom wanted
 
-        said = explained(_failure(device, model, run, file, state, inputs, failing))
+        try:
+            copy = _torch.moved_script(file.module, device)
+        except RuntimeError:  # a graph that somebody changed so that no file can hold it has no copy to look into
+            return checks
+        said = explained(_failure(device, model, run, copy, state, inputs, failing))
     reasoned = replace(failing, differences=(*failing.differences, *said))
     return [reasoned if each is failing else each for each in checks]
 
@@ -233,7 +237,7 @@ def _failure(
     device: torch.device,
     model: nn.Module,
     run: Run,
-    file: File,
+    copy: _torch.ScriptModule,
     state: ModelState,
     inputs: Inputs,
     check: Check,
@@ -249,8 +253,6 @@ def _failure(
 
     flat = entry.call.flatten(moved(inputs, device, check.input), check.input)
     names = {id(module): path for path, module in model.named_modules()}
-    assert isinstance(file.module, _torch.ScriptModule)
-    copy = _torch.moved_script(file.module, device)
 
     def call(module: _torch.ScriptModule) -> object:
         torch.manual_seed(_SEED)

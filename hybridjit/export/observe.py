@@ -215,7 +215,7 @@ def values_of(module: _torch.ScriptModule, run: Callable[[_torch.ScriptModule], 
     try:
         with torch.no_grad(), _torch.unoptimized():
             run(module)
-    except RuntimeError:  # it is asked for what it computes before it fails
+    except (_torch.JitError, RuntimeError):  # it is asked for what it computes before it fails
         pass
     finally:
         _receivers.pop()

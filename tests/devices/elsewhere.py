@@ -131,7 +131,13 @@ def _refuse_mixing(op: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> No
 def _fallback(op: Any, *args: Any, **kwargs: Any) -> Any:
     with _unseen():
         _refuse_mixing(op, args, kwargs)
-        return _run(op, args, kwargs)
+        # A boxed kernel is given a truth for the tensor that Python's ``tensor & True`` makes of it.
+        kinds = [str(argument.type) for argument in op._schema.arguments]
+        pairs = zip(args, kinds, strict=False)
+        whole = tuple(
+            torch.tensor(each) if isinstance(each, bool) and kind == "Tensor" else each for each, kind in pairs
+        )
+        return _run(op, whole, kwargs)
 
 
 def _run(op: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -226,9 +226,10 @@ def _with_reasons(
 
         try:
             copy = _torch.moved_script(file.module, device)
-        except RuntimeError:  # a graph that somebody changed so that no file can hold it has no copy to look into
-            return checks
-        said = explained(_failure(device, model, run, copy, state, inputs, failing))
+            said = explained(_failure(device, model, run, copy, state, inputs, failing))
+        except (HybridJitError, RuntimeError, _torch.JitError) as error:  # the verdict stands without its reason
+            text = str(error).strip().splitlines()
+            said = [f"why can't be told: {type(error).__name__}: {text[0] if text else ''}"]
     reasoned = replace(failing, differences=(*failing.differences, *said))
     return [reasoned if each is failing else each for each in checks]
 

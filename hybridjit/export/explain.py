@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -112,6 +112,9 @@ def _of_operation(parting: Parting) -> list[str]:
     name = event.name.rpartition(".")[2]
     if got is None:
         return []
+    where = got.device.type
+    made, got = made.cpu(), got.cpu()
+    event = replace(event, given=tuple(each.cpu() for each in event.given))
     if name in _ORDER and _is_tie(event, made, got):
         return [f"ties: equal values go into {event.name}, and which of them comes first is not defined"]
     if name in _COMPARISONS and _is_close_call(event, made, got):
@@ -126,7 +129,7 @@ def _of_operation(parting: Parting) -> list[str]:
     by = f"{event.name} differs by {typical:.1g} of the largest value"
     if got.dtype in (torch.float16, torch.bfloat16):
         return [f"reduced precision: {str(got.dtype).removeprefix('torch.')} carries 2 to 3 digits; {by}"]
-    if got.device.type == "cuda" and (settings := _reduced()):
+    if where == "cuda" and (settings := _reduced()):
         return [f"TF32 or another reduced precision is on ({settings}); {by}"]
     return []
 

@@ -170,7 +170,7 @@ class Values:
 
 def same(one: Tensor, other: Tensor) -> bool:
     """Whether two tensors agree as a check has it."""
-    if one.dtype != other.dtype or one.shape != other.shape:
+    if (one.dtype, one.shape, one.device) != (other.dtype, other.shape, other.device):
         return False
     return torch.equal(one, other) or not compare([""], [one], [other]).differences
 
@@ -265,7 +265,8 @@ def first_parting(model: Watched, values: Values) -> Parting | None:
 
 
 def _parting(event: Event, made: Tensor, there: Sequence[Tensor]) -> Parting:
-    alike = [each for each in there if each.shape == made.shape and each.dtype == made.dtype]
+    kind = made.dtype, made.shape, made.device
+    alike = [each for each in there if (each.dtype, each.shape, each.device) == kind]
     if alike:
         compared = [compare(["the file's value"], [made], [each]) for each in alike]
         best = min(range(len(alike)), key=lambda index: compared[index].max_abs_error or 0.0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ import hybridjit as hj
 from hybridjit._sites import Site
 from hybridjit.export.compare import is_chaotic
 from hybridjit.export.explain import _of_operation
-from hybridjit.export.observe import Event, Parting
+from hybridjit.export.observe import Event, Parting, Values, Watched, first_parting, same
 
 is_tracing: Callable[[], bool] = torch.jit.is_tracing  # type: ignore[attr-defined]
 X = torch.linspace(-1, 1, 12).reshape(3, 4)
@@ -208,3 +209,25 @@ def test_the_order_of_calls() -> None:
 
     with pytest.raises(hj.VerificationError, match="the call alone is as the model's: what differs"):
         hj.export(Twice().eval(), X, methods={"again": (X,)}, on_frozen="ignore")
+
+
+def test_without_a_copy(tmp_path: Path) -> None:
+    """A file that can't be copied to look inside is judged all the same, and the report says why there is no reason."""
+    model = Lambda(lambda x: (x.relu(), x * 2)).eval()
+    hj.export(model, X).save(tmp_path / "model.pt")
+    exported = hj.load(tmp_path / "model.pt")  # it has not run yet, so that its graph can be changed
+    next(iter(exported.module.graph.outputs())).node().removeInput(0)
+    [check] = hj.verify(exported, model, [X]).checks
+    assert not check.passed
+    assert check.differences[0].startswith("expected 2 tensors, got 1")
+    assert check.differences[-1].startswith("why can't be told: RuntimeError: ")
+
+
+def test_values_on_another_device() -> None:
+    """A value on another device is another value, whatever it holds."""
+    assert same(X, X.clone()) and not same(X, X.to("meta"))
+    event = Event("torch.zeros", Site("model.py", 1), (), (X,))
+    values = Values({("model.py", 1): [X.to("meta")]})
+    found = first_parting(Watched([event], X, frozenset([0])), values)
+    assert found is not None and found.got is None
+    assert found.says == "the model has float32[3, 4] cpu there, the file float32[3, 4] meta"

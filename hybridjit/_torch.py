@@ -1564,6 +1564,9 @@ def load_package(path: str | os.PathLike[str]) -> Any:
 
 def export_onnx(module: ScriptModule, flat: tuple[Tensor, ...], path: str | os.PathLike[str], **options: Any) -> None:
     """Writes a script module as ONNX, without the graph that torch prints where it can't."""
-    silence = getattr(_C, "_jit_set_onnx_log_enabled", lambda on: None)
-    silence(False)
-    torch.onnx.export(module, flat, path, dynamo=False, **options)
+    log = _C._jit_onnx_log  # which torch switches on, whatever it was set to
+    _C._jit_onnx_log = lambda *texts: None
+    try:
+        torch.onnx.export(module, flat, path, dynamo=False, **options)
+    finally:
+        _C._jit_onnx_log = log

@@ -78,7 +78,11 @@ def convert(request: Request, name: str) -> Exported:
                 known = expect(model, state, calls[example], example, None)
             subject = Subject(request, model, state, calls, example, schema, flats[example], known.result)
             if known.changed and name != "pt2":
-                raise unsupported(name, f"keeps no state: the model changes {listed(known.changed)}", 'format="pt2"')
+                raise unsupported(
+                    name,
+                    f"keeps no state: the model changes {listed(known.changed)}",
+                    'format="torchscript", which keeps state',
+                )
             grown = [name for name in known.replaced if known.changed[name].shape != before[name].shape]
             if grown:
                 text = f"has buffers of fixed sizes, and the model puts others in the place of {listed(grown)}"

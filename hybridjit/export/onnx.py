@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
 import importlib
 import io
 import json
@@ -308,7 +309,9 @@ def load(path: Path, metadata: Mapping[str, Any], device: torch.device | None) -
 
 def append_metadata(path: Path, metadata: Mapping[str, Any]) -> None:
     """Adds the metadata as a property of the model: bytes at the end, as protobuf has it."""
-    text = json.dumps(metadata, allow_nan=False)
+    data = path.read_bytes()
+    sum_ = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    text = json.dumps({**metadata, "sum": sum_}, allow_nan=False)
     extra = _imported("onnx").ModelProto()
     extra.metadata_props.add(key=archive.METADATA, value=text)
     with path.open("ab") as out:
@@ -319,19 +322,24 @@ def read_metadata(path: Path) -> Any:
     """The metadata of an ONNX file.
 
     Raises:
-        ArchiveError: It is none, or not hybridjit's.
+        ArchiveError: It is none, not hybridjit's, or not as it was written: protobuf itself has no checksum.
     """
     onnx = _imported("onnx")
+    data = path.read_bytes()
     try:
-        model = onnx.load_from_string(path.read_bytes())
+        model = onnx.load_from_string(data)
     except Exception as error:  # protobuf's own error, of whichever protobuf there is
         raise archive.broken(path, f"{type(error).__name__}: {error}") from error
     for each in model.metadata_props:
         if each.key == archive.METADATA:
             try:
-                return json.loads(each.value)
-            except ValueError as error:
-                raise archive.broken(path, str(error)) from error
+                metadata = json.loads(each.value)
+                size, wanted = metadata["sum"]["bytes"], metadata["sum"]["sha256"]
+            except (ValueError, LookupError, TypeError) as error:
+                raise archive.broken(path, f"its metadata can't be read: {error}") from error
+            if hashlib.sha256(data[:size]).hexdigest() != wanted:
+                raise archive.broken(path, "the graph does not match its checksum")
+            return metadata
     raise ArchiveError(
         compose(
             f"{path.name} was not written by hybridjit",

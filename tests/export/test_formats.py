@@ -153,12 +153,17 @@ def test_suffix_of_another_format(made: tuple[str, Model, hj.Exported], tmp_path
 
 
 def test_damaged_files_are_refused(made: tuple[str, Model, hj.Exported], tmp_path: Path) -> None:
-    """A file that is cut off is not loaded."""
-    format, _, exported = made
+    """A file that is cut off is not loaded, nor one of which a byte of a weight is another."""
+    format, model, exported = made
     path = tmp_path / f"model.{format}"
     exported.save(path)
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(hj.ArchiveError):
+        hj.load(path)
+    at = whole.index(model.linear.weight.detach().numpy().tobytes()[:16])
+    path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+    with pytest.raises(hj.ArchiveError, match="does not match its checksum"):
         hj.load(path)
 
 
@@ -471,3 +476,41 @@ def test_the_model_comes_back(made: tuple[str, Model, hj.Exported]) -> None:
     hj.export(Model().eval(), rich(3), format=format)
     torch.manual_seed(3)
     assert torch.equal(before, torch.random.get_rng_state()) and vars(model) == attributes
+
+
+def test_a_compiled_package(tmp_path: Path) -> None:
+    """AOTInductor's package runs, and does not run on what it was not compiled for, which it would not notice."""
+    model = Model().eval()
+    exported = hj.export(model, rich(3), format="aoti", check_inputs=[rich(5, -1.0)])
+    exported.save(tmp_path / "model.pt2")
+    loaded = hj.load(tmp_path / "model.pt2")
+    assert loaded.format == "aoti" and loaded.report == exported.report
+    same(loaded(*rich(11, -1.0)), model(*rich(11, -1.0)))
+    x, more = rich(4)
+    for wrong in (torch.rand(3, 5), x.double(), x[0]):
+        with pytest.raises(hj.GuardError, match=r"Guard failed: x.size\(\)\[1\] == 4|Expected input x as float32 of 2"):
+            loaded(wrong, more)
+
+
+class Placed(nn.Module):
+    """Makes tensors on the device of its argument, whose name torch.export changes."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return input + torch.arange(input.shape[0], device=input.device)[:, None]
+
+
+def test_a_program_is_verified_on_each_device() -> None:
+    """It is moved there, with the devices in its operations; `meta` shows it everywhere."""
+    exported = hj.export(Placed().eval(), X, format="pt2", devices=["cpu", "meta"])
+    assert {check.device for check in exported.report.checks} == {"cpu", "meta"} and exported.report.ok
+
+
+class Stuck(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x + torch.zeros(4, device="cpu")
+
+
+def test_a_device_that_stays_behind_is_found() -> None:
+    """A program whose result is on another device than the model's is refused."""
+    with pytest.raises(hj.HybridJitError):
+        hj.export(Stuck().eval(), X, format="pt2", devices=["cpu", "meta"])

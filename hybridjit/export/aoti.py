@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from . import archive, pt2
 from .devices import Runner, device_of
 from .formats import unsupported
 from .quiet import quiet
+from .shapes import Variable
 from .subject import Loaded, Subject, Written
 
 __all__ = ["append_metadata", "check", "code", "load", "places", "routes"]
@@ -67,7 +69,19 @@ class Compiled:
             "device": str(home),
             "lines": {size: list(line) for size, line in written.lines.items()},
         }
-        return Written(**{**vars(written), "metadata": metadata})
+        return replace(written, metadata=metadata, variables=_compiled_for(written))
+
+
+def _compiled_for(written: Written) -> tuple[Variable, ...]:
+    """The sizes that may change, from the least that the program was made for."""
+    least = {
+        (index, dim): size[3]
+        for index, row in enumerate(written.metadata["sizes"])
+        for dim, size in enumerate(row)
+        if isinstance(size, list)
+    }
+    first = {each.name: (each.places[0].tensor, each.places[0].dim) for each in written.variables}
+    return tuple(replace(each, least=max(each.least, least[first[each.name]])) for each in written.variables)
 
 
 def routes(subject: Subject) -> Sequence[Compiled]:
@@ -118,8 +132,10 @@ class Package(Runner):
                 known, first = symbols.setdefault(symbol, (value, where))
                 if rest or value != known:
                     raise RuntimeError(f"Guard failed: {where} goes with {first}, which is {known}, and is {got}")
-                if value < (0 if least <= 2 else least) or (most is not None and value > most):
-                    raise RuntimeError(f"Guard failed: {where} from {least} to {most}, and is {got}")
+                # Compiled code may end the process at a size of 0, by a division, so nothing below is let in.
+                if value < least or (most is not None and value > most):
+                    to = "" if most is None else f" to {times * most + plus}"
+                    raise RuntimeError(f"Guard failed: {where} from {times * least + plus}{to}, and is {got}")
 
 
 def load(path: Path, metadata: Mapping[str, Any], device: torch.device | None) -> Loaded:

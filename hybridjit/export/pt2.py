@@ -175,7 +175,10 @@ def _fixed(
 
 
 FIX_SIZE = "x.shape[0] as it is, without int(), len() or a comparison with a number"
-_BRANCH = "hybridjit.cond, or @hybridjit.branch_if_tracing on the function with this if"
+_BRANCH = (
+    "hybridjit.cond, which takes a tensor or a comparison of sizes;\n"
+    "or, for an if on a tensor, @hybridjit.branch_if_tracing on the function with it"
+)
 _ANY = 'the operations at this line on tensors, hybridjit.cond or a loop function;\nor format="torchscript"'
 # What torch.export refuses, by its own words.
 _FIXES = {

@@ -258,7 +258,8 @@ def test_an_if_on_a_tensor_is_refused_with_its_line() -> None:
         hj.export(Asks().eval(), X, format="pt2", check_inputs=[-X])
     line = Asks.forward.__code__.co_firstlineno + 1
     assert f"{Path(__file__).name}:{line}" in str(caught.value)
-    assert "write instead: hybridjit.cond, or @hybridjit.branch_if_tracing" in str(caught.value)
+    assert "write instead: hybridjit.cond, which takes a tensor" in str(caught.value)
+    assert "or, for an if on a tensor, @hybridjit.branch_if_tracing on the function with it" in str(caught.value)
     assert caught.value.report is not None and not caught.value.report.ok
 
 

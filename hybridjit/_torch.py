@@ -27,6 +27,7 @@ from torch.utils import _pytree
 
 _C: Any = torch._C
 _jit: Any = torch.jit
+_autograd: Any = torch.autograd.function
 
 Graph: TypeAlias = Any
 """``torch._C.Graph``; torch's stubs lack most of its methods."""
@@ -900,6 +901,26 @@ def observe(module: nn.Module, inputs: tuple[Tensor, ...], traced: ScriptModule)
         graph, _ = _C._create_graph_by_tracing(module, inputs, lambda value: "", True, False, traced._c)
     assert isinstance(graph, _C.Graph)
     return graph
+
+
+def has_setup_context(function: Any) -> bool:
+    """Whether an autograd function has its context set up apart from ``forward``, which then takes none."""
+    return bool(function.setup_context is not _autograd._SingleLevelFunction.setup_context)
+
+
+@contextlib.contextmanager
+def applying(run: Callable[[Any, tuple[Any, ...]], Any]) -> Iterator[None]:
+    """Calls ``run(function, args)``, within the body, where a trace would record the call of an autograd function."""
+    owner = _autograd._SingleLevelFunction
+
+    def apply(cls: Any, *args: Any) -> Any:
+        return run(cls, args) if _C._is_tracing() else super(owner, cls).apply(*args)
+
+    owner.apply = classmethod(apply)
+    try:
+        yield
+    finally:
+        del owner.apply
 
 
 _REFUSED = ("_backward_hooks", "_backward_pre_hooks", "_compiled_call_impl")

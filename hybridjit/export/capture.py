@@ -25,6 +25,7 @@ from .branches import branching
 from .devices import device_of
 from .findings import collecting, found
 from .forks import forks
+from .functions import inlined
 from .leaks import Leak
 from .made import constructing, drop_copies
 from .numbers import hashing
@@ -237,7 +238,7 @@ def capture(
     changed = branching(model, branches, parts), standing_in(dynamic)
     with torch.no_grad(), watched[0] as findings, watched[1], changed[0], changed[1], watched[2], watched[3], watch:
         try:
-            with following(guarding) as origins, forks(names, as_eager) as forked:
+            with following(guarding) as origins, forks(names, as_eager) as forked, inlined(names) as functions:
                 graph = _torch.observe(adapter, flat, beside) if beside else None
                 traced = beside or _torch.trace(adapter, flat)
             if not beside:
@@ -262,7 +263,7 @@ def capture(
     ]
     statics = [Static(s.value, s.reason, s.site.file, s.site.line, s.site.module_path) for s in record.statics]
     scripted = [Scripted(p.name, p.site.file, p.site.line, p.site.module_path) for p in record.scripted]
-    every = (*found(leaks), *findings, *forked, *notes)
+    every = (*found(leaks), *findings, *forked, *functions, *notes)
     home = device_of(model, {"input": inputs})
     return Captured(
         traced,

@@ -265,16 +265,68 @@ class Doubled(torch.autograd.Function):
         return grads[0] * 2
 
 
+class Shifted(torch.autograd.Function):
+    """Has its context apart from its forward, and a default."""
+
+    @staticmethod
+    def forward(x: Tensor, by: float = 3.0) -> Tensor:
+        return x + by
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        ctx.by = inputs[1]
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        return grads[0] * ctx.by, None
+
+
+class Kept(torch.autograd.Function):
+    """Asks its context for what it keeps and what needs a gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, part: nn.Module) -> Tensor:
+        ctx.save_for_backward(x)
+        ctx.mark_non_differentiable(x)
+        ctx.part = part
+        y: Tensor = part(x) if not any(ctx.needs_input_grad) else x
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        return grads[0], None
+
+
 class Custom(nn.Module):
+    """Calls them by their class and by a reference that was taken before."""
+
+    doubled = Doubled.apply
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.part = nn.Linear(2, 2)
+
     def forward(self, x: Tensor) -> Any:
-        return Doubled.apply(x)  # type: ignore[no-untyped-call]
+        y = Shifted.apply(type(self).doubled(x))  # type: ignore[no-untyped-call]
+        return Kept.apply(y, self.part) if x.sum() > 0 else Shifted.apply(y, 5.0)  # type: ignore[no-untyped-call]
 
 
-def test_autograd_functions() -> None:
-    """A Python function of the backward pass, which no file holds, is named, with what to write."""
-    with pytest.raises(hj.CaptureError, match=r"the trace calls Doubled, a torch\.autograd\.Function") as error:
-        hj.export(Custom().eval(), torch.ones(2))
-    assert "else: Doubled.apply(...)" in str(error.value)
+@pytest.mark.parametrize("branches", [None, "auto"])
+def test_autograd_functions(branches: str | None, tmp_path: Path) -> None:
+    """A file has what the forward of a custom autograd function does, and says so."""
+    model = Custom().eval()
+    exported = hj.export(model, torch.ones(2), branches=branches, check_inputs=[-torch.ones(2)])
+    exported.save(tmp_path / "model.pt")
+    jit: Any = torch.jit
+    for x in (torch.ones(2), -torch.ones(2) * 7, torch.randn(2)):
+        torch.testing.assert_close(exported(x), model(x))
+        torch.testing.assert_close(jit.load(tmp_path / "model.pt")(x), model(x))
+    noted = [each.message for each in exported.report.findings if each.code == "HJ308"]
+    assert {message.split(":")[0] for message in noted} >= {"Doubled", "Shifted"}
+    x = torch.full((2,), -1.0, requires_grad=True)
+    model(x).sum().backward()  # the functions are the model's own again
+    assert x.grad is not None
+    assert "apply" not in vars(torch.autograd.function._SingleLevelFunction)
 
 
 class Resized(nn.Module):

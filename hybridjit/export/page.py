@@ -9,7 +9,7 @@ from .._describe import place
 from .modules import tree
 from .report import Branch, Check, Finding, Report, Side, site_of
 from .style import STYLE
-from .tables import alike, counted, is_loop, missing, spell_error, taken_sides
+from .tables import VERDICT, alike, counted, is_loop, missing, spell_error, taken_sides, verdicts_of
 
 _MOST = 100
 """Findings, and branches, that the page shows one by one."""
@@ -237,7 +237,8 @@ def _rest(report: Report) -> str:
     statics = _table(("value", "where", "reason"), [[s.value, site_of(s), s.reason] for s in report.statics])
     scripted = _table(("piece", "called at"), [[s.name, site_of(s)] for s in dict.fromkeys(report.scripted)])
     return (
-        _section("Guards", guards, "The file raises where one of these values is another one.")
+        _section("Formats", _table(VERDICT, verdicts_of(report)))
+        + _section("Guards", guards, "The file raises where one of these values is another one.")
         + _section("Static on purpose", statics)
         + _section("Entries", entries)
         + _section("Scripted pieces", scripted)

@@ -35,14 +35,7 @@ def tables_of(report: Report) -> list[Table]:
     entry = ["entry"] if several else []
     scripted = [[s.name, site_of(s)] for s in dict.fromkeys(report.scripted)]
     every = [
-        Table(
-            "formats",
-            ["format", "result", "time", "bytes", "max abs", "reason"],
-            [
-                [v.format, v.result, f"{v.seconds:.1f} s", f"{v.size:,}", spell_error(v.max_abs_error), v.reason]
-                for v in report.verdicts
-            ],
-        ),
+        Table("formats", VERDICT, verdicts_of(report)),
         Table(
             "entries",
             ["method", "flags", "takes", "returns"],
@@ -72,6 +65,17 @@ def tables_of(report: Report) -> list[Table]:
         Table("UNVERIFIED: sides that no check took", ["where", "side"], [list(row) for row in missing(report)]),
     ]
     return [table for table in every if table.rows]
+
+
+VERDICT = ("format", "result", "time", "bytes", "max abs", "reason")
+
+
+def verdicts_of(report: Report) -> list[list[str]]:
+    """What came of each format, as rows."""
+    return [
+        [v.format, v.result, f"{v.seconds:.1f} s", f"{v.size:,}", spell_error(v.max_abs_error), v.reason]
+        for v in report.verdicts
+    ]
 
 
 def headline(report: Report, verified: str = "verified", otherwise: str = "NOT verified") -> str:

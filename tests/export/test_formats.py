@@ -372,6 +372,9 @@ def test_several_formats_at_once(tmp_path: Path) -> None:
     exported.others["pt2"].save(tmp_path / "model.pt2")
     assert exported.report.verdicts[1].size == (tmp_path / "model.pt2").stat().st_size
     assert "formats\n  format       result" in str(exported.report)
+    assert "<td>pt2</td><td>verified</td>" in exported.report.to_html()
+    assert "| pt2 | verified |" in exported.report.to_markdown()
+    assert hj.Report.from_json(exported.report.to_json()) == exported.report
     for each in (exported, *exported.others.values()):
         torch.testing.assert_close(each(-X), -X - 1)
     exported.save(tmp_path / "model.pt")

@@ -22,7 +22,9 @@ from .coverage import Counting, Coverage
 from .devices import device_of, moved, moved_model, moved_module
 from .entries import FORWARD, Entry, rows_of
 from .report import Check
+from .stages import stage
 from .state import BufferState, ModelState, kept_random_state
+from .tables import counted
 from .view import method_of
 
 if TYPE_CHECKING:
@@ -170,6 +172,8 @@ def check_on(
         known: What the model gives on its own device, by the titles of entry and call, for those that were run.
         state: The model's state, if it was taken already.
     """
+    calls = sum(len(run.calls) + len(run.further) for run in runs)
+    stage(f"check on {device} ({counted(calls, 'call')})")
     home = device_of(model, runs[0].calls)
     if home != device or any(tensor.device != device for tensor in (*model.parameters(), *model.buffers())):
         model, known = moved_model(model, device), None

@@ -34,6 +34,7 @@ from .pt2 import FIX_SIZE
 from .refusals import failed, refuse
 from .report import Check, Finding, Report
 from .shapes import read_specs
+from .stages import stage
 from .state import ModelState, alone, kept_random_state
 from .subject import Format, Request, Route, Subject, Written
 from .verify import check_tolerances, named_calls
@@ -188,6 +189,7 @@ class _Work:
         for _ in range(_ROUNDS):
             declared = Declared()
             try:
+                stage(f"capture for {self.name}, by {route.name}")
                 written = route.write(subject, specs, self.path)
                 declared = self._declared(written)
                 exported = self._verified(route, written, declared, [*before, *tried])
@@ -224,6 +226,7 @@ class _Work:
 
     def _verified(self, route: Route, written: Written, declared: Declared, before: Sequence[str]) -> Exported:
         subject, request = self.subject, self.subject.request
+        stage("load what was saved")
         loaded = self.format.load(self.path, written.metadata, None)
         entry = Entry(FORWARD, FORWARD, written.call, written.result)
         run = Run(entry, subject.calls, "", declared.inputs)

@@ -38,6 +38,7 @@ from .outline import by_line, guards_by_line, guards_of, model_name, outlined
 from .plan import Planned, plan, read_methods
 from .refusals import failed, refuse, uncovered
 from .report import Check, EntryPoint, Report
+from .stages import stage
 from .state import ModelState, alone, kept_random_state
 from .task import Task, check_on_frozen
 from .verify import check_tolerances, named_calls
@@ -148,6 +149,7 @@ def export(
             alone_in_it = len(planned) == 1 and not planned[0].flags
             for rounds_left in reversed(range(_ROUNDS)):
                 made = _capture_all(model, state, planned, branches, on_frozen)
+                stage("save, and load again")
                 # The traces share the model's tensors, which hold again what they held before it ran.
                 _save(made.module, path, model)
                 if optimize:
@@ -302,6 +304,7 @@ def _capture_all(
     seen: list[tuple[tuple[Any, ...], ...]] = []
     known: dict[tuple[str, str], Expectation] = {}
     for each in planned:
+        stage(f"capture {each.title}")
         with state.switched(each.attributes):
             captured, expected = _capture(model, state, each, branches, on_frozen)
         result = builder.add(each, captured, expected.replaced)

@@ -228,10 +228,38 @@ def load(path: str | os.PathLike[str], device: torch.device | str | None = None)
             )
     source = _path(path, "load", 'load("model.pt")')
     module, metadata, kept = archive.read(source, where, open_as)
+    report, entries, points = _parts_of(metadata, source)
+    runner = None
+    if metadata["format"] != "torchscript":
+        module, runner = module.raw, module.runner
+    return Exported(module, str(metadata["format"]), report, entries, kept, points, runner)
+
+
+def peek(path: str | os.PathLike[str]) -> tuple[Report, Entries]:
+    """Reads what a file tells of itself, without opening the program in it: nothing that runs it is needed.
+
+    Args:
+        path: A file that `Exported.save` wrote.
+
+    Raises:
+        ArchiveError: The file is missing, truncated, altered, or not hybridjit's.
+        InputError: ``path`` is no path.
+    """
+    source = _path(path, "peek", 'peek("model.pt")')
+    _, metadata, _ = archive.read(source, None, lambda path, metadata, device: None)
+    report, entries, _ = _parts_of(metadata, source)
+    return report, entries
+
+
+def _parts_of(metadata: Mapping[str, Any], source: Path) -> tuple[Report, Entries, Points]:
+    """What `metadata_of` wrote.
+
+    Raises:
+        ArchiveError: It is not that.
+    """
     try:
         report = Report.from_json(metadata["report"])
-        entries = _entries_of(metadata)
-        points = points_from_json(metadata.get("points", {}))
+        return report, _entries_of(metadata), points_from_json(metadata.get("points", {}))
     except (KeyError, TypeError, AttributeError, ValueError, AssertionError) as error:
         raise ArchiveError(
             compose(
@@ -242,10 +270,6 @@ def load(path: str | os.PathLike[str], device: torch.device | str | None = None)
                 page="archiveerror",
             )
         ) from error
-    runner = None
-    if metadata["format"] != "torchscript":
-        module, runner = module.raw, module.runner
-    return Exported(module, str(metadata["format"]), report, entries, kept, points, runner)
 
 
 def open_as(path: Path, metadata: Mapping[str, Any], device: torch.device | None) -> Any:

@@ -55,7 +55,7 @@ def user_site(names: Mapping[int, str] | None = None, frame: FrameType | None = 
     """
     current, library = _user_frame(frame or sys._getframe(1))
     if current is None:
-        return Site("<unknown>", 0)
+        return Site("<unknown>", 0, library=library)
     return Site(current.f_code.co_filename, current.f_lineno, _module_path(current, names or {}), library)
 
 

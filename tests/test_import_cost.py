@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 MOST = 0.05
 RUNS = 3
 # Slow to import, and only needed once a model is compiled or converted.
-HEAVY = ("torch._dynamo", "torch._inductor", "torch.onnx", "onnx", "onnxruntime", "onnxscript")
+HEAVY = ("torch._dynamo", "torch._inductor", "torch.onnx", "onnx", "onnxruntime", "onnxscript", "hybridjit.cli")
 
 SCRIPT = """
 import json, sys, time

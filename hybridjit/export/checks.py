@@ -24,7 +24,6 @@ from .entries import FORWARD, Entry, rows_of
 from .report import Check
 from .stages import stage
 from .state import BufferState, ModelState, kept_random_state
-from .tables import counted
 from .view import method_of
 
 if TYPE_CHECKING:
@@ -173,7 +172,7 @@ def check_on(
         state: The model's state, if it was taken already.
     """
     calls = sum(len(run.calls) + len(run.further) for run in runs)
-    stage(f"check on {device} ({counted(calls, 'call')})")
+    stage(f"check on {device} ({calls} call{'' if calls == 1 else 's'})")
     home = device_of(model, runs[0].calls)
     if home != device or any(tensor.device != device for tensor in (*model.parameters(), *model.buffers())):
         model, known = moved_model(model, device), None

@@ -1,0 +1,1 @@
+"""The command line: ``python -m hybridjit`` and the script ``hybridjit``. Nothing else imports it."""

@@ -8,6 +8,7 @@ import re
 import select
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -555,6 +556,26 @@ def test_as_a_process(tmp_path: Path) -> None:
     assert done.returncode == 2 and "invalid choice: 'exprot'" in done.stderr
     done = process("verify", "missing.pt", "models:head")
     assert done.returncode == 1 and "ArchiveError: missing.pt is no file" in done.stderr
+
+
+def test_interrupted_in_a_capture(tmp_path: Path) -> None:
+    """A signal that comes while the model is traced ends the program with 130, and there is no file."""
+    (tmp_path / "models.py").write_text(MODELS.replace("time.sleep(0.5)", "time.sleep(30)"))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "hybridjit", "export", "models:slow", "-o", "slow.pt"],
+        cwd=tmp_path,
+        env=environment(),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    told = ""
+    while "half a line" not in told:
+        told += process.stderr.read(1)
+    process.send_signal(signal.SIGINT)
+    _, rest = process.communicate()
+    assert process.returncode == 130 and rest.endswith("capture forward: interrupted\nhybridjit: interrupted\n")
+    assert "Traceback" not in told + rest and not (tmp_path / "slow.pt").exists()
 
 
 def test_a_reader_that_has_seen_enough() -> None:

@@ -91,6 +91,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (HybridJitError, UserCodeError) as error:
         return _failed(error, FAILED)
     except KeyboardInterrupt:
+        # One that came through code run from text leaves Python set on ending by the signal, whatever is returned;
+        # the next such run takes that back.
+        exec("")
         return _failed("interrupted", INTERRUPTED)
     except BrokenPipeError:  # the reader of the output has seen enough; Python would complain again at its end
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -90,6 +90,7 @@ class Recorder(TorchFunctionMode):
         self.decided: dict[Any, bool] = {}
         self._depths: dict[int, int] = {}
         self._example: Frame | None = None
+        self._grad = torch.is_grad_enabled()
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -138,6 +139,10 @@ class Recorder(TorchFunctionMode):
         before = [(_version(tensor), _torch.known_value(tensor)) for tensor in given]
         _name_values(given, [value for _, value in before], caller)
         result = _at_line_of(caller)(func, args, kwargs)
+        new = isinstance(result, Tensor) and id(result) not in keys
+        if new and self._grad and not torch.is_grad_enabled() and result.is_floating_point():
+            # A trace has no operation for no_grad. Whether the file's inputs need a gradient, the example's don't say.
+            result = _at_line_of(caller)(Tensor.detach, (result,), {})
         touched = set()
         for tensor, (version, value) in zip(given, before, strict=True):
             if _version(tensor) != version:

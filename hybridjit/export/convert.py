@@ -24,7 +24,6 @@ from .checks import RAISES, File, Run, check_on, expect
 from .devices import default_devices, device_list, device_of, moved
 from .dynamic import Declared, sized
 from .entries import FORWARD, Entries, Entry
-from .export import judged, run_declared
 from .exported import Exported, metadata_of
 from .flags import read_flags
 from .formats import format_named, unsupported
@@ -37,6 +36,7 @@ from .shapes import read_specs
 from .stages import stage
 from .state import ModelState, alone, kept_random_state
 from .subject import Format, Request, Route, Subject, Written
+from .torchscript import judged, run_declared
 from .verify import check_tolerances, named_calls
 
 _ROUNDS = 4

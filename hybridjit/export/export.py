@@ -1,51 +1,14 @@
-"""`export`: capture, save, load again, compare, and only then hand out."""
+"""`export`: a model as a file that is compared with it before anyone gets it."""
 
 from __future__ import annotations
 
-import dataclasses
-import re
-import shutil
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from .. import _torch
-from .._errors import CaptureError, HybridJitError, compose
-from ..adapters.inputs import Inputs, as_inputs
-from ..adapters.schema import CallSchema
-from ..adapters.switch import spell_flags
-from . import archive
-from .branches import matching
-from .build import Builder
-from .capture import Captured, check_ready, unwrapped
-from .checks import Expectation, File, Run, check_on, expect
-from .compare import is_chaotic
-from .coverage import Coverage, in_file
-from .devices import default_devices, device_list, device_of, moved
-from .dynamic import Declared
-from .entries import FORWARD, Entries, Entry
-from .exported import Exported, is_taken, metadata_of
-from .flags import read_flags
-from .formats import read_formats
-from .guarded import capture_guarded
-from .optimize import check_optimize, optimize_file
-from .outline import by_line, guards_by_line, guards_of, model_name, outlined
-from .plan import Planned, plan, read_methods
-from .refusals import failed, refuse, uncovered
-from .report import Check, EntryPoint, Report
-from .stages import stage
-from .state import ModelState, alone, kept_random_state
-from .task import Task, check_on_frozen
-from .verify import check_tolerances, named_calls
-from .view import signature_of, view_of, with_buffers
-
-_ROUNDS, _TOLD = 4, 4
-"""How often a file that fails at declared sizes is captured again, and on how many of these more each time."""
+from .exported import Exported
 
 
 def export(
@@ -123,6 +86,11 @@ def export(
         >>> exported.report.ok
         True
     """
+    # By whoever exports: code that only imports decorators does not wait for what follows.
+    from .formats import read_formats
+    from .optimize import check_optimize
+    from .task import check_on_frozen
+
     check_on_frozen(on_frozen)
     check_optimize(optimize)
     formats = read_formats(format)
@@ -131,238 +99,21 @@ def export(
 
         given = inputs, kwargs, branches, flags, methods, dynamic_shapes, check_inputs, devices, on_frozen
         return export_as(Request(model, *given, rtol, atol, require_coverage, optimize), formats)
-    check_tolerances(rtol, atol)
-    model, notes = unwrapped(model)
-    check_ready(model)
-    calls = {"input": as_inputs(inputs, kwargs), **named_calls(check_inputs, kwargs)}
-    points = {FORWARD: calls, **read_methods(model, methods, is_taken)}
-    combinations = read_flags(flags)
-    home = device_of(model, calls)
-    places = device_list(devices) or default_devices(home)
-    with alone():
-        state = ModelState(model)
-        folder = Path(tempfile.mkdtemp(prefix="hybridjit-"))
-        try:
-            path = folder / "module.pt"
-            planned = plan(model, points, combinations)
-            declared = [_declared(model, state, each, dynamic_shapes) for each in planned]
-            alone_in_it = len(planned) == 1 and not planned[0].flags
-            for rounds_left in reversed(range(_ROUNDS)):
-                made = _capture_all(model, state, planned, branches, on_frozen)
-                stage("save, and load again")
-                # The traces share the model's tensors, which hold again what they held before it ran.
-                _save(made.module, path, model)
-                if optimize:
-                    optimize_file(path, optimize, list(dict.fromkeys(entry.method for entry in made.entries)))
-                loaded = _torch.load_script(path)
-                sides = in_file(loaded, made.module, dict.fromkeys(entry.method for entry in made.entries))
-                made = dataclasses.replace(made, module=loaded)
-                runs = [
-                    Run(entry, each.calls, "" if alone_in_it else entry.title, wanted.inputs)
-                    for entry, each, wanted in zip(made.entries, planned, declared, strict=True)
-                ]
-                for run, wanted in zip(runs, declared, strict=True):
-                    made.known.update({(run.entry.title, name): each for name, each in wanted.expected.items()})
-                coverage = Coverage(sides)
-                file = File(made.module, rtol, atol, coverage)
-                checks = [c for where in places for c in check_on(where, model, runs, file, made.known, state)]
-                checks = judged(model, state, runs, declared, checks)
-                told = [_told(*each, checks) for each in zip(planned, runs, declared, strict=True)]
-                if not rounds_left or on_frozen != "guard" or told == planned:
-                    break
-                planned = told
-                for each, wanted in zip(planned, declared, strict=True):
-                    wanted.freshen()
-                    run_declared(model, state, each, wanted)
-            findings, statics, scripted, guards = zip(*made.seen, strict=True)
-            of_sizes = [finding for each in declared for finding in each.findings()]
-            report = Report(
-                model_name(model),
-                "torchscript",
-                tuple(checks),
-                (*notes, *by_line(row for each in (*findings, of_sizes) for row in each)),
-                _each_once(statics),
-                _each_once(scripted),
-                coverage.branches(checks),
-                sum(_torch.count_operations(made.module, each.case) for each in planned),
-                str(torch.__version__),
-                () if alone_in_it else tuple(map(_described, made.entries)),
-                _scope(declared, checks, on_frozen),
-                guards_by_line(row for each in guards for row in each),
-            )
-            report = outlined(report, model)
-            if not report.ok:
-                raise failed(report)
-            if require_coverage and report.unverified:
-                raise uncovered(report)
-            archive.append_metadata(path, metadata_of(report, made.entries, sides))
-            return Exported(made.module, "torchscript", report, made.entries, archive.KeptFile(path), sides)
-        except CaptureError as error:
-            refuse(error, model, "torchscript")
-            raise
-        finally:
-            try:
-                state.restore(thorough=True)
-            finally:
-                shutil.rmtree(folder, ignore_errors=True)  # a kept file outlives its path
+    from .torchscript import export_torchscript
 
-
-def _declared(model: nn.Module, state: ModelState, planned: Planned, dynamic_shapes: Any) -> Declared:
-    """The sizes and values that are declared for an entry, and what the model gives for them."""
-    if planned.method != FORWARD:
-        return Declared()
-    name, first = next(iter(planned.calls.items()))
-    schema, _ = CallSchema.of(signature_of(model, planned.point), moved(first, None, name))
-    declared = Declared.of(schema, schema.flatten(moved(first, None, name)), dynamic_shapes)
-    run_declared(model, state, planned, declared)
-    return declared
-
-
-def run_declared(model: nn.Module, state: ModelState, planned: Planned, declared: Declared) -> None:
-    """Runs the model on the inputs that are declared of an entry."""
-
-    def run(inputs: Inputs, name: str) -> Expectation:
-        return expect(model, state, inputs, name, None, planned.point)
-
-    with kept_random_state(), state.switched(planned.attributes):
-        declared.run(run)
-
-
-def judged(
-    model: nn.Module, state: ModelState, runs: Sequence[Run], declared: Sequence[Declared], checks: Sequence[Check]
-) -> list[Check]:
-    """The checks that say something of the file, in order."""
-    kept = []
-    for run, wanted in zip(runs, declared, strict=True):
-
-        def chaotic(name: str, run: Run = run, wanted: Declared = wanted) -> bool:
-            def again(flat: tuple[torch.Tensor, ...]) -> Any:
-                inputs = run.entry.call.unflatten(flat)
-                return expect(model, state, inputs, name, None, run.entry.point).result
-
-            flat = run.entry.call.flatten(moved(wanted.inputs[name], None, name))
-            with kept_random_state(), state.switched(run.entry.attributes):
-                return is_chaotic(flat, wanted.expected[name].result, again)
-
-        kept += wanted.judged([check for check in checks if check.entry == run.title], chaotic)
-    return [check for check in checks if check in kept] if len(runs) > 1 else kept
-
-
-def _told(planned: Planned, run: Run, declared: Declared, checks: Sequence[Check]) -> Planned:
-    """An entry with declared inputs that the file fails on among its calls, a few at a time."""
-    failing = declared.learnt([check for check in checks if check.entry == run.title])
-    new = [name for name in failing if name in run.further and name not in run.calls]
-    return dataclasses.replace(planned, calls={**planned.calls, **{name: run.further[name] for name in new[:_TOLD]}})
-
-
-def _scope(declared: Sequence[Declared], checks: Sequence[Check], on_frozen: str) -> str:
-    """What was verified, in one line."""
-    said = list(dict.fromkeys(text for each in declared if (text := each.scope(checks))))
-    calls = len({check.where for check in checks})
-    rest = "is guarded" if on_frozen != "ignore" else "is as in a plain trace"
-    what = (
-        f"at {' and '.join(said)}" if said else f"on {calls} call{'' if calls == 1 else 's'}, no other sizes declared"
+    return export_torchscript(
+        model,
+        inputs,
+        kwargs,
+        branches=branches,
+        flags=flags,
+        methods=methods,
+        dynamic_shapes=dynamic_shapes,
+        check_inputs=check_inputs,
+        devices=devices,
+        on_frozen=on_frozen,
+        rtol=rtol,
+        atol=atol,
+        require_coverage=require_coverage,
+        optimize=optimize,
     )
-    return f"{what}; what is frozen for others {rest}"
-
-
-def _each_once(rows: Iterable[tuple[Any, ...]]) -> tuple[Any, ...]:
-    return tuple(dict.fromkeys(row for each in rows for row in each))
-
-
-def _described(entry: Entry) -> EntryPoint:
-    flags = spell_flags(entry.combination)
-    return EntryPoint(entry.method, flags, tuple(entry.call.names()), entry.keys)
-
-
-@dataclass(frozen=True)
-class _Made:
-    """What the captures came to.
-
-    Attributes:
-        module: All of them as one module.
-        entries: The entries.
-        seen: What was seen at each: findings, statics, scripted pieces, guards.
-        known: What the model gave for the first call of each, by the titles of entry and call.
-    """
-
-    module: _torch.ScriptModule
-    entries: Entries
-    seen: list[tuple[tuple[Any, ...], ...]]
-    known: dict[tuple[str, str], Expectation]
-
-
-def _capture_all(
-    model: nn.Module,
-    state: ModelState,
-    planned: Sequence[Planned],
-    branches: Sequence[str] | str | None,
-    on_frozen: str,
-) -> _Made:
-    builder = Builder(model, planned)
-    entries: list[Entry] = []
-    seen: list[tuple[tuple[Any, ...], ...]] = []
-    known: dict[tuple[str, str], Expectation] = {}
-    for each in planned:
-        stage(f"capture {each.title}")
-        with state.switched(each.attributes):
-            captured, expected = _capture(model, state, each, branches, on_frozen)
-        result = builder.add(each, captured, expected.replaced)
-        entry = Entry(each.point, each.method, captured.adapter.input_schema, result, each.flags)
-        known[entry.title, next(iter(each.calls))] = expected
-        entries.append(entry)
-        # Not the trace itself, whose operations are in the module now: those of all entries would add up.
-        seen.append((captured.findings, captured.statics, captured.scripted, guards_of(captured.guarded)))
-    module, finished = builder.finish(entries, planned)
-    return _Made(module, Entries(tuple(finished)), seen, known)
-
-
-def _capture(
-    model: nn.Module, state: ModelState, planned: Planned, branches: Sequence[str] | str | None, on_frozen: str
-) -> tuple[Captured, Expectation]:
-    """Runs the model in eager mode, then traces it; puts it back after each."""
-    with kept_random_state():
-        (name, first), *others = planned.calls.items()
-
-        def run(inputs: Inputs, name: str) -> Any:
-            return seen(expect(model, state, inputs, name, None, planned.point))
-
-        def seen(expected: Expectation) -> Any:
-            buffers = dict(model.named_buffers(remove_duplicate=False))
-            changed = {id(buffers[name]): tensor for name, tensor in expected.changed.items() if name in buffers}
-            buffers = {name: changed.get(id(tensor), tensor) for name, tensor in buffers.items()} | expected.changed
-            return with_buffers(expected.result, buffers, known.replaced) if known.replaced else expected.result
-
-        try:
-            known = expect(model, state, first, name, None, planned.point)
-            view = view_of(model, planned.point, known.replaced)
-            task = Task(view, first, seen(known), state, dict(others), run)
-            chosen = "auto" if branches == "auto" else matching(model, branches) if branches else ()
-            return capture_guarded(task, chosen, on_frozen), known
-        except HybridJitError as error:
-            if planned.flags:  # which of the combinations it was is not in the model's code
-                text, _, rest = str(error).partition("\n")
-                text = f"{text}\n  for {planned.title}\n{rest}"
-                error.args = (text.rstrip(), *error.args[1:])
-            raise
-        finally:
-            state.restore(thorough=True)  # a write that was not seen must not get into the file
-
-
-def _save(module: _torch.ScriptModule, path: Path, model: nn.Module) -> None:
-    try:
-        _torch.save_script(module, path, {})
-    except RuntimeError as error:
-        called = re.search(r"Could not export Python function call '(.+?)'", str(error))
-        if called is None:
-            raise
-        raise CaptureError(
-            compose(
-                f"the trace calls {called[1]}, a torch.autograd.Function, which no file can hold",
-                where=model_name(model),
-                instead="its operations while tracing, since the file computes no gradient by it:\n"
-                f"if hybridjit.is_tracing(): ...  # what {called[1]}.forward computes, without ctx\n"
-                f"else: {called[1]}.apply(...)",
-                page="captureerror",
-            )
-        ) from error

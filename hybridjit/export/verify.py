@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -12,16 +12,14 @@ from torch import Tensor, nn
 from .._describe import describe
 from .._errors import InputError, compose
 from ..adapters.inputs import Inputs, as_inputs
-from .capture import check_ready, unwrapped
-from .checks import File, Run, check_on
 from .coverage import Coverage
 from .devices import device_list, device_of
 from .entries import FORWARD, Entries, Entry
 from .exported import Exported, load
-from .outline import outlined
-from .plan import read_methods
 from .report import Report
-from .state import ModelState, alone
+
+if TYPE_CHECKING:
+    from .checks import Run
 
 
 def verify(
@@ -63,6 +61,13 @@ def verify(
         >>> hj.verify(exported, model, [torch.ones(7, 2)]).ok
         True
     """
+    # By whoever verifies: code that only imports decorators does not wait for them.
+    from .capture import check_ready, unwrapped
+    from .checks import File, check_on
+    from .outline import outlined
+    from .plan import read_methods
+    from .state import ModelState, alone
+
     exported = exported_or_path
     check_tolerances(rtol, atol)
     model, notes = unwrapped(model, "verify")
@@ -108,6 +113,8 @@ def _runs(entries: Entries, points: Mapping[str, Mapping[str, Inputs]]) -> list[
     Raises:
         InputError: A call fits none, or the file has no such method.
     """
+    from .checks import Run
+
     missing = [point for point, calls in points.items() if calls and point not in entries.points()]
     if missing:
         raise InputError(

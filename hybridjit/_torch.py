@@ -909,18 +909,27 @@ def has_setup_context(function: Any) -> bool:
 
 
 @contextlib.contextmanager
-def applying(run: Callable[[Any, tuple[Any, ...]], Any]) -> Iterator[None]:
-    """Calls ``run(function, args)``, within the body, where a trace would record the call of an autograd function."""
-    owner = _autograd._SingleLevelFunction
+def applying(run: Callable[[Any, tuple[Any, ...], dict[str, Any]], Any]) -> Iterator[None]:
+    """Calls ``run(function, args, kwargs)``, within the body, where a trace would record the call of one.
 
-    def apply(cls: Any, *args: Any) -> Any:
-        return run(cls, args) if _C._is_tracing() else super(owner, cls).apply(*args)
+    Up to torch 2.14 also by a reference to ``apply`` that was taken before; from 2.15 on that is a function in C.
+    """
+    top = _autograd.Function
+    before = vars(top)["apply"]
+    owner = _autograd._SingleLevelFunction if isinstance(before, classmethod) else top
+
+    def apply(cls: Any, *args: Any, **kwargs: Any) -> Any:
+        if _C._is_tracing():
+            return run(cls, args, kwargs)
+        return before.__get__(None, cls)(*args, **kwargs) if owner is top else super(owner, cls).apply(*args)
 
     owner.apply = classmethod(apply)
     try:
         yield
     finally:
         del owner.apply
+        if owner is top:
+            top.apply = before
 
 
 _REFUSED = ("_backward_hooks", "_backward_pre_hooks", "_compiled_call_impl")

@@ -181,7 +181,7 @@ def test_files_are_short() -> None:
     counts = {name(path): line_count(path) for path in EVERYTHING}
     long = {file: n for file, n in counts.items() if n > MOST_LINES and not file.startswith("tests/")}
     # What is private to torch stays in one file, however much of it there is: when torch changes, one file changes.
-    assert long.pop("hybridjit/_torch.py", 0) <= 1600
+    assert long.pop("hybridjit/_torch.py", 0) <= 1650
     assert long == {}
 
 

@@ -28,10 +28,10 @@ def inlined(names: Mapping[int, str]) -> Iterator[list[Finding]]:
     called: dict[tuple[str, Site], None] = {}
     found: list[Finding] = []
 
-    def run(cls: Any, args: tuple[Any, ...]) -> Any:
+    def run(cls: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         called[cls.__qualname__, user_site(names)] = None
         if _torch.has_setup_context(cls):
-            return cls.forward(*args)  # what it keeps for the backward pass is made elsewhere
+            return cls.forward(*args, **kwargs)  # what it keeps for the backward pass is made elsewhere
         context = torch.autograd.function.FunctionCtx()
         vars(context)["needs_input_grad"] = (False,) * len(args)
         return cls.forward(context, *args)

@@ -9,7 +9,7 @@ import sys
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from types import CodeType, FrameType, TracebackType
+from types import FrameType, TracebackType
 
 import torch
 from torch import nn
@@ -62,12 +62,6 @@ def user_site(names: Mapping[int, str] | None = None, frame: FrameType | None = 
 def user_frame() -> FrameType | None:
     """The innermost frame that belongs neither to torch nor to hybridjit."""
     return _user_frame(sys._getframe(1))[0]
-
-
-def user_code() -> CodeType | None:
-    """Its code."""
-    frame, _ = _user_frame(sys._getframe(1))
-    return frame and frame.f_code
 
 
 def writes_text() -> bool:

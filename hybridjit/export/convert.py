@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import re
-import shutil
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.export import Dim
 
 from .._describe import listed, place
@@ -19,6 +17,7 @@ from .._errors import CaptureError, HybridJitError, UnsupportedError, Verificati
 from ..adapters.inputs import as_inputs
 from ..adapters.schema import CallSchema
 from . import archive
+from .attempt import attempt
 from .capture import check_ready, unwrapped
 from .checks import RAISES, File, Run, check_on, expect
 from .devices import default_devices, device_list, device_of, moved
@@ -30,14 +29,16 @@ from .formats import format_named, unsupported
 from .outline import model_name, outlined
 from .plan import Planned, plan
 from .pt2 import FIX_SIZE
-from .refusals import failed, refuse
+from .refusals import failed
 from .report import Check, Finding, Report
+from .request import Request
 from .shapes import read_specs
 from .stages import stage
-from .state import ModelState, alone, kept_random_state
-from .subject import Format, Request, Route, Subject, Written
+from .state import kept_random_state
+from .subject import Format, Route, Subject, Written
 from .torchscript import judged, run_declared
 from .verify import check_tolerances, named_calls
+from .view import signature_of
 
 _ROUNDS = 4
 """How often sizes that turned out wrong are fixed, and the model captured again, before all are."""
@@ -66,49 +67,32 @@ def convert(request: Request, name: str) -> Exported:
     format = format_named(name)
     devices = device_list(request.devices) or format.places(home) or default_devices(home)
     planned = _the_only(plan(model, {FORWARD: calls}, read_flags(None)), name)
-    with alone():
-        state = ModelState(model)
-        folder = Path(tempfile.mkdtemp(prefix="hybridjit-"))
-        try:
-            schema, _ = CallSchema.of(_signature(model), moved(calls["input"], None, "input"))
-            flats = {name: schema.flatten(moved(each, None, name), name) for name, each in calls.items()}
-            # Where sizes were declared, it is of the first call.
-            example = "input" if request.dynamic_shapes is not None else max(flats, key=lambda n: _above_one(flats[n]))
-            before = dict(model.named_buffers(remove_duplicate=False))
-            with kept_random_state():
-                known = expect(model, state, calls[example], example, None)
-            subject = Subject(request, model, state, calls, example, schema, flats[example], known.result)
-            if known.changed and name != "pt2":
-                raise unsupported(
-                    name,
-                    f"keeps no state: the model changes {listed(known.changed)}",
-                    'format="torchscript", which keeps state',
-                )
-            grown = [name for name in known.replaced if known.changed[name].shape != before[name].shape]
-            if grown:
-                text = f"has buffers of fixed sizes, and the model puts others in the place of {listed(grown)}"
-                raise unsupported(name, text, "buffers of the largest size, written in place with index_copy_")
-            format.check(subject)
-            work = _Work(subject, planned, name, format, devices, notes, folder)
-            return work.export()
-        except CaptureError as error:
-            refuse(error, model, name)
-            raise
-        finally:
-            try:
-                state.restore(thorough=True)
-            finally:
-                shutil.rmtree(folder, ignore_errors=True)  # a kept file outlives its path
+    with attempt(model, name) as (state, folder):
+        schema, _ = CallSchema.of(signature_of(model, FORWARD), moved(calls["input"], None, "input"))
+        flats = {name: schema.flatten(moved(each, None, name), name) for name, each in calls.items()}
+        # Where sizes were declared, it is of the first call.
+        example = "input" if request.dynamic_shapes is not None else max(flats, key=lambda n: _above_one(flats[n]))
+        before = dict(model.named_buffers(remove_duplicate=False))
+        with kept_random_state():
+            known = expect(model, state, calls[example], example, None)
+        subject = Subject(request, model, state, calls, example, schema, flats[example], known.result)
+        if known.changed and name != "pt2":
+            raise unsupported(
+                name,
+                f"keeps no state: the model changes {listed(known.changed)}",
+                'format="torchscript", which keeps state',
+            )
+        grown = [name for name in known.replaced if known.changed[name].shape != before[name].shape]
+        if grown:
+            text = f"has buffers of fixed sizes, and the model puts others in the place of {listed(grown)}"
+            raise unsupported(name, text, "buffers of the largest size, written in place with index_copy_")
+        format.check(subject)
+        work = _Work(subject, planned, name, format, devices, notes, folder)
+        return work.export()
 
 
 def _above_one(flat: Sequence[Tensor]) -> int:
     return sum(size > 1 for tensor in flat for size in tensor.shape)
-
-
-def _signature(model: nn.Module) -> Any:
-    from .view import signature_of
-
-    return signature_of(model, FORWARD)
 
 
 def _check_options(request: Request, name: str) -> None:

@@ -89,19 +89,13 @@ def export(
     # By whoever exports: code that only imports decorators does not wait for what follows.
     from .formats import read_formats
     from .optimize import check_optimize
+    from .request import Request
     from .task import check_on_frozen
 
     check_on_frozen(on_frozen)
     check_optimize(optimize)
     formats = read_formats(format)
-    if formats != ("torchscript",):
-        from .several import Request, export_as
-
-        given = inputs, kwargs, branches, flags, methods, dynamic_shapes, check_inputs, devices, on_frozen
-        return export_as(Request(model, *given, rtol, atol, require_coverage, optimize), formats)
-    from .torchscript import export_torchscript
-
-    return export_torchscript(
+    request = Request(
         model,
         inputs,
         kwargs,
@@ -117,3 +111,10 @@ def export(
         require_coverage=require_coverage,
         optimize=optimize,
     )
+    if formats == ("torchscript",):
+        from .torchscript import export_torchscript
+
+        return export_torchscript(request)
+    from .several import export_as
+
+    return export_as(request, formats)

@@ -100,19 +100,19 @@ class Study:
                 if chosen == settings:
                     raise
                 continue  # stand-ins may be what it fails by
-            wrong = self._wrong(captured)
+            wrong, stopped = self._wrong(captured)
             if wrong and all(name in OF_KIND or name == SHARED for name in wrong):
                 fixed = {"apart" if name == SHARED else "kinds" for name in wrong}
                 chosen = dataclasses.replace(chosen, fixed=frozenset(fixed))
                 captured, guarded = self._with(chosen)
-                wrong = self._wrong(captured)
+                wrong, stopped = self._wrong(captured)
             if not wrong:
                 break
         else:
             if not any(self.known[name].told for name in wrong):  # those the verification tells of, in full
                 raise self._unexplained(wrong, captured)
         if not wrong:
-            captured, guarded = self._joined(chosen, captured, guarded)
+            captured, guarded = self._joined(chosen, captured, guarded, stopped)
         answers = [asked for asked in captured.asked if asked.what == "value"]
         if self.on_frozen == "error" and (guarded or answers):
             raise frozen_error(self.task.model, guarded, answers)
@@ -296,18 +296,24 @@ class Study:
         if shared is not None and accepted(shared):
             self.known[shared.says] = results[shared.says]
 
-    def _wrong(self, captured: Captured) -> list[str]:
-        """The inputs on which what was captured gives something else than the model; raising is not that."""
-        run = _torch.apart(captured.module)
-        self.stopped: list[str] = []
-        return [name for name in self.known if not self._same(captured, run, name) and not self._chaotic(name)]
+    def _wrong(self, captured: Captured) -> tuple[list[str], list[str]]:
+        """The inputs on which what was captured gives something else than the model, and those on which it raises.
 
-    def _joined(self, settings: Settings, captured: Captured, guarded: list[Leak]) -> tuple[Captured, list[Leak]]:
+        Raising is wrong on the first one alone.
+        """
+        run = _torch.apart(captured.module)
+        same = {name: self._same(captured, run, name) for name in self.known}
+        stopped = [name for name, each in same.items() if each is None]
+        wrong = [name for name, each in same.items() if each is False or (each is None and name == "input")]
+        return [name for name in wrong if not self._chaotic(name)], stopped
+
+    def _joined(
+        self, settings: Settings, captured: Captured, guarded: list[Leak], stopped: Sequence[str]
+    ) -> tuple[Captured, list[Leak]]:
         """The same with paths for probes on which it raises, where decisions are all that parts them from the first.
 
         Numbers that part them would only be a choice among those of the probes.
         """
-        stopped = self.stopped
         joining = [self.known[name] for name in stopped if self._parts_by_decisions(settings, name)][:_JOINED]
         if not joining or self.seconds > _SECONDS:
             return captured, guarded
@@ -315,7 +321,8 @@ class Study:
             known.joins = True
         try:
             wider, more = self._with(settings)
-            if not self._wrong(wider) and set(self.stopped) < set(stopped):
+            wrong, left = self._wrong(wider)
+            if not wrong and set(left) < set(stopped):
                 return wider, more
         except CaptureError:
             pass  # what there is holds for the first input
@@ -356,7 +363,8 @@ class Study:
             )
         )
 
-    def _same(self, captured: Captured, run: Callable[..., Any], name: str) -> bool:
+    def _same(self, captured: Captured, run: Callable[..., Any], name: str) -> bool | None:
+        """Whether it gives what the model gives; ``None`` if it raises."""
         known, adapter = self.known[name], captured.adapter
         own = moved(known.inputs, None, name)
         flat = adapter.input_schema.flatten(own)
@@ -365,8 +373,7 @@ class Study:
             with torch.no_grad(), _torch.unoptimized():
                 got = run(*flat)
         except (_torch.JitError, RuntimeError):
-            self.stopped.append(name)
-            return not known.told or name != "input"
+            return None
         finally:
             self.task.state.restore()
         expected: list[Tensor] = []

@@ -81,10 +81,9 @@ def promoted(func: Any, args: Any, call: Callable[[Any, Any, Any], Any]) -> Any:
         args: What it is given.
         call: Calls another one in its place.
     """
-    kinds = set(map(type, args))
-    if func in _WITH_TRUTHS and bool in kinds:  # which the tracer can't record
+    if func in _WITH_TRUTHS and bool in map(type, args):  # which the tracer can't record
         return tuple(_as_tensor(each, call) if type(each) is bool else each for each in args)
-    if func not in _ARITHMETIC or len(args) != 2 or float not in kinds:
+    if func not in _ARITHMETIC or len(args) != 2 or float not in map(type, args):
         return args
 
     def as_float(each: Any) -> Any:

@@ -10,7 +10,7 @@ from .._errors import CaptureError, HybridJitError, UnsupportedError, Verificati
 from .exported import Exported
 from .formats import FORMATS
 from .outcome import Verdict
-from .subject import Request as Request
+from .request import Request
 
 _REFUSED = (CaptureError, VerificationError, UnsupportedError)
 """What says that a format is not for this model; anything else is a mistake in the call."""
@@ -63,11 +63,9 @@ def export_as(request: Request, formats: Sequence[str]) -> Exported:
 
 def _export(request: Request, name: str) -> Exported:
     if name == "torchscript":
-        from .export import export
+        from .torchscript import export_torchscript
 
-        given = {field.name: getattr(request, field.name) for field in dataclasses.fields(request)}
-        model, inputs, kwargs = given.pop("model"), given.pop("inputs"), given.pop("kwargs")
-        return export(model, inputs, kwargs, format=name, **given)
+        return export_torchscript(request)
     from .convert import convert
 
     return convert(request, name)

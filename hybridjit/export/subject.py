@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,28 +14,9 @@ from ..adapters.inputs import Inputs
 from ..adapters.schema import CallSchema, ValueSchema
 from .devices import Runner
 from .report import Finding, Guard, Scripted, Static
+from .request import Request
 from .shapes import Variable
 from .state import ModelState
-
-
-@dataclass(frozen=True)
-class Request:
-    """What `export` was asked for; see there."""
-
-    model: Any
-    inputs: Any
-    kwargs: Mapping[str, Any] | None = None
-    branches: Sequence[str] | str | None = None
-    flags: Any = None
-    methods: Mapping[str, Any] | None = None
-    dynamic_shapes: Any = None
-    check_inputs: Iterable[Any] = ()
-    devices: Sequence[torch.device | str] | None = None
-    on_frozen: str = "guard"
-    rtol: float | None = None
-    atol: float | None = None
-    require_coverage: bool = False
-    optimize: str | None = None
 
 
 @dataclass(frozen=True)

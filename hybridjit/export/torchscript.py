@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-import shutil
-import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,7 @@ from ..adapters.inputs import Inputs, as_inputs
 from ..adapters.schema import CallSchema
 from ..adapters.switch import spell_flags
 from . import archive
+from .attempt import attempt
 from .branches import matching
 from .build import Builder
 from .capture import Captured, check_ready, unwrapped
@@ -35,10 +34,11 @@ from .guarded import capture_guarded
 from .optimize import optimize_file
 from .outline import by_line, guards_by_line, guards_of, model_name, outlined
 from .plan import Planned, plan, read_methods
-from .refusals import failed, refuse, uncovered
+from .refusals import failed, uncovered
 from .report import Check, EntryPoint, Report
+from .request import Request
 from .stages import stage
-from .state import ModelState, alone, kept_random_state
+from .state import ModelState, kept_random_state
 from .task import Task
 from .verify import check_tolerances, named_calls
 from .view import signature_of, view_of, with_buffers
@@ -47,98 +47,71 @@ _ROUNDS, _TOLD = 4, 4
 """How often a file that fails at declared sizes is captured again, and on how many of these more each time."""
 
 
-def export_torchscript(
-    model: nn.Module,
-    inputs: Any,
-    kwargs: Mapping[str, Any] | None,
-    *,
-    branches: Sequence[str] | str | None,
-    flags: Mapping[str, Sequence[bool | int | str]] | Sequence[Mapping[str, bool | int | str]] | None,
-    methods: Mapping[str, Any] | None,
-    dynamic_shapes: Any,
-    check_inputs: Iterable[Any],
-    devices: Sequence[torch.device | str] | None,
-    on_frozen: str,
-    rtol: float | None,
-    atol: float | None,
-    require_coverage: bool,
-    optimize: str | None,
-) -> Exported:
-    """What `export` does for this format; the arguments are its own."""
-    check_tolerances(rtol, atol)
-    model, notes = unwrapped(model)
+def export_torchscript(request: Request) -> Exported:
+    """Exports a model to TorchScript; raises what `export` raises."""
+    check_tolerances(request.rtol, request.atol)
+    model, notes = unwrapped(request.model)
     check_ready(model)
-    calls = {"input": as_inputs(inputs, kwargs), **named_calls(check_inputs, kwargs)}
-    points = {FORWARD: calls, **read_methods(model, methods, is_taken)}
-    combinations = read_flags(flags)
+    calls = {"input": as_inputs(request.inputs, request.kwargs), **named_calls(request.check_inputs, request.kwargs)}
+    points = {FORWARD: calls, **read_methods(model, request.methods, is_taken)}
+    combinations = read_flags(request.flags)
     home = device_of(model, calls)
-    places = device_list(devices) or default_devices(home)
-    with alone():
-        state = ModelState(model)
-        folder = Path(tempfile.mkdtemp(prefix="hybridjit-"))
-        try:
-            path = folder / "module.pt"
-            planned = plan(model, points, combinations)
-            declared = [_declared(model, state, each, dynamic_shapes) for each in planned]
-            alone_in_it = len(planned) == 1 and not planned[0].flags
-            for rounds_left in reversed(range(_ROUNDS)):
-                made = _capture_all(model, state, planned, branches, on_frozen)
-                stage("save, and load again")
-                # The traces share the model's tensors, which hold again what they held before it ran.
-                _save(made.module, path, model)
-                if optimize:
-                    optimize_file(path, optimize, list(dict.fromkeys(entry.method for entry in made.entries)))
-                loaded = _torch.load_script(path)
-                sides = in_file(loaded, made.module, dict.fromkeys(entry.method for entry in made.entries))
-                made = dataclasses.replace(made, module=loaded)
-                runs = [
-                    Run(entry, each.calls, "" if alone_in_it else entry.title, wanted.inputs)
-                    for entry, each, wanted in zip(made.entries, planned, declared, strict=True)
-                ]
-                for run, wanted in zip(runs, declared, strict=True):
-                    made.known.update({(run.entry.title, name): each for name, each in wanted.expected.items()})
-                coverage = Coverage(sides)
-                file = File(made.module, rtol, atol, coverage)
-                checks = [c for where in places for c in check_on(where, model, runs, file, made.known, state)]
-                checks = judged(model, state, runs, declared, checks)
-                told = [_told(*each, checks) for each in zip(planned, runs, declared, strict=True)]
-                if not rounds_left or on_frozen != "guard" or told == planned:
-                    break
-                planned = told
-                for each, wanted in zip(planned, declared, strict=True):
-                    wanted.freshen()
-                    run_declared(model, state, each, wanted)
-            findings, statics, scripted, guards = zip(*made.seen, strict=True)
-            of_sizes = [finding for each in declared for finding in each.findings()]
-            report = Report(
-                model_name(model),
-                "torchscript",
-                tuple(checks),
-                (*notes, *by_line(row for each in (*findings, of_sizes) for row in each)),
-                _each_once(statics),
-                _each_once(scripted),
-                coverage.branches(checks),
-                sum(_torch.count_operations(made.module, each.case) for each in planned),
-                str(torch.__version__),
-                () if alone_in_it else tuple(map(_described, made.entries)),
-                _scope(declared, checks, on_frozen),
-                guards_by_line(row for each in guards for row in each),
-            )
-            report = outlined(report, model)
-            if not report.ok:
-                raise failed(report)
-            if require_coverage and report.unverified:
-                raise uncovered(report)
-            archive.append_metadata(path, metadata_of(report, made.entries, sides))
-            return Exported(made.module, "torchscript", report, made.entries, archive.KeptFile(path), sides)
-        except CaptureError as error:
-            refuse(error, model, "torchscript")
-            raise
-        finally:
-            try:
-                state.restore(thorough=True)
-            finally:
-                shutil.rmtree(folder, ignore_errors=True)  # a kept file outlives its path
+    places = device_list(request.devices) or default_devices(home)
+    with attempt(model, "torchscript") as (state, folder):
+        path = folder / "module.pt"
+        planned = plan(model, points, combinations)
+        declared = [_declared(model, state, each, request.dynamic_shapes) for each in planned]
+        alone_in_it = len(planned) == 1 and not planned[0].flags
+        for rounds_left in reversed(range(_ROUNDS)):
+            made = _capture_all(model, state, planned, request.branches, request.on_frozen)
+            stage("save, and load again")
+            # The traces share the model's tensors, which hold again what they held before it ran.
+            _save(made.module, path, model)
+            if request.optimize:
+                optimize_file(path, request.optimize, list(dict.fromkeys(entry.method for entry in made.entries)))
+            loaded = _torch.load_script(path)
+            sides = in_file(loaded, made.module, dict.fromkeys(entry.method for entry in made.entries))
+            made = dataclasses.replace(made, module=loaded)
+            runs = [
+                Run(entry, each.calls, "" if alone_in_it else entry.title, wanted.inputs)
+                for entry, each, wanted in zip(made.entries, planned, declared, strict=True)
+            ]
+            for run, wanted in zip(runs, declared, strict=True):
+                made.known.update({(run.entry.title, name): each for name, each in wanted.expected.items()})
+            coverage = Coverage(sides)
+            file = File(made.module, request.rtol, request.atol, coverage)
+            checks = [c for where in places for c in check_on(where, model, runs, file, made.known, state)]
+            checks = judged(model, state, runs, declared, checks)
+            told = [_told(*each, checks) for each in zip(planned, runs, declared, strict=True)]
+            if not rounds_left or request.on_frozen != "guard" or told == planned:
+                break
+            planned = told
+            for each, wanted in zip(planned, declared, strict=True):
+                wanted.freshen()
+                run_declared(model, state, each, wanted)
+        findings, statics, scripted, guards = zip(*made.seen, strict=True)
+        of_sizes = [finding for each in declared for finding in each.findings()]
+        report = Report(
+            model_name(model),
+            "torchscript",
+            tuple(checks),
+            (*notes, *by_line(row for each in (*findings, of_sizes) for row in each)),
+            _each_once(statics),
+            _each_once(scripted),
+            coverage.branches(checks),
+            sum(_torch.count_operations(made.module, each.case) for each in planned),
+            str(torch.__version__),
+            () if alone_in_it else tuple(map(_described, made.entries)),
+            _scope(declared, checks, request.on_frozen),
+            guards_by_line(row for each in guards for row in each),
+        )
+        report = outlined(report, model)
+        if not report.ok:
+            raise failed(report)
+        if request.require_coverage and report.unverified:
+            raise uncovered(report)
+        archive.append_metadata(path, metadata_of(report, made.entries, sides))
+        return Exported(made.module, "torchscript", report, made.entries, archive.KeptFile(path), sides)
 
 
 def _declared(model: nn.Module, state: ModelState, planned: Planned, dynamic_shapes: Any) -> Declared:

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from .. import _torch
-from .._sites import user_code, user_site, writes_text
+from .._sites import user_frame, user_site, writes_text
 from ..control.recorder import call_at, tensors_of
 from . import answers, made
 from .answers import See
@@ -197,7 +197,7 @@ def _see_len(watch: Watch, func: Any, args: Any, kwargs: Any) -> Any:
     with _torch.paused_tracing():
         value = func(*args, **kwargs)
     size = torch.Tensor.size(args[0], 0)  # a tensor, in a trace
-    if watch.exact and (code := user_code()) is not None and "__len__" in code.co_names:
+    if watch.exact and (frame := user_frame()) is not None and "__len__" in frame.f_code.co_names:
         return size  # x.__len__(), which may give anything; len(x) wants an int
     if isinstance(size, Tensor) and watch.varies(size):
         watch.leak(LEN, size, value)

@@ -6,19 +6,11 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 import hybridjit as hj
 
-
-class Call(nn.Module):
-    def __init__(self, fn: Callable[..., object]) -> None:
-        super().__init__()
-        self.fn = fn
-
-    def forward(self, *args: Tensor) -> object:
-        return self.fn(*args)
-
+from .call import Call
 
 X, Y = torch.tensor([3.0, 1.0]), torch.tensor([2.0, 5.0])
 

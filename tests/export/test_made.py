@@ -12,15 +12,7 @@ from torch import Tensor, nn
 
 import hybridjit as hj
 
-
-class Call(nn.Module):
-    def __init__(self, fn: Callable[..., object]) -> None:
-        super().__init__()
-        self.fn = fn
-
-    def forward(self, *args: Tensor) -> object:
-        return self.fn(*args)
-
+from .call import Call
 
 X, LONGER = torch.tensor([3.0, 1.0]), torch.tensor([1.0, -2.0, 5.0])
 

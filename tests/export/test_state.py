@@ -199,7 +199,7 @@ def test_no_folder_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     def fail(model: nn.Module) -> None:
         raise MemoryError
 
-    monkeypatch.setattr(sys.modules["hybridjit.export.torchscript"], "ModelState", fail)
+    monkeypatch.setattr(sys.modules["hybridjit.export.attempt"], "ModelState", fail)
     with pytest.raises(MemoryError):
         hj.export(nn.Linear(2, 1).eval(), torch.ones(1, 2))
     assert [path.name for path in tmp_path.iterdir()] == ["a.pt"]

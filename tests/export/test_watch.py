@@ -18,14 +18,7 @@ from hybridjit.export.kinds import Kind
 from hybridjit.export.leaks import Leak, same_value, spell_value
 from hybridjit.export.watch import Watch
 
-
-class Call(nn.Module):
-    def __init__(self, fn: Callable[..., object]) -> None:
-        super().__init__()
-        self.fn = fn
-
-    def forward(self, *args: Tensor) -> object:
-        return self.fn(*args)
+from .call import Call
 
 
 def seen(fn: Callable[..., Tensor], *inputs: Tensor) -> list[Leak]:

@@ -24,6 +24,7 @@ from .entries import FORWARD, Entry, rows_of
 from .report import Check
 from .stages import stage
 from .state import BufferState, ModelState, kept_random_state
+from .tensors import SeenTensors
 from .view import method_of
 
 if TYPE_CHECKING:
@@ -128,12 +129,14 @@ class File:
         rtol: Relative tolerance, ``None`` for torch's.
         atol: Absolute tolerance, likewise.
         coverage: Counts which branches the calls take; not at all if absent.
+        tensors: Notes what goes in and comes out; not at all if absent.
     """
 
     module: nn.Module
     rtol: float | None = None
     atol: float | None = None
     coverage: Coverage | None = None
+    tensors: SeenTensors | None = None
 
 
 @dataclass(frozen=True)
@@ -342,6 +345,8 @@ def check_one(
     errors = compared.max_abs_error, compared.max_rel_error
     check = Check(device, name, sizes, not wrong, *errors, seconds, tuple(wrong), run.title)
     counting.keep(check)
+    if file.tensors is not None:
+        file.tensors.note(check, flat, got_flat)
     return check
 
 

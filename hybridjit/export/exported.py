@@ -22,6 +22,7 @@ from .devices import Runner, device_named, present
 from .entries import FORWARD, Entries, Entry, signature_with_flags
 from .formats import SUFFIXES, format_named
 from .report import Report
+from .tensors import Kinds
 
 _COUNTED = re.compile(r"Expected (\d+) elements in a list but found (\d+)")
 """What TorchScript says where a list of tensors (of split, of unbind) has another length than in the trace."""
@@ -60,6 +61,7 @@ class Exported:
     _points: Points = field(default_factory=dict, repr=False, compare=False)
     _runner: Runner | None = field(default=None, repr=False, compare=False)
     others: Mapping[str, Exported] = field(default_factory=dict, repr=False, compare=False)
+    _kinds: Kinds | None = field(default=None, repr=False, compare=False)
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         """Runs the file on the model's own arguments.
@@ -145,6 +147,33 @@ class Exported:
         archive.check_suffix(target, self.format)
         archive.write_atomically(self._file, target)
 
+    def save_triton(self, path: str | os.PathLike[str], *, version: int = 1) -> None:
+        """Writes the file as a model of a Triton Inference Server's repository, with its ``config.pbtxt``.
+
+        ``forward`` is served: its tensors under the names of the model's arguments, sizes -1 where verified calls
+        have different ones. What is added at the end of the configuration stays when the model is saved there again.
+
+        Args:
+            path: The model's folder in the repository; its name is the model's.
+            version: The version, from 1: the folder that the file goes into.
+
+        Raises:
+            UnsupportedError: Triton can't serve it: the format, flags, a scalar, a dtype.
+            ArchiveError: A configuration for other tensors is there, or the files can't be written.
+            InputError: ``path`` is no path, ``version`` no version.
+
+        Example:
+            >>> import os, tempfile, torch, hybridjit as hj
+            >>> exported = hj.export(torch.nn.Linear(2, 1).eval(), torch.zeros(3, 2))
+            >>> models = tempfile.mkdtemp()
+            >>> exported.save_triton(os.path.join(models, "linear"))
+            >>> sorted(os.listdir(os.path.join(models, "linear")))
+            ['1', 'config.pbtxt']
+        """
+        from .triton import write_model  # seldom wanted
+
+        write_model(self, self._entries, self._kinds, _path(path, "save_triton", 'save_triton("models/name")'), version)
+
 
 def is_taken(name: str) -> bool:
     """Whether an exported model, or its script module, has something else by that name than a method of the model."""
@@ -156,8 +185,8 @@ def is_taken(name: str) -> bool:
     )
 
 
-def metadata_of(report: Report, entries: Entries, points: Points) -> dict[str, Any]:
-    """The JSON data that travels in the file; on its top level the schemas of the first entry."""
+def metadata_of(report: Report, entries: Entries, points: Points, kinds: Kinds | None = None) -> dict[str, Any]:
+    """The JSON data that travels in the file; on its top level the schemas of the first entry, and its tensors."""
     first = next(iter(entries)).to_json()
     return {
         "version": archive.VERSION,
@@ -165,6 +194,7 @@ def metadata_of(report: Report, entries: Entries, points: Points) -> dict[str, A
         **{name: first[name] for name in ("input_schema", "output_schema", "output_names")},
         "entries": [entry.to_json() for entry in entries] if len(entries) > 1 or next(iter(entries)).flags else [],
         "points": points_to_json(points),
+        **({"tensors": kinds.to_json()} if kinds else {}),
         "report": report.to_json(),
     }
 
@@ -228,11 +258,11 @@ def load(path: str | os.PathLike[str], device: torch.device | str | None = None)
             )
     source = _path(path, "load", 'load("model.pt")')
     module, metadata, kept = archive.read(source, where, open_as)
-    report, entries, points = _parts_of(metadata, source)
+    report, entries, points, kinds = _parts_of(metadata, source)
     runner = None
     if metadata["format"] != "torchscript":
         module, runner = module.raw, module.runner
-    return Exported(module, str(metadata["format"]), report, entries, kept, points, runner)
+    return Exported(module, str(metadata["format"]), report, entries, kept, points, runner, _kinds=kinds)
 
 
 def peek(path: str | os.PathLike[str]) -> tuple[Report, Entries]:
@@ -247,11 +277,11 @@ def peek(path: str | os.PathLike[str]) -> tuple[Report, Entries]:
     """
     source = _path(path, "peek", 'peek("model.pt")')
     _, metadata, _ = archive.read(source, None, lambda path, metadata, device: None)
-    report, entries, _ = _parts_of(metadata, source)
+    report, entries, *_ = _parts_of(metadata, source)
     return report, entries
 
 
-def _parts_of(metadata: Mapping[str, Any], source: Path) -> tuple[Report, Entries, Points]:
+def _parts_of(metadata: Mapping[str, Any], source: Path) -> tuple[Report, Entries, Points, Kinds | None]:
     """What `metadata_of` wrote.
 
     Raises:
@@ -259,7 +289,8 @@ def _parts_of(metadata: Mapping[str, Any], source: Path) -> tuple[Report, Entrie
     """
     try:
         report = Report.from_json(metadata["report"])
-        return report, _entries_of(metadata), points_from_json(metadata.get("points", {}))
+        kinds = Kinds.from_json(metadata["tensors"]) if "tensors" in metadata else None
+        return report, _entries_of(metadata), points_from_json(metadata.get("points", {})), kinds
     except (KeyError, TypeError, AttributeError, ValueError, AssertionError) as error:
         raise ArchiveError(
             compose(

@@ -40,6 +40,7 @@ from .request import Request
 from .stages import stage
 from .state import ModelState, kept_random_state
 from .task import Task
+from .tensors import SeenTensors
 from .verify import check_tolerances, named_calls
 from .view import signature_of, view_of, with_buffers
 
@@ -79,7 +80,8 @@ def export_torchscript(request: Request) -> Exported:
             for run, wanted in zip(runs, declared, strict=True):
                 made.known.update({(run.entry.title, name): each for name, each in wanted.expected.items()})
             coverage = Coverage(sides)
-            file = File(made.module, request.rtol, request.atol, coverage)
+            tensors = SeenTensors()
+            file = File(made.module, request.rtol, request.atol, coverage, tensors)
             checks = [c for where in places for c in check_on(where, model, runs, file, made.known, state)]
             checks = judged(model, state, runs, declared, checks)
             told = [_told(*each, checks) for each in zip(planned, runs, declared, strict=True)]
@@ -110,8 +112,9 @@ def export_torchscript(request: Request) -> Exported:
             raise failed(report)
         if request.require_coverage and report.unverified:
             raise uncovered(report)
-        archive.append_metadata(path, metadata_of(report, made.entries, sides))
-        return Exported(made.module, "torchscript", report, made.entries, archive.KeptFile(path), sides)
+        kinds = tensors.of(runs[0].title, checks)
+        archive.append_metadata(path, metadata_of(report, made.entries, sides, kinds))
+        return Exported(made.module, "torchscript", report, made.entries, archive.KeptFile(path), sides, _kinds=kinds)
 
 
 def _declared(model: nn.Module, state: ModelState, planned: Planned, dynamic_shapes: Any) -> Declared:

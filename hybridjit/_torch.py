@@ -456,17 +456,23 @@ def known_value(tensor: Tensor) -> Value | None:
 _ARITHMETIC = _COMPARISONS | {f"aten::{name}" for name in ("size", "numel", "add", "sub", "mul", "floor_divide", "Int")}
 
 
-def expression(value: Value) -> object:
-    """What tells whether two values are the same: for arithmetic on sizes its terms, else the value itself."""
+def expression(value: Value, depth: int = 12) -> object:
+    """What tells whether two values are the same: for arithmetic on sizes its terms, else the value itself.
+
+    Args:
+        value: The value.
+        depth: From how many operations away on a term is told by what it is, not by its own terms.
+    """
     node = value.node()
     if node.kind() == "prim::Constant" and kind(value.type()) in ("IntType", "FloatType", "BoolType"):
         return repr(value.toIValue())
-    if node.kind() in ("prim::NumToTensor", "aten::Int"):
-        return expression(node.input())
-    if node.kind() in _ARITHMETIC:
+    if node.kind() in ("prim::NumToTensor", "aten::Int") and depth:
+        return expression(node.input(), depth - 1)
+    if node.kind() in _ARITHMETIC and depth:
         first, *rest = node.inputs()
-        start = first.unique() if kind(first.type()) == "TensorType" and node.kind() in _SIZES else expression(first)
-        return (node.kind(), start, *map(expression, rest))
+        of_tensor = kind(first.type()) == "TensorType" and node.kind() in _SIZES
+        start = first.unique() if of_tensor else expression(first, depth - 1)
+        return (node.kind(), start, *(expression(each, depth - 1) for each in rest))
     return value.unique()
 
 
@@ -489,17 +495,23 @@ def varies(value: Value, known: dict[int, bool]) -> bool:
         value: The value.
         known: What is known already, by the value's number; added to.
     """
-    number: int = value.unique()
-    if number not in known:
-        node = value.node()
-        node_kind = node.kind()
-        if node_kind in ("prim::Param", "prim::TracedAttr") or node.isNondeterministic() or any(node.blocks()):
-            known[number] = True
-        elif node_kind in _OF_SHAPE and node.inputsAt(0).node().kind() == "prim::TracedAttr":
-            known[number] = False  # a parameter keeps its shape
-        else:
-            known[number] = any([varies(each, known) for each in node.inputs()])
-    return known[number]
+    open_ = [value]  # a stack of our own: a value may be thousands of operations away from what it comes from
+    while open_:
+        number: int = open_[-1].unique()
+        if number not in known:
+            node = open_[-1].node()
+            node_kind = node.kind()
+            if node_kind in ("prim::Param", "prim::TracedAttr") or node.isNondeterministic() or any(node.blocks()):
+                known[number] = True
+            elif node_kind in _OF_SHAPE and node.inputsAt(0).node().kind() == "prim::TracedAttr":
+                known[number] = False  # a parameter keeps its shape
+            elif new := [each for each in node.inputs() if each.unique() not in known]:
+                open_ += new
+                continue
+            else:
+                known[number] = any(known[each.unique()] for each in node.inputs())
+        open_.pop()
+    return known[value.unique()]
 
 
 def is_random(results: Iterable[Tensor]) -> bool:
@@ -1149,6 +1161,11 @@ def without_autocast() -> Iterator[None]:
             if torch.is_autocast_enabled(device):
                 stack.enter_context(torch.autocast(device, enabled=False))
         yield
+
+
+def any_autocast() -> bool:
+    """Whether autocast is on, for any device."""
+    return torch._C._is_any_autocast_enabled()
 
 
 def shell(holder: nn.Module) -> ScriptModule:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
+import functools
 import sys
 from collections import OrderedDict, defaultdict, namedtuple
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from .. import _torch
@@ -32,13 +33,14 @@ def find_type(node: Container) -> type:
     module, _, qualname = _split(node.type_name)
     found: Any = sys.modules.get(module)
     for part in qualname.split("."):
-        found = inspect.getattr_static(found, part, None)  # a module's own __getattr__ may import
+        # Not by getattr: a module's own __getattr__ may import.
+        found = vars(found).get(part) if isinstance(found, (type, ModuleType)) else None
     if isinstance(found, type):
         is_tuple = node.kind == "namedtuple" and issubclass(found, tuple)
         if is_tuple and getattr(found, "_fields", None) == node.names:
             return found
         is_dataclass = node.kind == "dataclass" and dataclasses.is_dataclass(found)
-        if is_dataclass and tuple(f.name for f in dataclasses.fields(found)) == node.names:
+        if is_dataclass and field_names(found) == node.names:
             return found
     if node.kind == "node":
         registered = _torch.registered_type(node.type_name)
@@ -70,6 +72,12 @@ def find_type(node: Container) -> type:
             else dataclasses.make_dataclass(name, node.names, frozen=True)
         )
     return _standins[key]
+
+
+@functools.lru_cache(256)  # every call of a loaded file asks
+def field_names(type_: type) -> tuple[str, ...]:
+    """The fields of a dataclass."""
+    return tuple(each.name for each in dataclasses.fields(type_))
 
 
 def _namedtuple(name: str, fields: tuple[Any, ...]) -> type:

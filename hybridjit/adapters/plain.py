@@ -27,6 +27,8 @@ def plain(value: Any) -> Any:
 
 def same(a: object, b: object) -> bool:
     """Whether two static values are the same one: ``1``, ``1.0`` and ``True`` are three, NaN is NaN."""
+    if a is b:
+        return True
     a, b = plain(a), plain(b)
     return type(a) is type(b) and repr(a) == repr(b)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import keyword
 import re
@@ -15,6 +16,7 @@ from .._describe import describe
 from .._errors import InputError, compose
 from .inputs import Inputs
 from .plain import is_plain, pack, static_from_json, static_to_json, unpack
+from .take import take
 from .tree import (
     Container,
     Node,
@@ -103,10 +105,13 @@ class ValueSchema:
         Raises:
             InputError: There are more tensors than that, or fewer.
         """
-        paths = self.paths()
-        if len(tensors) != len(paths):
-            raise _miscounted("the result", paths, tensors)
+        if len(tensors) != self._count:
+            raise _miscounted("the result", self.paths(), tensors)
         return build(self.node, iter(tensors))
+
+    @functools.cached_property
+    def _count(self) -> int:
+        return len(self.paths())
 
 
 @dataclass(frozen=True)
@@ -188,6 +193,9 @@ class CallSchema:
         Raises:
             InputError: The structure, or a static value, is another one; every difference is listed.
         """
+        taken = self.take(inputs)
+        if taken is not None:
+            return taken
         tensors, wrong = self.match(inputs, where)
         if wrong:
             raise InputError(
@@ -200,6 +208,40 @@ class CallSchema:
                 )
             )
         return tensors
+
+    def take(self, inputs: Inputs) -> tuple[Tensor, ...] | None:
+        """The tensors of a call of this structure, as fast as can be.
+
+        Returns:
+            ``None`` if the call is not plainly of this structure: `match` may know it for the same all the same.
+        """
+        args, kwargs, places = inputs.args, inputs.kwargs, self._places
+        if places is None or len(args) + len(kwargs) != len(places):
+            return None
+        tensors: list[Tensor] = []
+        for name, place, node in places:
+            if 0 <= place < len(args):
+                value = args[place]
+            elif name in kwargs:
+                value = kwargs[name]
+            else:
+                return None
+            if not take(node, value, tensors):
+                return None
+        return tuple(tensors)
+
+    @functools.cached_property
+    def _places(self) -> tuple[tuple[str, int, Node], ...] | None:
+        """The captured arguments, each with its place among the positional ones, -1 for a keyword.
+
+        ``None`` where a parameter takes any number of arguments, or none by keyword.
+        """
+        kinds = {name: p.kind.name for name, p in self.signature.parameters.items()}
+        if not set(kinds.values()) <= {"POSITIONAL_OR_KEYWORD", "KEYWORD_ONLY"}:
+            return None
+        order = {name: place for place, name in enumerate(kinds) if kinds[name] != "KEYWORD_ONLY"}
+        pairs = zip(self.arguments.names, self.arguments.children, strict=True)
+        return tuple((name, order.get(name, -1), node) for name, node in pairs)
 
     def match(self, inputs: Inputs, where: str = "") -> tuple[tuple[Tensor, ...], list[str]]:
         """The tensors of a call, and where its structure differs from this one.

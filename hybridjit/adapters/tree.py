@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import functools
 import inspect
 import json
 from collections import OrderedDict, defaultdict
@@ -259,17 +261,28 @@ def _build_dict(node: Container, pairs: dict[Any, Any]) -> Any:
 
 
 def _build_dataclass(type_: type, values: dict[str, Any]) -> Any:
-    start = {f.name: values[f.name] for f in dataclasses.fields(type_) if f.init and f.name in values}
-    try:
-        inspect.signature(type_).bind(**start)
-        made = type_(**start)
-    except TypeError:  # an __init__ of its own, or an InitVar
-        made = object.__new__(type_)
+    taken = _taken_by_init(type_, tuple(values))
+    made = object.__new__(type_)
+    if taken is not None:
+        # A __post_init__ that raises for these values does not keep the result from its caller.
+        with contextlib.suppress(TypeError):
+            made = type_(**{name: values[name] for name in taken})
     for name, value in values.items():
         # Fields that __init__ does not take, and those that __post_init__ would change a second time;
         # frozen dataclasses have no other way.
         object.__setattr__(made, name, value)
     return made
+
+
+@functools.lru_cache(256)  # every call of an exported model asks
+def _taken_by_init(type_: Any, names: tuple[str, ...]) -> tuple[str, ...] | None:
+    """Which of the fields the class is made with, ``None`` if it has an ``__init__`` of its own, or an InitVar."""
+    taken = tuple(f.name for f in dataclasses.fields(type_) if f.init and f.name in names)
+    try:
+        inspect.signature(type_).bind(**dict.fromkeys(taken))
+    except TypeError:
+        return None
+    return taken
 
 
 def leaves(node: Node, path: Path = "") -> Iterator[tuple[Path, TensorLeaf | NumberLeaf | StaticLeaf]]:

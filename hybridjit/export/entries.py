@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -39,7 +40,7 @@ class Entry:
     flags: tuple[tuple[Flag, FlagValue], ...] = ()
     keyed: bool = False
 
-    @property
+    @functools.cached_property
     def combination(self) -> dict[str, FlagValue]:
         """The values of the flags, by the keywords of the exported call."""
         return {flag.name: value for flag, value in self.flags}
@@ -54,10 +55,18 @@ class Entry:
         """The entry in messages: ``forward(do_keypoint=True)``; the method alone without flags."""
         return f"{self.method}({spell_flags(self.combination)})" if self.flags else self.method
 
-    @property
+    @functools.cached_property
     def keys(self) -> tuple[str, ...]:
         """What the tensors of the result are called in a dict."""
         return result_keys(self.result)
+
+    @functools.cached_property
+    def flag_places(self) -> tuple[int | None, ...]:
+        """For each flag its place among the positional arguments, if it can be one."""
+        names = [name for name, p in self.call.signature.parameters.items() if p.kind.name.startswith("POSITIONAL")]
+        return tuple(
+            names.index(flag.name) if flag.path is None and flag.name in names else None for flag, _ in self.flags
+        )
 
     def run(
         self, module: nn.Module, flat: Sequence[Tensor], method: Callable[..., Any] | None = None
@@ -70,8 +79,12 @@ class Entry:
             method: What is called in place of the module's own method.
         """
         method = method or _torch.method_named(module, self.method)
-        with _torch.without_autocast():
-            result = method(*flat, *(value for _, value in self.flags))
+        values = [value for _, value in self.flags]
+        if _torch.any_autocast():
+            with _torch.without_autocast():
+                result = method(*flat, *values)
+        else:
+            result = method(*flat, *values)
         if self.keyed:
             return tuple(result[key] for key in self.keys)
         return (result,) if isinstance(result, Tensor) else tuple(result)
@@ -128,11 +141,18 @@ class Entries:
 
     def points(self) -> list[str]:
         """The model's methods that the file has."""
-        return list(dict.fromkeys(entry.point for entry in self.every))
+        return list(self._by_point)
 
     def of(self, point: str) -> list[Entry]:
         """The entries of one method of the model."""
-        return [entry for entry in self.every if entry.point == point]
+        return self._by_point.get(point, [])
+
+    @functools.cached_property
+    def _by_point(self) -> dict[str, list[Entry]]:
+        found: dict[str, list[Entry]] = {}
+        for entry in self.every:
+            found.setdefault(entry.point, []).append(entry)
+        return found
 
     def choose(self, point: str, inputs: Inputs, where: str = "") -> tuple[Entry, tuple[Tensor, ...]]:
         """The entry that a call means, and the call's tensors.
@@ -155,6 +175,9 @@ class Entries:
             raise no_combination(point, given, there, "one of these, or export with it in flags=[{...}, {...}]", where)
         rows = []
         for entry in alike:
+            taken = entry.call.take(rest)
+            if taken is not None:
+                return entry, taken
             flat, wrong = entry.call.match(rest, where)
             if not wrong:
                 return entry, flat
@@ -196,11 +219,10 @@ class Entries:
 
 def _given(entry: Entry, inputs: Inputs) -> tuple[dict[str, Any], Inputs]:
     """The flags of a call, and the call without those that the model itself does not take."""
-    names = [name for name, p in entry.call.signature.parameters.items() if p.kind.name.startswith("POSITIONAL")]
     rest, given = dict(inputs.kwargs), {}
-    for flag, _ in entry.flags:
+    for (flag, _), at in zip(entry.flags, entry.flag_places, strict=True):
         value: Any = flag.default
-        place = names.index(flag.name) if flag.path is None and flag.name in names else len(inputs.args)
+        place = len(inputs.args) if at is None else at
         if flag.name in rest:
             value = rest[flag.name] if flag.path is None else rest.pop(flag.name)
         elif place < len(inputs.args):

@@ -144,12 +144,13 @@ def _is_constant(value: _torch.Value) -> bool:
 def _what_becomes(value: _torch.Value) -> set[str]:
     """What is done with a value and views of it: see `_torch.alias_of`."""
     found: set[str] = set()
-    for use in value.uses():
-        does = _torch.alias_of(use.user, use.offset)
-        found.add(does)
-        if does == "view":
-            for output in use.user.outputs():
-                found |= _what_becomes(output)
+    views = [value]
+    while views:
+        for use in views.pop().uses():
+            does = _torch.alias_of(use.user, use.offset)
+            found.add(does)
+            if does == "view":
+                views += use.user.outputs()
     return found
 
 

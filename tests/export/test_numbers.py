@@ -157,3 +157,16 @@ def test_a_tensor_and_a_python_truth() -> None:
     model = Truths().eval()
     exported = hj.export(model, X)
     torch.testing.assert_close(exported(LONGER), model(LONGER), rtol=0, atol=0)
+
+
+def test_a_number_far_from_the_input() -> None:
+    """Thousands of operations may lie between an input and the number taken from what they make of it."""
+
+    class Deep(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            for _ in range(2000):
+                x = x + 1
+            return x * int(x.sum())
+
+    exported = hj.export(Deep().eval(), torch.zeros(3))
+    assert torch.equal(exported(torch.ones(3)), Deep()(torch.ones(3)))

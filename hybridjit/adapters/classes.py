@@ -75,7 +75,7 @@ def find_type(node: Container) -> type:
 
 
 @functools.lru_cache(256)  # every call of a loaded file asks
-def field_names(type_: type) -> tuple[str, ...]:
+def field_names(type_: Any) -> tuple[str, ...]:
     """The fields of a dataclass."""
     return tuple(each.name for each in dataclasses.fields(type_))
 

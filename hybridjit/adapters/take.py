@@ -55,7 +55,7 @@ def _parts(node: Container, value: Any) -> Sequence[Any] | None:
     if kind == "namedtuple":
         return value if type_._fields == node.names else None
     if kind == "dataclass":
-        alike = field_names(type_) == node.names and all(map(hasattr, [value] * len(node.names), node.names))
+        alike = field_names(value.__class__) == node.names and all(map(hasattr, [value] * len(node.names), node.names))
         return [getattr(value, name) for name in node.names] if alike else None
     return None
 

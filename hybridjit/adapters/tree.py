@@ -262,7 +262,7 @@ def _build_dict(node: Container, pairs: dict[Any, Any]) -> Any:
 
 def _build_dataclass(type_: type, values: dict[str, Any]) -> Any:
     taken = _taken_by_init(type_, tuple(values))
-    made = object.__new__(type_)
+    made: Any = object.__new__(type_)
     if taken is not None:
         # A __post_init__ that raises for these values does not keep the result from its caller.
         with contextlib.suppress(TypeError):

@@ -161,7 +161,7 @@ def check_on(
     model: nn.Module,
     runs: Sequence[Run],
     file: File,
-    known: Mapping[tuple[str, str], Expectation] | None = None,
+    known: dict[tuple[str, str], Expectation] | None = None,
     state: ModelState | None = None,
 ) -> list[Check]:
     """Checks one file on one device, every entry on all of its calls; model and file come back as they were.
@@ -171,16 +171,18 @@ def check_on(
         model: The model.
         runs: The entries with their calls.
         file: The file.
-        known: What the model gives on its own device, by the titles of entry and call, for those that were run.
+        known: What the model gives on its own device, by the titles of entry and call, for those that were run;
+            added to.
         state: The model's state, if it was taken already.
     """
     calls = sum(len(run.calls) + len(run.further) for run in runs)
     stage(f"check on {device} ({calls} call{'' if calls == 1 else 's'})")
     home = device_of(model, runs[0].calls)
     if home != device or any(tensor.device != device for tensor in (*model.parameters(), *model.buffers())):
-        model, known = moved_model(model, device), None
+        model, known = moved_model(model, device), {}
         file = replace(file, module=moved_module(file.module, device))
         state = None
+    known = {} if known is None else known
     state = state or ModelState(model)
     buffers = BufferState(file.module)
     counting = Counting(file.coverage or Coverage({}), file.module)
@@ -190,14 +192,16 @@ def check_on(
         for run in runs:
             entry = run.entry
             for name, each in {**run.calls, **run.further}.items():
-                with state.switched(entry.attributes):
-                    try:
-                        expected = (known or {}).get((entry.title, name))
-                        expected = expected or expect(model, state, each, name, device, entry.point)
-                    except CaptureError:
-                        if name in run.calls:
-                            raise
-                        continue
+                try:
+                    expected = known.get((entry.title, name))
+                    if expected is None:
+                        with state.switched(entry.attributes):
+                            expected = expect(model, state, each, name, device, entry.point)
+                        known[entry.title, name] = expected
+                except CaptureError:
+                    if name in run.calls:
+                        raise
+                    continue
                 flat = entry.call.flatten(moved(each, device, name), name)
                 stateful |= bool(expected.changed)
                 torch.manual_seed(_SEED)

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import torch
+
+if TYPE_CHECKING:
+    from .checks import Expectation
 
 
 @dataclass(frozen=True)
 class Request:
-    """What `export` was asked for; see there."""
+    """What `export` was asked for; see there.
+
+    Attributes:
+        eager: What the model gave for the calls asked for, by the titles of entry and call: every format and every
+            step of one asks, and the model runs once for each.
+    """
 
     model: Any
     inputs: Any
@@ -27,3 +35,4 @@ class Request:
     atol: float | None = None
     require_coverage: bool = False
     optimize: str | None = None
+    eager: dict[tuple[str, str], Expectation] = field(default_factory=dict)

@@ -64,7 +64,7 @@ def export_torchscript(request: Request) -> Exported:
         declared = [_declared(model, state, each, request.dynamic_shapes) for each in planned]
         alone_in_it = len(planned) == 1 and not planned[0].flags
         for rounds_left in reversed(range(_ROUNDS)):
-            made = _capture_all(model, state, planned, request.branches, request.on_frozen)
+            made = _capture_all(model, state, planned, request)
             stage("save, and load again")
             # The traces share the model's tensors, which hold again what they held before it ran.
             _save(made.module, path, model)
@@ -83,6 +83,8 @@ def export_torchscript(request: Request) -> Exported:
             tensors = SeenTensors()
             file = File(made.module, request.rtol, request.atol, coverage, tensors)
             checks = [c for where in places for c in check_on(where, model, runs, file, made.known, state)]
+            asked = {(title, name) for title, name in made.known if any(name in calls for calls in points.values())}
+            request.eager.update((key, made.known[key]) for key in asked)
             checks = judged(model, state, runs, declared, checks)
             told = [_told(*each, checks) for each in zip(planned, runs, declared, strict=True)]
             if not rounds_left or request.on_frozen != "guard" or told == planned:
@@ -206,20 +208,18 @@ def _capture_all(
     model: nn.Module,
     state: ModelState,
     planned: Sequence[Planned],
-    branches: Sequence[str] | str | None,
-    on_frozen: str,
+    request: Request,
 ) -> _Made:
     builder = Builder(model, planned)
     entries: list[Entry] = []
     seen: list[tuple[tuple[Any, ...], ...]] = []
-    known: dict[tuple[str, str], Expectation] = {}
+    known = dict(request.eager)
     for each in planned:
         stage(f"capture {each.title}")
         with state.switched(each.attributes):
-            captured, expected = _capture(model, state, each, branches, on_frozen)
+            captured, expected = _capture(model, state, each, request, known)
         result = builder.add(each, captured, expected.replaced)
         entry = Entry(each.point, each.method, captured.adapter.input_schema, result, each.flags)
-        known[entry.title, next(iter(each.calls))] = expected
         entries.append(entry)
         # Not the trace itself, whose operations are in the module now: those of all entries would add up.
         seen.append((captured.findings, captured.statics, captured.scripted, guards_of(captured.guarded)))
@@ -228,27 +228,37 @@ def _capture_all(
 
 
 def _capture(
-    model: nn.Module, state: ModelState, planned: Planned, branches: Sequence[str] | str | None, on_frozen: str
+    model: nn.Module, state: ModelState, planned: Planned, request: Request, known: dict[tuple[str, str], Expectation]
 ) -> tuple[Captured, Expectation]:
-    """Runs the model in eager mode, then traces it; puts it back after each."""
+    """Runs the model in eager mode, if it did not yet, then traces it; puts it back after each."""
     with kept_random_state():
         (name, first), *others = planned.calls.items()
 
+        def given(inputs: Inputs, name: str) -> Expectation:
+            if name not in planned.calls:
+                return expect(model, state, inputs, name, None, planned.point)
+            key = planned.title, name
+            if key not in known:
+                known[key] = expect(model, state, inputs, name, None, planned.point)
+            return known[key]
+
         def run(inputs: Inputs, name: str) -> Any:
-            return seen(expect(model, state, inputs, name, None, planned.point))
+            return seen(given(inputs, name))
 
         def seen(expected: Expectation) -> Any:
             buffers = dict(model.named_buffers(remove_duplicate=False))
             changed = {id(buffers[name]): tensor for name, tensor in expected.changed.items() if name in buffers}
             buffers = {name: changed.get(id(tensor), tensor) for name, tensor in buffers.items()} | expected.changed
-            return with_buffers(expected.result, buffers, known.replaced) if known.replaced else expected.result
+            replaced = traced.replaced
+            return with_buffers(expected.result, buffers, replaced) if replaced else expected.result
 
         try:
-            known = expect(model, state, first, name, None, planned.point)
-            view = view_of(model, planned.point, known.replaced)
-            task = Task(view, first, seen(known), state, dict(others), run)
+            traced = given(first, name)
+            view = view_of(model, planned.point, traced.replaced)
+            task = Task(view, first, seen(traced), state, dict(others), run)
+            branches = request.branches
             chosen = "auto" if branches == "auto" else matching(model, branches) if branches else ()
-            return capture_guarded(task, chosen, on_frozen), known
+            return capture_guarded(task, chosen, request.on_frozen), traced
         except HybridJitError as error:
             if planned.flags:  # which of the combinations it was is not in the model's code
                 text, _, rest = str(error).partition("\n")

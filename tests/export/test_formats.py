@@ -524,3 +524,23 @@ def test_a_device_that_stays_behind_is_found() -> None:
     """A program whose result is on another device than the model's is refused."""
     with pytest.raises(hj.HybridJitError):
         hj.export(Stuck().eval(), X, format="pt2", devices=["cpu", "meta"])
+
+
+SIZES: list[int] = []
+"""Of the calls of `Counted`: what a model itself keeps is put back."""
+
+
+class Counted(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        if not hj.is_exporting() and type(x) is Tensor:
+            SIZES.append(x.shape[0])
+        return x * 2
+
+
+@pytest.mark.parametrize("format", ["torchscript", ["torchscript", "onnx"], ["pt2", "torchscript"]])
+def test_the_model_runs_once_for_each_call(format: str | list[str]) -> None:
+    """A call that was asked for is run in eager mode once, for the capture, the check and every format."""
+    SIZES.clear()
+    checks = [torch.ones(72), torch.ones(73)]
+    hj.export(Counted().eval(), torch.ones(71), format=format, check_inputs=checks, devices=["cpu"])
+    assert [SIZES.count(size) for size in (72, 73)] == [1, 1]

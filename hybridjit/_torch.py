@@ -8,6 +8,7 @@ when torch changes, this file changes. Written for torch 2.11 to 2.15.
 from __future__ import annotations
 
 import contextlib
+import functools
 import inspect
 import io
 import json
@@ -18,7 +19,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from types import FunctionType
+from types import FunctionType, SimpleNamespace
 from typing import Any, Literal, NoReturn, TypeAlias
 
 import torch
@@ -1595,18 +1596,38 @@ def function_modes() -> list[Any]:
     return [mode for mode in stack if type(mode).__name__ not in own]
 
 
-def compile_package(program: Any, path: str | os.PathLike[str]) -> None:
-    """Compiles an exported program by AOTInductor into a package."""
+def compile_program(program: Any, *, weights_apart: bool) -> Any:
+    """Compiles an exported program by AOTInductor.
+
+    Args:
+        program: The program.
+        weights_apart: Whether its weights stay outside of the machine code, for a package that has them once.
+
+    Returns:
+        What goes into a package: the paths of files, and the weights.
+    """
     from torch import _inductor  # slow to import
 
-    _inductor.aoti_compile_and_package(program, package_path=os.fspath(path))
+    args, kwargs = program.example_inputs
+    options: dict[str, Any] = {"aot_inductor.package": True}
+    if weights_apart:
+        options["aot_inductor.package_constants_in_so"] = False
+        options["aot_inductor.package_constants_on_disk_format"] = "pickle_weights"
+    return _inductor.aot_compile(program.module(check_guards=False), args, kwargs, options=options)
 
 
-def load_package(path: str | os.PathLike[str]) -> Any:
-    """Loads a package of AOTInductor."""
-    from torch import _inductor
+def package_compiled(compiled: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
+    """Puts what was compiled into one package, by name, weights that share memory once."""
+    from torch.export.pt2_archive import _package
 
-    return _inductor.aoti_load_package(os.fspath(path))
+    _package.package_pt2(os.fspath(path), aoti_files=dict(compiled))
+
+
+def load_compiled(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """What runs each model of a package of AOTInductor, without weights that lie outside of the code."""
+    from torch.export.pt2_archive import _package
+
+    return _package.load_pt2(os.fspath(path)).aoti_runners
 
 
 def export_onnx(module: ScriptModule, flat: tuple[Tensor, ...], path: str | os.PathLike[str], **options: Any) -> None:
@@ -1617,3 +1638,16 @@ def export_onnx(module: ScriptModule, flat: tuple[Tensor, ...], path: str | os.P
         torch.onnx.export(module, flat, path, dynamo=False, **options)
     finally:
         _C._jit_onnx_log = log
+
+
+def load_programs(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The exported programs in an archive, those whose weights are in one record on one memory."""
+    from torch.export.pt2_archive import PT2ArchiveReader, _package
+
+    with PT2ArchiveReader(os.fspath(path)) as opened:
+        reader: Any = opened
+        archive = reader.archive_file
+        methods = {name: getattr(archive, name) for name in dir(archive) if not name.startswith("_")}
+        methods["get_storage_from_record"] = functools.cache(archive.get_storage_from_record)  # each is read once
+        reader.archive_file = SimpleNamespace(**methods)
+        return _package._load_exported_programs(reader, reader.get_file_names(), None)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import json
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,13 +17,14 @@ from .. import _torch
 from .._describe import describe
 from .._errors import CaptureError, InputError, compose
 from . import archive, pt2
-from .devices import Runner, device_of
+from .devices import Case, Runner, case_of, device_of
 from .formats import unsupported
+from .packed import flat_memory, memory_of
 from .quiet import quiet
 from .shapes import Variable
-from .subject import Loaded, Subject, Written
+from .subject import Captured, Loaded, Subject, Written
 
-__all__ = ["append_metadata", "check", "code", "load", "places", "routes"]
+__all__ = ["append_metadata", "check", "code", "load", "pack", "places", "routes"]
 
 
 def check(subject: Subject) -> None:
@@ -40,13 +44,12 @@ class Compiled:
 
     name = "torch.export and AOTInductor"
 
-    def write(self, subject: Subject, specs: Sequence[Mapping[int, Any]], path: Path) -> Written:
-        """Captures the model, compiles it and writes the package."""
+    def capture(self, subject: Subject, specs: Sequence[Mapping[int, Any]]) -> tuple[Any, Written]:
+        """Captures the model and compiles it."""
         program, written = pt2.capture(subject, specs)
-        package = path.with_suffix(".pt2")  # AOTInductor takes no other
         try:
             with torch.no_grad(), quiet():
-                _torch.compile_package(program, package)
+                files = _torch.compile_program(program, weights_apart=subject.several)
         except Exception as error:
             rows = [row.strip() for row in str(error).splitlines() if row.strip()]
             raise CaptureError(
@@ -59,9 +62,8 @@ class Compiled:
             ) from error
         finally:
             subject.state.restore(thorough=True)
-        package.replace(path)
         kinds = [str(tensor.dtype).removeprefix("torch.") for tensor in subject.flat]
-        home = device_of(subject.model, subject.calls)
+        home = device_of(subject.model, subject.planned.calls)
         metadata = {
             **written.metadata,
             "names": written.call.names(),
@@ -69,7 +71,7 @@ class Compiled:
             "device": str(home),
             "lines": {size: list(line) for size, line in written.lines.items()},
         }
-        return replace(written, metadata=metadata, variables=_compiled_for(written))
+        return files, replace(written, metadata=metadata, variables=_compiled_for(written))
 
 
 def _compiled_for(written: Written) -> tuple[Variable, ...]:
@@ -89,21 +91,49 @@ def routes(subject: Subject) -> Sequence[Compiled]:
     return [Compiled()]
 
 
-class Package(Runner):
-    """Runs a compiled package, which itself looks at neither dtypes nor sizes nor devices.
+def pack(entries: Sequence[Captured], path: Path) -> Mapping[str, Any]:
+    """Writes what was compiled as one package; of several models the weights lie in it once, outside of their code."""
+    package = path.with_suffix(".pt2")  # AOTInductor takes no other
+    code = {each.name: [file for file in each.made if isinstance(file, str)] for each in entries}
+    with quiet():
+        _torch.package_compiled(code, package)
+    _add_weights(
+        package, {each.name: weights for each in entries for weights in each.made if isinstance(weights, dict)}
+    )
+    package.replace(path)
+    return {}
+
+
+def _add_weights(package: Path, weights: Mapping[str, Mapping[str, Any]]) -> None:
+    """Adds the weights of models, each memory once, as torch has them, whose own packing takes no parts of a memory."""
+    known: dict[tuple[int, torch.dtype], str] = {}
+    with zipfile.ZipFile(package, "a", zipfile.ZIP_STORED, allowZip64=True) as archive:
+        root = archive.namelist()[0].split("/")[0]
+        for name, own in weights.items():
+            config = {}
+            for weight, (tensor, _) in own.items():
+                record = known.setdefault(memory_of(tensor), f"weight_{len(known)}")
+                if f"{root}/data/weights/{record}" not in archive.NameToInfo:
+                    with archive.open(f"{root}/data/weights/{record}", "w", force_zip64=True) as out:
+                        torch.save(flat_memory(tensor), out)
+                config[weight] = [record, list(tensor.shape), list(tensor.stride()), tensor.storage_offset()]
+            archive.writestr(f"{root}/data/aotinductor/{name}/weights_config.json", json.dumps(config))
+
+
+class Model:
+    """A model of a package, which itself looks at neither dtypes nor sizes nor devices.
 
     Args:
-        raw: The loaded package.
-        metadata: What `Compiled` wrote.
+        raw: What runs it.
+        metadata: What `Compiled` wrote of it.
     """
 
     def __init__(self, raw: Any, metadata: Mapping[str, Any]) -> None:
-        super().__init__()
         self.raw = raw
         self.names, self.dtypes, self.sizes = metadata["names"], metadata["dtypes"], metadata["sizes"]
         self.device = torch.device(metadata["device"])
 
-    def forward(self, *flat: Tensor) -> Any:
+    def __call__(self, *flat: Tensor) -> Any:
         """Runs it on flat tensors.
 
         Raises:
@@ -144,18 +174,52 @@ def load(path: Path, metadata: Mapping[str, Any], device: torch.device | None) -
     Raises:
         InputError: Another device is asked for than that it was compiled for.
     """
-    if device is not None and str(device) != metadata["device"]:
+    home = metadata["cases"][0]["device"]
+    if device is not None and str(device) != home:
         raise InputError(
             compose(
                 "a compiled package runs on the device that it was compiled for",
-                differences=[f"expected {metadata['device']}, got {device}"],
+                differences=[f"expected {home}, got {device}"],
                 instead=f'load("{path.name}"), or format="pt2", which goes to any device',
                 page="inputerror",
             )
         )
     with quiet():
-        raw = _torch.load_package(path)
-    return Loaded(raw, Package(raw, metadata))
+        models = _torch.load_compiled(path)
+    weights = _share_weights(models, path)
+    runner = Package({case_of(case): Model(models[case["program"]], case) for case in metadata["cases"]}, weights)
+    return Loaded(models["model"] if len(models) == 1 else models, runner)
+
+
+def _share_weights(models: Mapping[str, Any], path: Path) -> list[Tensor]:
+    """Gives models the weights that lie outside of their code, each one tensor for all, and to be kept as long."""
+    held: dict[str, Tensor] = {}
+    with zipfile.ZipFile(path) as archive:
+        root = archive.namelist()[0].split("/")[0]
+        for name, model in models.items():
+            config = f"{root}/data/aotinductor/{name}/weights_config.json"
+            if config not in archive.namelist():
+                continue
+            own = {}
+            for weight, (record, shape, stride, offset) in json.loads(archive.read(config)).items():
+                if record not in held:
+                    held[record] = torch.load(io.BytesIO(archive.read(f"{root}/data/weights/{record}"))).detach()
+                own[weight] = held[record].as_strided(shape, stride, offset)
+            model.load_constants(own, check_full_update=True, user_managed=True)
+    return list(held.values())
+
+
+class Package(Runner):
+    """Runs a package.
+
+    Args:
+        cases: Its models.
+        weights: Those that they share, and do not keep.
+    """
+
+    def __init__(self, cases: Mapping[Case, Model], weights: Sequence[Tensor]) -> None:
+        super().__init__(cases)
+        self.weights = list(weights)
 
 
 def append_metadata(path: Path, metadata: Mapping[str, Any]) -> None:
@@ -165,4 +229,5 @@ def append_metadata(path: Path, metadata: Mapping[str, Any]) -> None:
 
 def code(raw: Any) -> str:
     """What the package says of itself: it holds machine code."""
-    return str(raw.get_metadata())
+    models = raw if isinstance(raw, dict) else {"model": raw}
+    return "\n".join(f"{name}: {each.get_metadata()}" for name, each in models.items())

@@ -13,7 +13,7 @@ import threading
 import weakref
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -79,12 +79,14 @@ class KeptFile:
 
     Args:
         path: The file.
+        beside: The names of files beside it that belong to it; each is called by what is in it.
 
     Raises:
         OSError: It can't be read.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, beside: Iterable[str] = ()) -> None:
+        self.beside = {name: KeptFile(path.with_name(name)) for name in beside}
         self._descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
         weakref.finalize(self, os.close, self._descriptor)
         self._stamp = _stamp(os.fstat(self._descriptor))
@@ -94,8 +96,8 @@ class KeptFile:
 
     @property
     def size(self) -> int:
-        """How many they are."""
-        return self._stamp[2]
+        """How many they are, with those of the files beside it."""
+        return self._stamp[2] + sum(each.size for each in self.beside.values())
 
     def is_at(self, path: Path) -> bool:
         """Whether the path still leads to these bytes."""
@@ -142,6 +144,8 @@ def write_atomically(source: KeptFile, target: Path) -> None:
     temporary: Path | None = None
     try:
         real = Path(os.path.realpath(target))
+        for name, each in source.beside.items():  # before what names them, and beside no other by that name
+            write_atomically(each, real.with_name(name))
         before = _status(real)
         temporary = real.with_name(f".hybridjit-{secrets.token_hex(8)}")
         # Never readable by more than the old file was; a new one is what open() makes it.
@@ -230,6 +234,7 @@ def read(
         try:
             kept = KeptFile(path)
             metadata = _checked(path, read_onnx(path) if path.suffix.lower() == ".onnx" else _records(path))
+            kept.beside = KeptFile(path, metadata.get("beside", ())).beside
             module = open_as(path, metadata, device)
             if kept.is_at(path):
                 return module, metadata, kept
@@ -271,7 +276,7 @@ def _records(path: Path) -> Any:
 
 def read_onnx(path: Path) -> Any:
     """The metadata of an ONNX file."""
-    from .onnx import read_metadata
+    from .onnx_file import read_metadata
 
     return read_metadata(path)
 

@@ -6,43 +6,34 @@ import dataclasses
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor
-from torch.export import Dim
 
-from .._describe import listed, place
+from .._describe import listed
 from .._errors import CaptureError, HybridJitError, UnsupportedError, VerificationError
 from ..adapters.inputs import as_inputs
-from ..adapters.schema import CallSchema
 from . import archive
 from .attempt import attempt
 from .capture import check_ready, unwrapped
-from .checks import RAISES, File, Run, check_on, expect
-from .devices import default_devices, device_list, device_of, moved
-from .dynamic import Declared, sized
-from .entries import FORWARD, Entries, Entry
-from .exported import Exported, metadata_of
+from .checks import File, check_on
+from .devices import default_devices, device_list, device_of
+from .entries import FORWARD, Entries
+from .exported import Exported, is_taken, metadata_of
 from .flags import read_flags
 from .formats import format_named, unsupported
-from .outline import model_name, outlined
-from .plan import Planned, plan
-from .pt2 import FIX_SIZE
+from .outline import guards_by_line, model_name, outlined
+from .part import Part, said, subject_of
+from .plan import Planned, plan, read_methods
 from .refusals import failed
 from .report import Check, Finding, Report
 from .request import Request
-from .shapes import read_specs
 from .stages import stage
-from .state import kept_random_state
-from .subject import Format, Route, Subject, Written
-from .torchscript import judged, run_declared
+from .subject import Format, Route, Subject
+from .torchscript import described, judged
 from .verify import check_tolerances, named_calls
-from .view import signature_of
 
 _ROUNDS = 4
-"""How often sizes that turned out wrong are fixed, and the model captured again, before all are."""
-Specs = list[dict[int, Any]]
+"""How often sizes that turned out wrong are fixed, and the model captured again."""
 
 
 def convert(request: Request, name: str) -> Exported:
@@ -63,44 +54,33 @@ def convert(request: Request, name: str) -> Exported:
     model, notes = unwrapped(request.model)
     check_ready(model)
     calls = {"input": as_inputs(request.inputs, request.kwargs), **named_calls(request.check_inputs, request.kwargs)}
+    points = {FORWARD: calls, **read_methods(model, request.methods, is_taken)}
     home = device_of(model, calls)
     format = format_named(name)
     devices = device_list(request.devices) or format.places(home) or default_devices(home)
-    planned = _the_only(plan(model, {FORWARD: calls}, read_flags(None)), name)
+    planned = plan(model, points, read_flags(request.flags))
     with attempt(model, name) as (state, folder):
-        schema, _ = CallSchema.of(signature_of(model, FORWARD), moved(calls["input"], None, "input"))
-        flats = {name: schema.flatten(moved(each, None, name), name) for name, each in calls.items()}
-        # Where sizes were declared, it is of the first call.
-        example = "input" if request.dynamic_shapes is not None else max(flats, key=lambda n: _above_one(flats[n]))
         before = dict(model.named_buffers(remove_duplicate=False))
-        with kept_random_state():
-            key = planned.title, example
-            known = request.eager[key] = request.eager.get(key) or expect(model, state, calls[example], example, None)
-        subject = Subject(request, model, state, calls, example, schema, flats[example], known.result)
-        if known.changed and name != "pt2":
-            raise unsupported(
-                name,
-                f"keeps no state: the model changes {listed(known.changed)}",
-                'format="torchscript", which keeps state',
-            )
-        grown = [name for name in known.replaced if known.changed[name].shape != before[name].shape]
-        if grown:
-            text = f"has buffers of fixed sizes, and the model puts others in the place of {listed(grown)}"
-            raise unsupported(name, text, "buffers of the largest size, written in place with index_copy_")
-        format.check(subject)
-        work = _Work(subject, planned, name, format, devices, notes, folder)
-        return work.export()
-
-
-def _above_one(flat: Sequence[Tensor]) -> int:
-    return sum(size > 1 for tensor in flat for size in tensor.shape)
+        subjects: list[Subject] = []
+        for each in planned:
+            subject, known = subject_of(request, model, state, each, len(planned) > 1)
+            if known.changed and name != "pt2":
+                raise unsupported(
+                    name,
+                    f"keeps no state: the model changes {listed(known.changed)}",
+                    'format="torchscript", which keeps state',
+                )
+            grown = [name for name in known.replaced if known.changed[name].shape != before[name].shape]
+            if grown:
+                text = f"has buffers of fixed sizes, and the model puts others in the place of {listed(grown)}"
+                raise unsupported(name, text, "buffers of the largest size, written in place with index_copy_")
+            format.check(subject)
+            subjects.append(subject)
+        return _Work(subjects, name, format, devices, notes, folder).export()
 
 
 def _check_options(request: Request, name: str) -> None:
     """Refuses what only TorchScript files can do."""
-    if request.flags or request.methods:
-        what = "flags" if request.flags else "methods"
-        raise unsupported(name, f"holds one program, and {what} asks for several", f'{what} with format="torchscript"')
     if request.branches and name != "onnx":
         raise unsupported(
             name, "has no branches=, which rewrites a trace", "@hybridjit.branch_if_tracing on the methods with the ifs"
@@ -119,12 +99,16 @@ def _check_options(request: Request, name: str) -> None:
         raise unsupported(name, "knows no optimize=", f'optimize={request.optimize!r} with format="torchscript"')
 
 
-def _the_only(planned: Sequence[Planned], name: str) -> Planned:
-    if len(planned) > 1:
-        other = next(iter(planned[1].calls))
-        text = f"takes calls of one structure, and that of {other} is another"
-        raise unsupported(name, text, 'format="torchscript", which takes both')
-    return planned[0]
+def _names(planned: Sequence[Planned]) -> list[str]:
+    """What the programs are called in a file: ``model``, as torch's own loaders want it; then by method and flags."""
+    names = ["model"]
+    for each in planned[1:]:
+        spelled = "-".join([each.method, *(f"{flag.name}={value}" for flag, value in each.flags)])
+        name = stem = re.sub(r"[^\w.=-]", "_", spelled)
+        while name in names:
+            name = f"{stem}_{len(names)}"
+        names.append(name)
+    return names
 
 
 class _Work:
@@ -132,27 +116,25 @@ class _Work:
 
     def __init__(
         self,
-        subject: Subject,
-        planned: Planned,
+        subjects: Sequence[Subject],
         name: str,
         format: Format,
         devices: Sequence[torch.device],
         notes: Sequence[Finding],
         folder: Path,
     ) -> None:
-        self.subject = subject
-        self.planned = planned
+        self.subjects = subjects
         self.name = name
         self.format = format
         self.devices = devices
         self.notes = notes
         self.path = folder / f"module.{name}"
-        self.given = subject.request.dynamic_shapes
+        self.alone = len(subjects) == 1 and not subjects[0].planned.flags
 
     def export(self) -> Exported:
         """The first file that holds."""
         refused: list[tuple[str, HybridJitError]] = []
-        for route in self.format.routes(self.subject):
+        for route in self.format.routes(self.subjects[0]):
             try:
                 return self._along(route, [f"{name}: {said(error)}" for name, error in refused])
             except (CaptureError, VerificationError, UnsupportedError) as error:
@@ -167,162 +149,104 @@ class _Work:
 
     def _along(self, route: Route, before: Sequence[str]) -> Exported:
         """Tries one way, with fewer and fewer sizes that may change unless it was said which must."""
-        subject = self.subject
-        specs = _specs(subject, self.given)
-        tried: list[str] = []
+        names = _names([subject.planned for subject in self.subjects])
+        pairs = zip(self.subjects, names, strict=True)
+        parts = [Part(subject, name, "" if self.alone else subject.planned.title) for subject, name in pairs]
         failure: HybridJitError | None = None
-        for _ in range(_ROUNDS):
-            declared = Declared()
+        for _ in range(_ROUNDS + len(parts)):
             try:
-                stage(f"capture for {self.name}, by {route.name}")
-                written = route.write(subject, specs, self.path)
-                declared = self._declared(written)
-                exported = self._verified(route, written, declared, [*before, *tried])
+                for part in parts:
+                    if part.missing:
+                        title = "" if self.alone else f" {part.title}"
+                        stage(f"capture{title} for {self.name}, by {route.name}")
+                        part.capture(route)
+                return self._verified(route, parts, before)
             except CaptureError as refused:
                 failure = failure or refused
-                tried.append(said(refused))
+                again = next((part for part in parts if part.missing), parts[0]).refused(refused)
             except VerificationError as refused:
                 failure = failure or refused
-                tried.append(said(refused))
-                wrong = _wrong(refused.report, declared)
-                if wrong:
-                    tried[-1] = f"wrong at {listed(wrong)}"
-                if wrong and self.given is None:
-                    specs = _fixed(specs, declared, wrong)
-                    continue
-            else:
-                return exported
-            if self.given is not None or not any(specs):
+                wrong = [part for part in parts if part.failing(refused.report)]
+                again = all([part.failed(refused, refused.report) for part in wrong])  # a list: each notes it
+            if not again:
                 break
-            specs = [{} for _ in specs]
         assert failure is not None
         raise failure
 
-    def _declared(self, written: Written) -> Declared:
-        """The sizes to verify at: those declared, or else those found."""
-        subject = self.subject
-        if self.given is not None:
-            declared = Declared.of(subject.call, subject.flat, self.given)
-        else:
-            declared = Declared(subject.call, subject.flat, written.variables)
-            declared.add(list(sized(subject.flat, written.variables)))
-        run_declared(subject.model, subject.state, self.planned, declared)
-        return declared
-
-    def _verified(self, route: Route, written: Written, declared: Declared, before: Sequence[str]) -> Exported:
-        subject, request = self.subject, self.subject.request
-        stage("load what was saved")
-        loaded = self.format.load(self.path, written.metadata, None)
-        entry = Entry(FORWARD, FORWARD, written.call, written.result)
-        run = Run(entry, subject.calls, "", declared.inputs)
+    def _verified(self, route: Route, parts: Sequence[Part], before: Sequence[str]) -> Exported:
+        subject, request = self.subjects[0], self.subjects[0].request
+        stage("save, and load again")
+        packed = self.format.pack([part.captured for part in parts], self.path)
+        cases = [
+            {"method": entry.method, "flags": [value for _, value in entry.flags], "program": part.name,
+             **part.captured.written.metadata}
+            for part in parts for entry in [part.run.entry]
+        ]  # fmt: skip
+        packed = {**packed, "cases": cases}
+        loaded = self.format.load(self.path, packed, None)
+        runs = [part.run for part in parts]
         file = File(loaded.runner, request.rtol, request.atol)
-        known = {**request.eager, **{(entry.title, name): each for name, each in declared.expected.items()}}
+        known = request.eager | {
+            (run.entry.title, name): each
+            for run, part in zip(runs, parts, strict=True)
+            for name, each in part.declared.expected.items()
+        }
         checks: list[Check] = []
         for device in self.devices:
-            checks += check_on(device, subject.model, [run], file, known, subject.state)
-        request.eager.update((key, each) for key, each in known.items() if key[1] in subject.calls)
-        checks = [_located(check, written) for check in checks]
-        checks = judged(subject.model, subject.state, [run], [declared], checks)
-        findings = [*self.notes, *written.findings, *declared.findings()]
-        if len(self.format.routes(subject)) > 1 or before:
-            text = f"made by {route.name}" + (f"; before that: {'; '.join(before)}" if before else "")
+            checks += check_on(device, subject.model, runs, file, known, subject.state)
+        asked = {(run.entry.title, name) for run in runs for name in run.calls}
+        request.eager.update((key, each) for key, each in known.items() if key in asked)
+        for part in parts:
+            checks = [part.located(check) for check in checks]
+        checks = judged(subject.model, subject.state, runs, [part.declared for part in parts], checks)
+        written = [part.captured.written for part in parts]
+        found = [[*part.captured.written.findings, *part.declared.findings()] for part in parts]
+        findings = [*self.notes, *_together(found, parts)]
+        tried = [*before, *(f"{part.title}: {text}".removeprefix(": ") for part in parts for text in part.tried)]
+        if len(self.format.routes(subject)) > 1 or tried:
+            text = f"made by {route.name}" + (f"; before that: {'; '.join(tried)}" if tried else "")
             findings.append(Finding("HJ306", "note", text))
+        entries = Entries(tuple(run.entry for run in runs))
         report = Report(
             model_name(subject.model),
             self.name,
             tuple(checks),
             tuple(findings),
-            written.statics,
-            written.scripted,
+            tuple(dict.fromkeys(each for one in written for each in one.statics)),
+            tuple(dict.fromkeys(each for one in written for each in one.scripted)),
             (),
-            written.operations,
+            sum(each.operations for each in written),
             str(torch.__version__),
-            (),
-            _scope(declared, checks),
-            written.guards,
+            () if self.alone else tuple(map(described, entries)),
+            _scope(parts, checks),
+            tuple(guards_by_line(guard for each in written for guard in each.guards)),
         )
         report = outlined(report, subject.model)
-        if not report.ok and self.given is None and _wrong(report, declared):
-            report = _advised(report, declared, subject.call.names())
         if not report.ok:
-            raise failed(report)
-        entries = Entries((entry,))
-        metadata = {**metadata_of(report, entries, {}), **written.metadata}
-        self.format.append_metadata(self.path, metadata)
-        return Exported(loaded.raw, self.name, report, entries, archive.KeptFile(self.path), {}, loaded.runner)
+            advice = tuple(finding for part in parts for finding in part.findings(report))
+            raise failed(dataclasses.replace(report, findings=(*report.findings, *advice)))
+        self.format.append_metadata(self.path, {**metadata_of(report, entries, {}), **packed})
+        kept = archive.KeptFile(self.path, packed.get("beside", ()))
+        return Exported(loaded.raw, self.name, report, entries, kept, {}, loaded.runner)
 
 
-def _specs(subject: Subject, given: Any) -> Specs:
-    """What torch.export is told of the sizes: what was declared, else that all above 1, or that differ, may change."""
-    if given is not None:
-        Declared.of(subject.call, subject.flat, given)  # refuses what does not fit
-        return read_specs(subject.call, subject.flat, given)
-    every = [subject.call.flatten(moved(each, None, name), name) for name, each in subject.calls.items()]
-    return [
-        {
-            dim: Dim.AUTO
-            for dim, size in enumerate(each.shape)
-            if size > 1 or any(flat[index].dim() > dim and flat[index].shape[dim] != size for flat in every)
-        }
-        for index, each in enumerate(subject.flat)
-    ]
+def _together(found: Sequence[Sequence[Finding]], parts: Sequence[Part]) -> list[Finding]:
+    """The findings of all entries: what is said of each of them once, else with the entry's name."""
+    every = list(dict.fromkeys(finding for each in found for finding in each))
+    told = []
+    for finding in every:
+        of = [part.title for part, each in zip(parts, found, strict=True) if finding in each]
+        prefix = f"{listed(of)}: " if len(of) < len(parts) else ""
+        told.append(dataclasses.replace(finding, message=f"{prefix}{finding.message}"))
+    return told
 
 
-def _wrong(report: Report | None, declared: Declared) -> list[str]:
-    """The inputs of found sizes on which a file is wrong, if it is right on all others."""
-    wrong = [check.input for check in (report.checks if report else ()) if not check.passed]
-    return list(dict.fromkeys(wrong)) if all(name in declared.inputs for name in wrong) else []
-
-
-def _fixed(specs: Specs, declared: Declared, wrong: Sequence[str]) -> Specs:
-    """The same, with the sizes fixed at which a file was wrong: those that alone did it, else all of them."""
-    alone = {variable.name for variable in declared.variables for name in wrong if name.startswith(f"{variable.name}=")}
-    alone = {name for name in alone if any("," not in each for each in wrong if each.startswith(f"{name}="))}
-    chosen = [v for v in declared.variables if not alone or v.name in alone]
-    places = {(each.tensor, each.dim) for variable in chosen for each in variable.places}
-    return [{dim: spec for dim, spec in row.items() if (index, dim) not in places} for index, row in enumerate(specs)]
-
-
-def _advised(report: Report, declared: Declared, names: Sequence[str]) -> Report:
-    """A report that says, where a file is wrong at 0 or 1 alone, how to leave them out."""
-    small = {
-        variable.name: variable
-        for check in report.checks
-        for variable in declared.variables
-        if not check.passed and re.fullmatch(rf"{re.escape(variable.name)}=[01]", check.input)
-    }
-    fixes = []
-    for variable in small.values():
-        name, dim = names[variable.places[0].tensor], variable.places[0].dim
-        text = f"torch.export took {variable.name} for 2 or more, and the model does something else at 0 or 1"
-        fix = f'dynamic_shapes={{"{name}": {{{dim}: Dim("{name}_{dim}", min=2)}}, ...}} if it is never 0 or 1'
-        fixes.append(Finding("HJ305", "warning", text, fix=fix))
-    return dataclasses.replace(report, findings=(*report.findings, *fixes))
-
-
-_SIZE = re.compile(r"\b\w+\.size\(\)\[\d+\]")
-
-
-def _located(check: Check, written: Written) -> Check:
-    """A check whose file raises for a size, with the line that fixed that size."""
-    if not check.differences or not check.differences[0].startswith(RAISES):
-        return check
-    text = check.differences[0]
-    lines = [written.lines[size] for size in _SIZE.findall(text) if size in written.lines]
-    if lines:
-        text += f"; frozen at {place(*lines[0])}; write {FIX_SIZE}"
-    return dataclasses.replace(check, differences=(text, *check.differences[1:]))
-
-
-def _scope(declared: Declared, checks: Sequence[Check]) -> str:
-    sizes = declared.scope(checks)
+def _scope(parts: Sequence[Part], checks: Sequence[Check]) -> str:
+    mine = [(part.declared, [check for check in checks if check.entry == part.title]) for part in parts]
+    sizes = list(dict.fromkeys(text for declared, own in mine if (text := declared.scope(own))))
     calls = len({check.where for check in checks})
-    return f"at {sizes}" if sizes else f"on {calls} call{'' if calls == 1 else 's'}, no other sizes may change"
-
-
-def said(error: HybridJitError) -> str:
-    """What an error says, on one line: what failed, and the first difference."""
-    rows = [row.strip() for row in str(error).splitlines()]
-    detail = next((row.removeprefix("- ") for row in rows if row.startswith("- ")), "")
-    where = next((row.removeprefix("at ") for row in rows[1:] if row.startswith("at ")), "")
-    return ", ".join(each for each in (rows[0], where, detail) if each)
+    return (
+        f"at {' and '.join(sizes)}"
+        if sizes
+        else f"on {calls} call{'' if calls == 1 else 's'}, no other sizes may change"
+    )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +14,7 @@ from .. import _torch
 from .._describe import qualified
 from .._errors import InputError, UnsupportedError, compose
 from ..adapters.inputs import Inputs
+from ..adapters.switch import FlagValue
 from ..adapters.tree import Node, build, scan
 from .copies import copied_apart
 
@@ -134,11 +137,39 @@ def moved_model(model: nn.Module, device: torch.device) -> nn.Module:
         ) from error
 
 
+Case = tuple[str, tuple[FlagValue, ...]]
+"""A method of a file, and the values of its flags in their order."""
+
+
+def case_of(case: Mapping[str, Any]) -> Case:
+    """A method and its flags, as the metadata of a file have them."""
+    return case["method"], tuple(case["flags"])
+
+
 class Runner(nn.Module):
-    """What runs a file of a format other than TorchScript: takes the call's tensors, gives one or a tuple.
+    """Runs a file of a format other than TorchScript: its methods take the call's tensors and then the flags.
 
     Its buffers, if it has any, are those of the file, named as in a script module.
+
+    Args:
+        cases: What runs each, which takes the tensors and gives one or a tuple.
     """
+
+    def __init__(self, cases: Mapping[Case, Callable[..., Any]]) -> None:
+        super().__init__()
+        self._cases = dict(cases)
+        self._flags = {method: len(flags) for method, flags in cases}
+
+    def __getattr__(self, name: str) -> Any:
+        return partial(self._run, name) if name in vars(self).get("_flags", ()) else super().__getattr__(name)
+
+    def forward(self, *args: Any) -> Any:
+        """Runs the first method."""
+        return self._run("forward", *args)
+
+    def _run(self, method: str, *args: Any) -> Any:
+        end = len(args) - self._flags[method]
+        return self._cases[method, args[end:]](*args[:end])
 
     def moved(self, device: torch.device) -> Runner:
         """The same on a device; itself where the format knows but one."""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
-import importlib
 import io
-import json
+import os
 import re
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,55 +18,29 @@ from torch import Tensor
 
 from .. import _torch
 from .._describe import describe
-from .._errors import ArchiveError, CaptureError, InputError, UnsupportedError, compose
+from .._errors import CaptureError, InputError, UnsupportedError, compose
 from ..adapters.schema import ValueSchema, flat_name
-from . import archive, pt2
-from .devices import Runner, moved
+from . import pt2
+from .devices import Runner, case_of, moved
+from .entries import FORWARD
+from .onnx_file import append_metadata, imported, write
+from .onnx_merge import WRONG, Call, Graph, merge
 from .quiet import quiet
 from .report import Finding, Guard
 from .shapes import Place, Variable
 from .sizes import Size, input_sizes
-from .subject import Loaded, Subject, Written
+from .subject import Captured, Loaded, Subject, Written
+from .view import view_of
 
-__all__ = ["append_metadata", "check", "code", "load", "places", "routes"]
+__all__ = ["append_metadata", "check", "code", "load", "pack", "places", "routes"]
 
 _OPSET = 18
-_MOST = (1 << 31) - (1 << 20)
-"""How many bytes a file may have: one protobuf message, which ends at 2 GB."""
-
-
-def _imported(name: str) -> Any:
-    """A package of the extra.
-
-    Raises:
-        UnsupportedError: It is not installed.
-    """
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise UnsupportedError(
-            compose(
-                f"format 'onnx' needs the package {error.name or name}, which is not installed",
-                instead="pip install hybridjit[onnx]",
-                page="unsupportederror",
-            )
-        ) from error
 
 
 def check(subject: Subject) -> None:
     """Refuses to begin without the packages, and with tensors that onnxruntime can't take."""
     for name in ("onnx", "onnxscript", "onnxruntime"):
-        _imported(name)
-    size = sum(tensor.nbytes for tensor in [*subject.model.parameters(), *subject.model.buffers()])
-    if size > _MOST:
-        raise UnsupportedError(
-            compose(
-                "format 'onnx' writes one file, which can't have more than 2 GB",
-                differences=[f"the model's tensors have {size:,} bytes"],
-                instead='format="pt2", or the model in half precision',
-                page="unsupportederror",
-            )
-        )
+        imported(name)
     for name, tensor in zip(subject.call.names(), subject.flat, strict=True):
         _array(tensor, name)
 
@@ -86,23 +60,31 @@ class Translated:
 
     name = "torch.export and torch.onnx"
 
-    def write(self, subject: Subject, specs: Sequence[Mapping[int, Any]], path: Path) -> Written:
-        """Captures the model and writes the file."""
+    def capture(self, subject: Subject, specs: Sequence[Mapping[int, Any]]) -> tuple[Any, Written]:
+        """Captures the model and translates it."""
         program, written = pt2.capture(subject, specs)
+        names = written.call.names()
+        results = result_names(written.result, names)
         with quiet(), contextlib.redirect_stdout(io.StringIO()), _explained(subject, self.name):
             made: Any = torch.onnx.export(
                 program,
                 dynamo=True,
                 verbose=False,
                 opset_version=_OPSET,
-                input_names=written.call.names(),
-                output_names=result_names(written.result, written.call.names()),
+                input_names=names,
+                output_names=results,
             )
+        sizes = _spelled(written, specs, program)
+        operations = sum(1 for _ in made.model.graph)
+
+        def make() -> Any:  # its tensors are the model's own until then
             model = made.model_proto
-            _name_sizes(model, _spelled(written, specs, program))
-        path.write_bytes(model.SerializeToString())
-        found = {"onnx_inputs": written.call.names()}
-        return dataclasses.replace(written, operations=len(model.graph.node), metadata=found)
+            _name_sizes(model, sizes)
+            return model
+
+        planned = subject.planned
+        graph = Graph(make, planned.method, planned.flags, names, results)
+        return graph, dataclasses.replace(written, operations=operations, metadata={})
 
 
 def _spelled(written: Written, specs: Sequence[Mapping[int, Any]], program: Any) -> dict[str, str]:
@@ -134,45 +116,60 @@ class Traced:
 
     name = "the trace"
 
-    def write(self, subject: Subject, specs: Sequence[Mapping[int, Any]], path: Path) -> Written:
-        """Captures the model and writes the file."""
+    def capture(self, subject: Subject, specs: Sequence[Mapping[int, Any]]) -> tuple[Any, Written]:
+        """Captures the model and translates it."""
         from .export import export
 
-        request = subject.request
-        (first, *others) = subject.calls.values()
+        request, planned = subject.request, subject.planned
+        (first, *others) = planned.calls.values()
         traced = export(
-            subject.model,
+            view_of(subject.model, planned.point),
             moved(first, None, "input"),
             branches=request.branches,
-            dynamic_shapes=request.dynamic_shapes,
+            dynamic_shapes=request.dynamic_shapes if planned.method == FORWARD else None,
             check_inputs=others,
             rtol=request.rtol,
             atol=request.atol,
         )
         (entry,) = traced._entries
         names = entry.call.names()
+        results = result_names(entry.result, names)
         axes = {name: {dim: f"{name}_{dim}" for dim in row} for name, row in zip(names, specs, strict=True) if row}
-        with quiet(), contextlib.redirect_stdout(io.StringIO()), _explained(subject, self.name):
-            _torch.export_onnx(
-                traced.module,
-                subject.flat,
-                path,
-                opset_version=_OPSET,
-                input_names=names,
-                output_names=result_names(entry.result, names),
-                dynamic_axes=axes,
-            )
+        with tempfile.TemporaryDirectory(prefix="hybridjit-") as folder:
+            path = Path(folder) / "module.onnx"
+            with quiet(), contextlib.redirect_stdout(io.StringIO()), _explained(subject, self.name):
+                _torch.export_onnx(
+                    traced.module,
+                    subject.flat,
+                    path,
+                    opset_version=_OPSET,
+                    input_names=names,
+                    output_names=results,
+                    dynamic_axes=axes,
+                )
+            model = imported("onnx").load(path)
         report = traced.report
-        return Written(
+        written = Written(
             entry.call,
             entry.result,
             _variables(subject, names, specs),
-            len(_imported("onnx").load(path).graph.node),
+            len(model.graph.node),
             (*report.findings, *map(_precondition, report.guards)),
             report.statics,
             report.scripted,
-            metadata={"onnx_inputs": names},
         )
+        return Graph(lambda: model, planned.method, planned.flags, names, results), written
+
+
+def pack(entries: Sequence[Captured], path: Path) -> Mapping[str, Any]:
+    """Writes the graphs as one model: flags and methods are inputs, weights are there once."""
+    graphs = [each.made for each in entries]
+    if len(graphs) == 1 and not graphs[0].flags:
+        calls: list[Call] = [(graphs[0].inputs, graphs[0].outputs, {})]
+        model = graphs[0].make()
+    else:
+        model, calls = merge(imported("onnx"), graphs)
+    return {**write(model, path), "onnx": [list(each) for each in calls]}
 
 
 def _precondition(guard: Guard) -> Finding:
@@ -259,29 +256,35 @@ class Session(Runner):
     """Runs an ONNX file with onnxruntime, on the CPU.
 
     Args:
-        data: The file's bytes.
-        inputs: What its inputs are called in the order of the call; one that the graph does not use may be missing.
+        model: The file's bytes, or its path where some of it is in another file.
+        metadata: What was written into it.
     """
 
-    def __init__(self, data: bytes, inputs: Sequence[str]) -> None:
-        super().__init__()
-        runtime = _imported("onnxruntime")
+    def __init__(self, model: bytes | str, metadata: Mapping[str, Any]) -> None:
+        rows = zip(metadata["cases"], metadata["onnx"], strict=True)
+        super().__init__({case_of(case): partial(self._call, *call) for case, call in rows})
+        runtime = imported("onnxruntime")
         options = runtime.SessionOptions()
         options.log_severity_level = 4  # what fails is an error here
-        self.session = runtime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-        self.taken = {each.name for each in self.session.get_inputs()}
-        self.inputs = list(inputs)
+        self.session = runtime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        self.taken = {each.name for each in (*self.session.get_inputs(), *self.session.get_overridable_initializers())}
 
-    def forward(self, *flat: Tensor) -> tuple[Tensor, ...]:
-        """Runs it on flat tensors."""
-        pairs = zip(self.inputs, flat, strict=True)
+    def _call(self, inputs: Sequence[str], outputs: Sequence[str], chosen: Mapping[str, Any], *flat: Tensor) -> Any:
+        import numpy  # which onnxruntime needs, and torch does not
+
+        pairs = zip(inputs, flat, strict=True)
         feed = {name: _array(tensor.cpu(), name) for name, tensor in pairs if name in self.taken}
+        for name, value in chosen.items():
+            feed[name] = numpy.array(value, dtype=object if isinstance(value, str) else None)
         try:
-            results = self.session.run(None, feed)
+            results = self.session.run(outputs, feed)
         except Exception as error:  # onnxruntime's own kinds differ by release
             if type(error).__module__.split(".")[0] != "onnxruntime":
                 raise
             text = str(error).strip().splitlines()
+            failed = re.search(rf"{WRONG}(.*?)' Status", str(error))
+            if failed:
+                raise RuntimeError(f"Guard failed: {failed[1]}") from error
             raise RuntimeError(f"onnxruntime: {text[0] if text else type(error).__name__}") from error
         return tuple(torch.from_numpy(each) for each in results)
 
@@ -302,58 +305,13 @@ def load(path: Path, metadata: Mapping[str, Any], device: torch.device | None) -
             )
         )
     data = path.read_bytes()
-    raw = _imported("onnx").load_from_string(data)
-    names = metadata.get("onnx_inputs") or [each.name for each in raw.graph.input]
-    return Loaded(raw, Session(data, names))
-
-
-def append_metadata(path: Path, metadata: Mapping[str, Any]) -> None:
-    """Adds the metadata as a property of the model: bytes at the end, as protobuf has it."""
-    data = path.read_bytes()
-    sum_ = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-    text = json.dumps({**metadata, "sum": sum_}, allow_nan=False)
-    extra = _imported("onnx").ModelProto()
-    extra.metadata_props.add(key=archive.METADATA, value=text)
-    with path.open("ab") as out:
-        out.write(extra.SerializeToString())
-
-
-def read_metadata(path: Path) -> Any:
-    """The metadata of an ONNX file.
-
-    Raises:
-        ArchiveError: It is none, not hybridjit's, or not as it was written: protobuf itself has no checksum.
-    """
-    onnx = _imported("onnx")
-    data = path.read_bytes()
-    try:
-        model = onnx.load_from_string(data)
-    except Exception as error:  # protobuf's own error, of whichever protobuf there is
-        raise archive.broken(path, f"{type(error).__name__}: {error}") from error
-    for each in model.metadata_props:
-        if each.key == archive.METADATA:
-            try:
-                metadata = json.loads(each.value)
-                size, wanted = metadata["sum"]["bytes"], metadata["sum"]["sha256"]
-            except (ValueError, LookupError, TypeError) as error:
-                raise archive.broken(path, f"its metadata can't be read: {error}") from error
-            if hashlib.sha256(data[:size]).hexdigest() != wanted:
-                raise archive.broken(path, "the graph does not match its checksum")
-            return metadata
-    raise ArchiveError(
-        compose(
-            f"{path.name} was not written by hybridjit",
-            where=str(path),
-            differences=[f"expected the model property {archive.METADATA}, got none"],
-            instead="onnxruntime.InferenceSession(path) for a plain ONNX file",
-            page="archiveerror",
-        )
-    )
+    raw = imported("onnx").load_from_string(data)
+    return Loaded(raw, Session(os.path.realpath(path) if metadata.get("beside") else data, metadata))
 
 
 def code(raw: Any) -> str:
     """The graph in ONNX's own notation, without the metadata."""
-    onnx = _imported("onnx")
+    onnx = imported("onnx")
     plain = onnx.ModelProto()
     plain.CopyFrom(raw)
     del plain.metadata_props[:]

@@ -51,6 +51,13 @@ class Planned:
         flags = spell_flags({flag.name: value for flag, value in self.flags})
         return f"{self.method}({flags})" if flags else self.method
 
+    def tell(self, error: Exception) -> None:
+        """Says in an error for which flags it was: that is not in the model's code."""
+        if self.flags:
+            text, _, rest = str(error).partition("\n")
+            text = f"{text}\n  for {self.title}\n{rest}"
+            error.args = (text.rstrip(), *error.args[1:])
+
 
 def plan(
     model: nn.Module, points: Mapping[str, Mapping[str, Inputs]], combinations: Sequence[Combination]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from .._describe import listed
 from .._errors import CaptureError, HybridJitError, compose
@@ -17,14 +17,16 @@ from ..adapters.flatten import TracingAdapter
 from ..control.record import Record, recording
 from ..control.static import static_modules
 from . import archive
-from .devices import Runner, moved
+from .devices import Runner, case_of, moved
+from .packed import load_programs, moved_programs, save_programs
 from .quiet import quiet
 from .report import Finding, Scripted, Static
 from .shapes import Place, Variable
-from .sizes import Size, input_sizes, moved_program, size_questions
-from .subject import Loaded, Subject, Written
+from .sizes import Size, input_sizes, size_questions
+from .subject import Captured, Loaded, Subject, Written
+from .view import view_of
 
-__all__ = ["append_metadata", "check", "code", "load", "places", "routes"]
+__all__ = ["append_metadata", "check", "code", "load", "pack", "places", "routes"]
 
 
 def check(subject: Subject) -> None:
@@ -41,12 +43,16 @@ class Program:
 
     name = "torch.export"
 
-    def write(self, subject: Subject, specs: Sequence[Mapping[int, Any]], path: Path) -> Written:
-        """Captures the model, and saves the program."""
-        program, written = capture(subject, specs)
-        with quiet():
-            torch.export.save(program, path)
-        return written
+    def capture(self, subject: Subject, specs: Sequence[Mapping[int, Any]]) -> tuple[Any, Written]:
+        """Captures the model."""
+        return capture(subject, specs)
+
+
+def pack(entries: Sequence[Captured], path: Path) -> Mapping[str, Any]:
+    """Saves the programs, their weights once."""
+    with quiet():
+        save_programs({each.name: each.made for each in entries}, path)
+    return {}
 
 
 def routes(subject: Subject) -> Sequence[Program]:
@@ -68,11 +74,12 @@ def capture(subject: Subject, specs: Sequence[Mapping[int, Any]]) -> tuple[Any, 
         CaptureError: torch.export refuses it.
     """
     model, state = subject.model, subject.state
-    example = moved(subject.calls[subject.example], None, subject.example)
-    adapter = TracingAdapter(model, example.args, example.kwargs)
+    example = moved(subject.planned.calls[subject.example], None, subject.example)
+    view = view_of(model, subject.planned.point)
+    adapter = TracingAdapter(view, example.args, example.kwargs)
     adapter.expect(subject.expected)
     flat = adapter.flatten(*example.args, **example.kwargs)
-    names = {id(module): name for name, module in model.named_modules()}
+    names = {id(module): name for name, module in model.named_modules()} | {id(view): ""}
     record = Record(names)
     torch.manual_seed(0)
     try:
@@ -226,35 +233,33 @@ def _asked(subject: Subject) -> list[tuple[str, str]]:
 
 
 class ProgramRunner(Runner):
-    """Runs a program.
+    """Runs the programs of a file.
 
     Args:
-        program: The ``ExportedProgram``.
+        programs: Each ``ExportedProgram`` by its name.
+        cases: What is called by what name.
     """
 
-    def __init__(self, program: Any) -> None:
-        super().__init__()
-        run: nn.Module = program.module()
-        self._of = program, run  # in a tuple: its tensors go by the names of the model's
-        if hasattr(run, "model"):
-            self.model = run.model
-
-    def forward(self, *flat: Tensor) -> Any:
-        """Runs it on flat tensors."""
-        return self._of[1](*flat)
+    def __init__(self, programs: Mapping[str, Any], cases: Sequence[Mapping[str, Any]]) -> None:
+        runs = {name: program.module() for name, program in programs.items()}
+        super().__init__({case_of(each): runs[each["program"]] for each in cases})
+        self._of = dict(programs), list(cases)
+        first: Any = next(iter(runs.values()))  # each has all the buffers, in one memory
+        if hasattr(first, "model"):
+            self.model = first.model
 
     def moved(self, device: torch.device) -> Runner:
         """The same on a device."""
-        return ProgramRunner(moved_program(self._of[0], device))
+        return ProgramRunner(moved_programs(self._of[0], device), self._of[1])
 
 
 def load(path: Path, metadata: Mapping[str, Any], device: torch.device | None) -> Loaded:
-    """Reads a program."""
-    with quiet():
-        program: Any = torch.export.load(path)
+    """Reads the programs."""
+    programs = load_programs(path)
     if device is not None:
-        program = moved_program(program, device)
-    return Loaded(program, ProgramRunner(program))
+        programs = moved_programs(programs, device)
+    raw = programs["model"] if len(programs) == 1 else programs
+    return Loaded(raw, ProgramRunner(programs, metadata["cases"]))
 
 
 def append_metadata(path: Path, metadata: Mapping[str, Any]) -> None:
@@ -263,5 +268,5 @@ def append_metadata(path: Path, metadata: Mapping[str, Any]) -> None:
 
 
 def code(raw: Any) -> str:
-    """The program's Python code."""
-    return str(raw)
+    """The programs' Python code."""
+    return "\n".join(f"{name}: {each}" for name, each in raw.items()) if isinstance(raw, dict) else str(raw)

@@ -77,6 +77,6 @@ def _verified(exported: Exported, seconds: float) -> Verdict:
 
 
 def _reason(error: HybridJitError) -> str:
-    from .convert import said
+    from .part import said
 
     return said(error)

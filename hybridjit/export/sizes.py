@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import io
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-
-from .quiet import quiet
 
 
 @dataclass(frozen=True)
@@ -85,14 +82,3 @@ def size_questions(program: Any) -> list[tuple[tuple[str, ...], str, int]]:
         if sizes and hasattr(frame, "lineno"):
             found.append((sizes, str(frame.filename), int(frame.lineno)))
     return found
-
-
-def moved_program(program: Any, device: torch.device) -> Any:
-    """A copy of a program on another device, the devices in its operations included."""
-    from torch.export.passes import move_to_device_pass
-
-    buffer = io.BytesIO()  # copy.deepcopy gives inputs other names: input_1 for input
-    with quiet():
-        torch.export.save(program, buffer)
-        buffer.seek(0)
-        return move_to_device_pass(torch.export.load(buffer), device)

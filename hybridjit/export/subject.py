@@ -10,9 +10,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from ..adapters.inputs import Inputs
 from ..adapters.schema import CallSchema, ValueSchema
 from .devices import Runner
+from .plan import Planned
 from .report import Finding, Guard, Scripted, Static
 from .request import Request
 from .shapes import Variable
@@ -21,32 +21,34 @@ from .state import ModelState
 
 @dataclass(frozen=True)
 class Subject:
-    """The model and the call that a format captures.
+    """One entry: the model and the call that a format captures.
 
     Attributes:
         request: What was asked for.
         model: The model, ready.
         state: Its state; the caller puts the model back.
-        calls: The calls, by name.
-        example: The name of the one that torch.export captures: sizes of 0 and 1 are fixed in what it makes.
+        planned: The method, the flags, which are set on the model, and the calls.
+        example: The name of the call that torch.export captures: sizes of 0 and 1 are fixed in what it makes.
         call: The structure of the calls.
         flat: The tensors of the example.
         expected: What the model gives for it in eager mode.
+        several: Whether the file has other entries as well.
     """
 
     request: Request
     model: nn.Module
     state: ModelState
-    calls: Mapping[str, Inputs]
+    planned: Planned
     example: str
     call: CallSchema
     flat: tuple[Tensor, ...]
     expected: Any
+    several: bool = False
 
 
 @dataclass(frozen=True)
 class Written:
-    """A file that was written, and what was seen on the way.
+    """What was captured for an entry, and what was seen on the way.
 
     Attributes:
         call: The structure of the arguments.
@@ -58,7 +60,7 @@ class Written:
         scripted: Pieces recorded with their control flow.
         guards: Values that must be the captured ones.
         lines: For a size, as ``x.size()[0]``, the line that fixed it.
-        metadata: What the format itself wants back when the file is loaded.
+        metadata: What the format itself wants back of the entry when the file is loaded.
     """
 
     call: CallSchema
@@ -71,6 +73,23 @@ class Written:
     guards: tuple[Guard, ...] = ()
     lines: Mapping[str, tuple[str, int]] = field(default_factory=dict)
     metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Captured:
+    """An entry that goes into a file.
+
+    Attributes:
+        name: What its program is called in the file.
+        subject: The entry.
+        made: What the route made of it.
+        written: What was seen on the way.
+    """
+
+    name: str
+    subject: Subject
+    made: Any
+    written: Written
 
 
 @dataclass(frozen=True)
@@ -91,13 +110,15 @@ class Route(Protocol):
 
     name: str
 
-    def write(self, subject: Subject, specs: Sequence[Mapping[int, Any]], path: Path) -> Written:
-        """Captures the model and writes the file.
+    def capture(self, subject: Subject, specs: Sequence[Mapping[int, Any]]) -> tuple[Any, Written]:
+        """Captures an entry of the model, which has its flags set.
 
         Args:
-            subject: The model.
+            subject: The entry.
             specs: For each tensor what is declared of its dimensions, in torch.export's vocabulary.
-            path: Where to.
+
+        Returns:
+            What the format packs, and what was seen.
 
         Raises:
             CaptureError: It can't be captured so.
@@ -118,6 +139,18 @@ class Format(Protocol):
 
     def places(self, home: torch.device) -> list[torch.device] | None:
         """The devices that a file can run on; ``None`` for any."""
+        ...
+
+    def pack(self, entries: Sequence[Captured], path: Path) -> Mapping[str, Any]:
+        """Writes a file of all entries with one set of weights.
+
+        Args:
+            entries: The entries.
+            path: Where to.
+
+        Returns:
+            What the format wants back when the file is loaded.
+        """
         ...
 
     def load(self, path: Path, metadata: Mapping[str, Any], device: torch.device | None) -> Loaded:

@@ -105,7 +105,7 @@ def export_torchscript(request: Request) -> Exported:
             coverage.branches(checks),
             sum(_torch.count_operations(made.module, each.case) for each in planned),
             str(torch.__version__),
-            () if alone_in_it else tuple(map(_described, made.entries)),
+            () if alone_in_it else tuple(map(described, made.entries)),
             _scope(declared, checks, request.on_frozen),
             guards_by_line(row for each in guards for row in each),
         )
@@ -182,7 +182,8 @@ def _each_once(rows: Iterable[tuple[Any, ...]]) -> tuple[Any, ...]:
     return tuple(dict.fromkeys(row for each in rows for row in each))
 
 
-def _described(entry: Entry) -> EntryPoint:
+def described(entry: Entry) -> EntryPoint:
+    """An entry for the report."""
     flags = spell_flags(entry.combination)
     return EntryPoint(entry.method, flags, tuple(entry.call.names()), entry.keys)
 
@@ -260,10 +261,7 @@ def _capture(
             chosen = "auto" if branches == "auto" else matching(model, branches) if branches else ()
             return capture_guarded(task, chosen, request.on_frozen), traced
         except HybridJitError as error:
-            if planned.flags:  # which of the combinations it was is not in the model's code
-                text, _, rest = str(error).partition("\n")
-                text = f"{text}\n  for {planned.title}\n{rest}"
-                error.args = (text.rstrip(), *error.args[1:])
+            planned.tell(error)
             raise
         finally:
             state.restore(thorough=True)  # a write that was not seen must not get into the file

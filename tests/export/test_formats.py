@@ -323,8 +323,6 @@ def test_what_only_torchscript_does() -> None:
     """Options that a format can't honour are refused, each with what to write."""
     model = Branching().eval()
     refused: list[tuple[dict[str, Any], str]] = [
-        ({"flags": {"training": (True, False)}}, "flags asks for several"),
-        ({"methods": {"half": (X,)}}, "methods asks for several"),
         ({"on_frozen": "error"}, "has no on_frozen='error'"),
         ({"require_coverage": True}, "does not count"),
         ({"branches": "auto"}, "rewrites a trace"),
@@ -334,14 +332,6 @@ def test_what_only_torchscript_does() -> None:
         with pytest.raises(hj.UnsupportedError, match=message) as caught:
             hj.export(model, X, format="pt2", **given)
         assert "torchscript" in str(caught.value) or "branch_if_tracing" in str(caught.value)
-    both = Structured().eval()
-    with pytest.raises(hj.UnsupportedError, match=r"that of check_inputs\[0\] is another"):
-        hj.export(both, ([X],), format="pt2", check_inputs=[([X, X],)])
-
-
-class Structured(nn.Module):
-    def forward(self, every: list[Tensor]) -> Tensor:
-        return torch.stack(every).sum(0)
 
 
 def test_unknown_formats() -> None:

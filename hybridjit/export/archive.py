@@ -86,10 +86,14 @@ class KeptFile:
     """
 
     def __init__(self, path: Path, beside: Iterable[str] = ()) -> None:
-        self.beside = {name: KeptFile(path.with_name(name)) for name in beside}
+        self.keep_beside(path, beside)
         self._descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
         weakref.finalize(self, os.close, self._descriptor)
         self._stamp = _stamp(os.fstat(self._descriptor))
+
+    def keep_beside(self, path: Path, names: Iterable[str]) -> None:
+        """Keeps the files that lie beside a file, or beside what a link leads to."""
+        self.beside = {name: KeptFile(path.resolve().with_name(name)) for name in names}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> KeptFile:
         return self
@@ -234,7 +238,7 @@ def read(
         try:
             kept = KeptFile(path)
             metadata = _checked(path, read_onnx(path) if path.suffix.lower() == ".onnx" else _records(path))
-            kept.beside = KeptFile(path, metadata.get("beside", ())).beside
+            kept.keep_beside(path, metadata.get("beside", ()))
             module = open_as(path, metadata, device)
             if kept.is_at(path):
                 return module, metadata, kept

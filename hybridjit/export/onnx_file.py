@@ -125,7 +125,7 @@ def read_metadata(path: Path) -> Any:
 
 
 def _check_beside(path: Path, name: str, wanted: str) -> None:
-    beside = path.with_name(name)
+    beside = path.resolve().with_name(name)
     if not beside.is_file():
         raise archive.broken(path, f"the file {name}, which has its weights, is not beside it")
     with beside.open("rb") as file:

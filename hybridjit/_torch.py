@@ -1616,18 +1616,11 @@ def compile_program(program: Any, *, weights_apart: bool) -> Any:
     return _inductor.aot_compile(program.module(check_guards=False), args, kwargs, options=options)
 
 
-def package_compiled(compiled: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
-    """Puts what was compiled into one package, by name, weights that share memory once."""
+def packing() -> Any:
+    """The packing of programs and of compiled code, with torch's ``package_pt2`` and ``load_pt2``."""
     from torch.export.pt2_archive import _package
 
-    _package.package_pt2(os.fspath(path), aoti_files=dict(compiled))
-
-
-def load_compiled(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """What runs each model of a package of AOTInductor, without weights that lie outside of the code."""
-    from torch.export.pt2_archive import _package
-
-    return _package.load_pt2(os.fspath(path)).aoti_runners
+    return _package
 
 
 def export_onnx(module: ScriptModule, flat: tuple[Tensor, ...], path: str | os.PathLike[str], **options: Any) -> None:
@@ -1642,12 +1635,11 @@ def export_onnx(module: ScriptModule, flat: tuple[Tensor, ...], path: str | os.P
 
 def load_programs(path: str | os.PathLike[str]) -> dict[str, Any]:
     """The exported programs in an archive, those whose weights are in one record on one memory."""
-    from torch.export.pt2_archive import PT2ArchiveReader, _package
-
-    with PT2ArchiveReader(os.fspath(path)) as opened:
-        reader: Any = opened
+    reader: Any
+    with packing().PT2ArchiveReader(os.fspath(path)) as reader:
         archive = reader.archive_file
         methods = {name: getattr(archive, name) for name in dir(archive) if not name.startswith("_")}
         methods["get_storage_from_record"] = functools.cache(archive.get_storage_from_record)  # each is read once
         reader.archive_file = SimpleNamespace(**methods)
-        return _package._load_exported_programs(reader, reader.get_file_names(), None)
+        found: dict[str, Any] = packing()._load_exported_programs(reader, reader.get_file_names(), None)
+        return found

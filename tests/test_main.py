@@ -22,6 +22,7 @@ import pytest
 import torch
 
 import hybridjit as hj
+from hybridjit import _torch
 from hybridjit.cli import doctor
 from hybridjit.cli.explain import page, sections_of
 from hybridjit.cli.main import main
@@ -425,7 +426,7 @@ def test_inspect_as_json_and_with_code(run: Run) -> None:
 def test_inspect_does_not_open_the_program(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file of a format that nothing here can run is told of all the same."""
     assert run("export", "models:simple", "-o", "simple.pt2", "--format", "pt2", "--quiet").status == 0
-    monkeypatch.setattr(torch.export, "load", None)
+    monkeypatch.setattr(_torch, "load_programs", None)
     assert run("inspect", "simple.pt2").out.startswith("simple.pt2: pt2, ")
     with pytest.raises(TypeError):
         run("inspect", "simple.pt2", "--code")

@@ -96,7 +96,7 @@ def pack(entries: Sequence[Captured], path: Path) -> Mapping[str, Any]:
     package = path.with_suffix(".pt2")  # AOTInductor takes no other
     code = {each.name: [file for file in each.made if isinstance(file, str)] for each in entries}
     with quiet():
-        _torch.package_compiled(code, package)
+        _torch.packing().package_pt2(str(package), aoti_files=code)
     _add_weights(
         package, {each.name: weights for each in entries for weights in each.made if isinstance(weights, dict)}
     )
@@ -185,7 +185,7 @@ def load(path: Path, metadata: Mapping[str, Any], device: torch.device | None) -
             )
         )
     with quiet():
-        models = _torch.load_compiled(path)
+        models = _torch.packing().load_pt2(str(path)).aoti_runners
     weights = _share_weights(models, path)
     runner = Package({case_of(case): Model(models[case["program"]], case) for case in metadata["cases"]}, weights)
     return Loaded(models["model"] if len(models) == 1 else models, runner)

@@ -24,7 +24,7 @@ from . import pt2
 from .devices import Runner, case_of, moved
 from .entries import FORWARD
 from .onnx_file import append_metadata, imported, write
-from .onnx_merge import WRONG, Call, Graph, merge
+from .onnx_merge import METHOD, WRONG, Call, Graph, merge
 from .quiet import quiet
 from .report import Finding, Guard
 from .shapes import Place, Variable
@@ -64,7 +64,7 @@ class Translated:
         """Captures the model and translates it."""
         program, written = pt2.capture(subject, specs)
         names = written.call.names()
-        results = result_names(written.result, names)
+        results = result_names(written.result, [*names, *_chosen(subject)])
         with quiet(), contextlib.redirect_stdout(io.StringIO()), _explained(subject, self.name):
             made: Any = torch.onnx.export(
                 program,
@@ -85,6 +85,11 @@ class Translated:
         planned = subject.planned
         graph = Graph(make, planned.method, planned.flags, names, results)
         return graph, dataclasses.replace(written, operations=operations, metadata={})
+
+
+def _chosen(subject: Subject) -> list[str]:
+    """What the inputs are called that choose an entry."""
+    return [flag.name for flag, _ in subject.planned.flags] + ([METHOD] if subject.several else [])
 
 
 def _spelled(written: Written, specs: Sequence[Mapping[int, Any]], program: Any) -> dict[str, str]:
@@ -133,7 +138,7 @@ class Traced:
         )
         (entry,) = traced._entries
         names = entry.call.names()
-        results = result_names(entry.result, names)
+        results = result_names(entry.result, [*names, *_chosen(subject)])
         axes = {name: {dim: f"{name}_{dim}" for dim in row} for name, row in zip(names, specs, strict=True) if row}
         with tempfile.TemporaryDirectory(prefix="hybridjit-") as folder:
             path = Path(folder) / "module.onnx"

@@ -28,7 +28,7 @@ class Model(nn.Module):
     def forward(self, x: Tensor, deep: bool = True, mode: str = "fast", times: int = 1) -> dict[str, Tensor] | Tensor:
         y = hj.cond(x.sum() > 0, lambda: self.linear(x), lambda: x) * times
         y = y + 1 if mode == "full" else y
-        return {"y": y, "best": y.argmax()} if deep else y.sum()
+        return {"y": y, "deep": y.argmax()} if deep else y.sum()
 
     def refine(self, x: Tensor, scale: Tensor, more: Tensor) -> Tensor:
         return self.linear(x) * scale + more
@@ -46,18 +46,18 @@ def flag(value: bool | int | str) -> Any:
 
 
 def test_flags_are_inputs_with_defaults(tmp_path: Path) -> None:
-    """`bool`, `int` and `str` flags are scalar inputs that a call may leave out, and choose what is computed."""
+    """Flags of each kind are scalar inputs that a call may leave out; a result of the same name gives way."""
     model = Model().eval()
     flags: dict[str, Any] = {"deep": (True, False), "mode": ("fast", "full"), "times": (1, 3)}
     running = session(hj.export(model, X, format="onnx", flags=flags), tmp_path / "model.onnx")
     assert [each.name for each in running.get_inputs()] == ["x"]
     kinds = {each.name: each.type for each in running.get_overridable_initializers()}
     assert kinds == {"deep": "tensor(bool)", "mode": "tensor(string)", "times": "tensor(int64)"}
-    assert [each.name for each in running.get_outputs()] == ["y", "best", "result"]
+    assert [each.name for each in running.get_outputs()] == ["y", "deep_2", "result"]
     x = -X[:2]
     y, best, none = running.run(None, {"x": x.numpy()})
     torch.testing.assert_close(torch.from_numpy(y), model(x)["y"])
-    assert best == model(x)["best"] and none.size == 0
+    assert best == model(x)["deep"] and none.size == 0
     given: dict[str, Any] = {"deep": False, "mode": "full", "times": 3}
     feed = {"x": x.numpy(), **{name: flag(value) for name, value in given.items()}}
     (total,) = running.run(["result"], feed)

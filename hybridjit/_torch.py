@@ -1222,7 +1222,7 @@ def add_method(
     traced: ScriptModule,
     find: Callable[[str, object], str],
     writes: Sequence[str] = (),
-    places: dict[tuple[str, str], Any] | None = None,
+    places: dict[Any, Any] | None = None,
 ) -> None:
     """Gives a module a method that computes what a trace does, on the module's own attributes.
 
@@ -1295,9 +1295,14 @@ def add_method(
     for value in into.insertGraph(graph, list(into.inputs())):
         into.registerOutput(value)
     known = {} if places is None else places
+    kept = known.setdefault("", _C.Graph())  # from which nothing takes the nodes that hold the places
     for node in every_node(into):
         # Every operation has the text of its whole Python stack to itself, more than all else about it.
-        node.copyMetadata(known.setdefault((node.sourceRange(), node.scopeName()), node))
+        place = node.sourceRange(), node.scopeName()
+        if place not in known:
+            known[place] = kept.create("prim::Constant", 0)
+            known[place].copyMetadata(node)
+        node.copyMetadata(known[place])
 
 
 def apart(module: ScriptModule) -> Callable[..., Any]:

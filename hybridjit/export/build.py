@@ -42,7 +42,7 @@ class Builder:
         self._alone = len(planned) == 1 and planned[0].case == FORWARD
         self._module: _torch.ScriptModule | None = None
         self._places: Places | None = None
-        self._source: dict[tuple[str, str], Any] = {}
+        self._source: dict[Any, Any] = {}
 
     def add(self, planned: Planned, captured: Captured, replaced: Sequence[str]) -> ValueSchema:
         """Adds a capture.

@@ -141,3 +141,21 @@ def test_an_input_that_does_not_fit(model: Many) -> None:
         hj.export(model, CALLS["one"], check_inputs=[hj.Inputs([X], y=1)])
     with pytest.raises(hj.InputError, match=r"at check_inputs\[0\].args\[0\]\[0\]"):
         hj.export(model, CALLS["one"], check_inputs=[([object()],)])
+
+
+def test_entries_share_places_that_torch_has_dropped() -> None:
+    """The operations of a second structure come from lines of which the first one's were folded away."""
+
+    class Bright(nn.Module):
+        def forward(self, images: list[Tensor]) -> list[tuple[Tensor, Tensor]]:
+            return [self.found(image) for image in images]
+
+        def found(self, image: Tensor) -> tuple[Tensor, Tensor]:
+            rows = image.flatten(1).T
+            rows = rows[rows.mean(1) > 0.5]
+            return rows.repeat(1, 2)[:, :4], rows.mean(1)
+
+    image = torch.rand(3, 8, 8)
+    exported = hj.export(Bright().eval(), ([image],), check_inputs=[([image, image],)])
+    for found, wanted in zip(exported([image, image]), Bright()([image, image]), strict=True):
+        assert torch.equal(found[0], wanted[0]) and torch.equal(found[1], wanted[1])

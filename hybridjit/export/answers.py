@@ -69,6 +69,13 @@ def _see_offset(watch: Watch, func: Any, args: Any, kwargs: Any) -> Any:
     return as_traced(value, _torch.insert(graph, "aten::storage_offset", given, _torch.type_named("IntType")))
 
 
+def _see_bytes(watch: Watch, func: Any, args: Any, kwargs: Any) -> Any:
+    """Gives the size in bytes as a traced number, as sizes are."""
+    if not watch.varies(args[0]):
+        return func(*args, **kwargs)
+    return args[0].numel() * args[0].element_size()
+
+
 def _see_compared(operator: str, *defaults: tuple[str, Any]) -> See:
     """Gives what compares two tensors as a traced truth: the tracer records nothing of it."""
 
@@ -146,6 +153,7 @@ SEEN: dict[Any, See] = {
     Tensor.stride: _see_strides,
     Tensor.is_contiguous: _see_contiguous,
     Tensor.storage_offset: _see_offset,
+    Tensor.nbytes.__get__: _see_bytes,  # type: ignore[attr-defined]
     **dict.fromkeys((Tensor.data_ptr, Tensor.untyped_storage, Tensor.storage), _see_address),
     **{getattr(Tensor, name).__get__: _see_format for name in (*_OF_FORMAT, "is_sparse_csr", "layout")},
     **dict.fromkeys((Tensor.resize_, Tensor.resize_as_), _see_resized),

@@ -12,73 +12,23 @@ from typing import TextIO
 
 from .. import _torch
 from .._sites import user_site
-from .kinds import LEN, TEXT
+from .kinds import ARRAY, BOOL, FLOAT, INDEX, INT, LEN, LIST, MADE, NUMBER, ROWS, TEXT
 from .leaks import Leak, spell_value
 from .report import Finding
 
-# Pattern in the tracer's text, code, what was frozen, what to write instead.
-_KINDS = [
-    (
-        r"Python boolean",
-        "HJ101",
-        "bool(tensor): the branch that the example took is kept",
-        "the branch as a function with @hybridjit.script_if_tracing, or torch.where",
-    ),
-    (
-        r"Python integer",
-        "HJ102",
-        "int(tensor): the number is kept",
-        "x.shape[0] as it is, without int(), or hybridjit.static(value, reason=...)",
-    ),
-    (
-        r"Python float",
-        "HJ103",
-        "float(tensor): the number is kept",
-        "the tensor itself in the arithmetic, or hybridjit.static(value, reason=...)",
-    ),
-    (
-        r"Python number",
-        "HJ103",
-        "a number taken out of a tensor (item, in, a format string): it is kept",
-        "the tensor itself in the arithmetic, (tensor == value).any() for in",
-    ),
-    (
-        r"Python index",
-        "HJ104",
-        "a tensor used as an index: the index is kept",
-        "tensor.index_select(0, index), or x[index] on a tensor rather than a list",
-    ),
-    (
-        r"Iterating over a tensor",
-        "HJ105",
-        "for x in tensor: the number of elements is kept",
-        "an operation on the whole tensor, or the loop in a function with @hybridjit.script_if_tracing",
-    ),
-    (
-        r"Python list",
-        "HJ105",
-        "tensor.tolist(): the numbers are kept",
-        "the tensor itself, or the loop in a function with @hybridjit.script_if_tracing",
-    ),
-    (
-        r"NumPy array",
-        "HJ106",
-        "tensor.numpy(): the array is kept",
-        "the torch function of the same name",
-    ),
-    (
-        r"Using len",
-        "HJ107",
-        "len(tensor): the length is kept",
-        "tensor.shape[0]",
-    ),
-    (
-        r"results are registered as constants",
-        "HJ108",
-        "torch.tensor(...) in forward: its contents are kept",
-        "torch.stack([...]) of tensors, or a buffer registered in __init__",
-    ),
-]
+_KINDS = (
+    (r"Python boolean", BOOL),
+    (r"Python integer", INT),
+    (r"Python float", FLOAT),
+    (r"Python number", NUMBER),
+    (r"Python index", INDEX),
+    (r"Iterating over a tensor", ROWS),
+    (r"Python list", LIST),
+    (r"NumPy array", ARRAY),
+    (r"Using len", LEN),
+    (r"results are registered as constants", MADE),
+)
+"""Patterns in the tracer's text, and what each says."""
 
 
 @contextlib.contextmanager
@@ -126,12 +76,12 @@ def _read(text: str, names: Mapping[int, str]) -> Finding:
     while frame.f_code.co_filename == warnings.__file__ and frame.f_back is not None:
         frame = frame.f_back  # Python's own dispatch of the warning
     site = user_site(names, frame)
-    unknown = ("", "HJ199", text.splitlines()[0], "see the tracer's text")
-    _, code, what, fix = next((kind for kind in _KINDS if re.search(kind[0], text)), unknown)
+    kind = next((kind for pattern, kind in _KINDS if re.search(pattern, text)), None)
+    what = f"{kind.what}: {kind.says}" if kind else text.splitlines()[0]
     if site.library:
         what += ", in torch's own code called here"
-    severity = "note" if site.library else "warning"
-    return Finding(code, severity, what, site.file, site.line, site.module_path, fix)
+    code, fix = (kind.code, kind.fix) if kind else ("HJ199", "see the tracer's text")
+    return Finding(code, "note" if site.library else "warning", what, site.file, site.line, site.module_path, fix)
 
 
 def found(leaks: Iterable[Leak]) -> list[Finding]:

@@ -41,6 +41,12 @@ FLOAT = Kind(
     "the tensor itself in the arithmetic, or hybridjit.static(value, reason=...)",
 )
 ITEM = Kind("HJ103", "tensor.item()", "the number is kept", FLOAT.fix)
+NUMBER = Kind(
+    "HJ103",
+    "a number taken out of a tensor (item, in, a format string)",
+    "it is kept",
+    "the tensor itself in the arithmetic, (tensor == value).any() for in",
+)
 CONTAINS = Kind("HJ103", "value in tensor", "the answer is kept", "(tensor == value).any()")
 INDEX = Kind(
     "HJ104",
@@ -54,7 +60,19 @@ LIST = Kind(
     "the numbers are kept",
     "the tensor itself, or the loop in a function with @hybridjit.script_if_tracing",
 )
+ROWS = Kind(
+    "HJ105",
+    "for x in tensor",
+    "the number of elements is kept",
+    "an operation on the whole tensor, or the loop in a function with @hybridjit.script_if_tracing",
+)
 ARRAY = Kind("HJ106", "tensor.numpy()", "the array is kept", "the torch function of the same name")
+LENT = Kind(
+    "HJ115",
+    "tensor.__dlpack__()",
+    "what another library made of its memory is kept",
+    "the torch function of the same name",
+)
 LEN = Kind("HJ107", "len(tensor)", "the length is kept", "tensor.shape[0]")
 MADE = Kind(
     "HJ108",
@@ -106,5 +124,5 @@ FORMAT = Kind(
 )
 UNGUARDED = (ADDRESS, RESIZED)
 """What no guard can check: refused, unless ``on_frozen="ignore"``."""
-WHOLE = (TEXT, KEY, *UNGUARDED)
+WHOLE = (TEXT, KEY, LENT, *UNGUARDED)
 """Of these, that two other values did not matter says nothing of a third."""

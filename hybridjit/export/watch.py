@@ -17,7 +17,7 @@ from .._sites import user_frame, user_site, writes_text
 from ..control.recorder import call_at, tensors_of
 from . import answers, made
 from .answers import See
-from .kinds import ARRAY, BOOL, CONTAINS, FLOAT, INDEX, INT, ITEM, LEN, LIST, TEXT, Kind
+from .kinds import ARRAY, BOOL, CONTAINS, FLOAT, INDEX, INT, ITEM, LEN, LENT, LIST, TEXT, Kind
 from .leaks import Leak
 from .numbers import promoted
 from .validation import only_says
@@ -121,7 +121,10 @@ def _double(value: Any) -> Any:
     return value.to(torch.float64) if isinstance(value, Tensor) else value
 
 
-_COUNT = (Tensor.shape.__get__, Tensor.size, Tensor.numel, Tensor.nelement, Tensor.stride, torch.numel)  # type: ignore[attr-defined]
+_COUNT = (
+    *(Tensor.shape.__get__, Tensor.nbytes.__get__),  # type: ignore[attr-defined]
+    *(Tensor.size, Tensor.numel, Tensor.nelement, Tensor.stride, torch.numel),
+)
 """What gives Python numbers in eager mode and tensors in a trace."""
 
 
@@ -223,6 +226,7 @@ _SEEN: dict[Any, See] = {
     Tensor.tolist: _see_list,
     Tensor.numpy: _values(ARRAY),
     Tensor.__array__: _values(ARRAY),
+    Tensor.__dlpack__: _values(LENT),
     Tensor.__format__: _values(TEXT),
     Tensor.__repr__: _values(TEXT),
     Tensor.__len__: _see_len,

@@ -128,7 +128,7 @@ def _(x: Tensor) -> Tensor:
     return torch.cat([torch.full((1,), 14.0), x[1:] * 2])
 
 
-@leak(UP, DOWN, does="refused")
+@leak(UP, DOWN)
 def through_dlpack(x: Tensor) -> Tensor:
     return torch.from_dlpack(x) * 2  # type: ignore[attr-defined]
 
@@ -136,6 +136,16 @@ def through_dlpack(x: Tensor) -> Tensor:
 @through_dlpack.fixed
 def _(x: Tensor) -> Tensor:
     return x * 2
+
+
+@leak(UP, UP * 9)
+def decided_through_dlpack(x: Tensor) -> Tensor:
+    return x * 2 if np.from_dlpack(x)[-1] < 7.5 else x  # no probe is as large
+
+
+@decided_through_dlpack.fixed
+def _(x: Tensor) -> Tensor:
+    return torch.where(x[-1] < 7.5, x * 2, x)
 
 
 @leak(UP, DOWN, does="refused")

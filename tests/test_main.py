@@ -6,7 +6,6 @@ import os
 import pty
 import re
 import select
-import shlex
 import shutil
 import signal
 import subprocess
@@ -27,8 +26,6 @@ from hybridjit.cli import doctor
 from hybridjit.cli.explain import page, sections_of
 from hybridjit.cli.main import main
 from hybridjit.cli.progress import Progress
-
-from .test_docs import program
 
 ROOT = Path(__file__).parents[1]
 ERRORS = (ROOT / "docs" / "errors.md").read_text()
@@ -527,18 +524,6 @@ def test_an_installed_package_has_the_page(tmp_path: Path) -> None:
 
 
 # the program as a whole
-
-
-def test_the_page_on_the_command_line(run: Run) -> None:
-    """Every command of docs/cli.md does what it says, in order."""
-    text = (ROOT / "docs" / "cli.md").read_text()
-    source, _, _ = program(text).partition("model, inputs, options = build()")
-    Path("detectors.py").write_text(source)
-    lines = [line for block in re.findall(r"```sh\n(.*?)```", text, re.DOTALL) for line in block.splitlines()]
-    assert len(lines) >= 8
-    for line in lines:
-        name, *arguments = shlex.split(line)
-        assert (name, run(*arguments).status) == ("hybridjit", 0), line
 
 
 def test_as_a_process(tmp_path: Path) -> None:

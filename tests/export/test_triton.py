@@ -172,6 +172,9 @@ class Flagged(nn.Module):
     def forward(self, x: Tensor, twice: bool = False) -> Tensor:
         return x * 2 if twice else x
 
+    def doubled(self, x: Tensor) -> Tensor:
+        return x * 2
+
 
 REFUSED = {
     "a scalar": (lambda x: x.sum(), torch.ones(2), {}, "result: is a scalar"),
@@ -204,6 +207,10 @@ def test_flags_and_other_formats_are_refused(tmp_path: Path) -> None:
     one = hj.export(Flagged().eval(), hj.Inputs(torch.ones(2), twice=True))
     one.save_triton(tmp_path / "twice")
     assert serve_script(tmp_path / "twice", {"x": torch.ones(2)})["result__0"].tolist() == [2, 2]
+    pytest.importorskip("onnxruntime")
+    several = hj.export(Flagged().eval(), torch.ones(2), format="onnx", methods={"doubled": torch.ones(2)})
+    with pytest.raises(hj.UnsupportedError, match="result: its dtype or number of dimensions differs"):
+        several.save_triton(tmp_path / "model")
     with pytest.raises(hj.UnsupportedError, match="serves no file of format 'pt2'"):
         hj.export(Flagged().eval(), torch.ones(2), format="pt2").save_triton(tmp_path / "model")
 

@@ -199,10 +199,10 @@ def _onnx_ports(model: Any) -> tuple[list[Port], list[Port]]:
         found = []
         for value in values:
             kind = value.type.tensor_type
-            sizes = tuple(ANY if not each.HasField("dim_value") else each.dim_value for each in kind.shape.dim)
-            found.append(
-                Port(value.name, TensorKind(helper.tensor_dtype_to_np_dtype(kind.elem_type).name, sizes), value.name)
-            )
+            sizes = tuple(each.dim_value if each.HasField("dim_value") else ANY for each in kind.shape.dim)
+            told = TensorKind(helper.tensor_dtype_to_np_dtype(kind.elem_type).name, sizes)
+            # Of several methods or structures a result may have any number of dimensions.
+            found.append(Port(value.name, told if kind.HasField("shape") else None, value.name))
         return found
 
     stored = {each.name for each in model.graph.initializer}

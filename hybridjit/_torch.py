@@ -1503,6 +1503,19 @@ def registered_type(name: str) -> type | None:
     return None
 
 
+def operator_of(node: Any) -> tuple[Any, list[tuple[str, str, bool, list[str]]]]:
+    """An operation as Python calls it, and its arguments: name, kind of type, whether by keyword, kinds of elements."""
+    schema = _C.parse_schema(node.schema())
+    space, _, name = schema.name.partition("::")
+    found = getattr(getattr(getattr(torch.ops, space), name), schema.overload_name or "default")
+    arguments = []
+    for each in schema.arguments:
+        inner = each.type.getElementType() if kind(each.type) == "OptionalType" else each.type
+        elements = [kind(element) for element in element_types(inner)]
+        arguments.append((each.name, kind(inner), each.kwarg_only, elements))
+    return found, arguments
+
+
 # --- torch.export and Dynamo --------------------------------------------------------------------
 
 dispatch_modes: Callable[[], int] = _C._len_torch_dispatch_stack
@@ -1599,6 +1612,31 @@ def function_modes() -> list[Any]:
     stack: list[Any] = torch.overrides._get_current_function_mode_stack()  # type: ignore[no-untyped-call]
     own = ("PreDispatchTorchFunctionMode", "TorchFunctionMetadataMode")
     return [mode for mode in stack if type(mode).__name__ not in own]
+
+
+def sizes_from_zero() -> contextlib.AbstractContextManager[None]:
+    """Makes torch.export take sizes for any, 0 and 1 included, in the body."""
+    from torch.fx.experimental import _config
+
+    config: Any = _config
+    patched: contextlib.AbstractContextManager[None] = config.patch(backed_size_oblivious=True)
+    return patched
+
+
+@contextlib.contextmanager
+def onnx_functions() -> Iterator[None]:
+    """Lets torch.onnx write branches within loops: it gives its own functions two versions, and then refuses that."""
+    from torch.onnx._internal.exporter import _ir_passes
+
+    passes: Any = _ir_passes
+    before = passes._maybe_set_opset_version
+    passes._maybe_set_opset_version = lambda imports, domain, version: before(
+        imports, domain, 1 if domain.startswith("pkg.torch.__") else version
+    )
+    try:
+        yield
+    finally:
+        passes._maybe_set_opset_version = before
 
 
 def compile_program(program: Any, *, weights_apart: bool) -> Any:

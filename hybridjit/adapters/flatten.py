@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -68,6 +69,13 @@ class _NamedForward:
         return forward
 
 
+@dataclass
+class _Result:
+    """The structure of a result; an object of its own, because torch.export puts attributes back."""
+
+    schema: ValueSchema | None = None
+
+
 class TracingAdapter(nn.Module):
     """Wraps a model so that it takes flat tensors and returns a flat tuple of tensors.
 
@@ -115,7 +123,7 @@ class TracingAdapter(nn.Module):
         self.model = model
         self._schema, tensors = CallSchema.of(_signature(model), inputs)
         self._example = Inputs(*(tensor.detach() for tensor in tensors))  # non-leaves can't be copied
-        self._output_schema: ValueSchema | None = None
+        self._result = _Result()
         self.enter: Callable[[tuple[Tensor, ...]], None] | None = None  # told of each call, first
         self.around: Callable[[Callable[..., Any], tuple[Tensor, ...]], Any] | None = None
         self.training = getattr(model, "training", False)  # a frozen script module has no mode
@@ -128,15 +136,15 @@ class TracingAdapter(nn.Module):
     @property
     def output_schema(self) -> ValueSchema:
         """The structure of the result: of the first call, or of a call on the example arguments."""
-        if self._output_schema is None:
+        if self._result.schema is None:
             with torch.no_grad():
                 self.call_flat(*self._example.args)
-        assert self._output_schema is not None
-        return self._output_schema
+        assert self._result.schema is not None
+        return self._result.schema
 
     def expect(self, result: Any) -> None:
         """Takes the structure of the result from a result of the model in eager mode."""
-        self._output_schema = ValueSchema(scan(result, [], "result"))
+        self._result.schema = ValueSchema(scan(result, [], "result"))
 
     def flatten(self, /, *args: Any, **kwargs: Any) -> tuple[Tensor, ...]:
         """The tensors of a call with the structure of the example.
@@ -180,7 +188,7 @@ class TracingAdapter(nn.Module):
         inputs = self._schema.unflatten(tensors)
         result = self.model(*inputs.args, **inputs.kwargs)
         flat: list[Tensor] = []
-        before = self._output_schema
+        before = self._result.schema
         node = scan(result, flat, "result", before.node if before else None)
         wrong = differences(before.node, node, "result") if before else []
         if before and wrong:
@@ -198,6 +206,6 @@ class TracingAdapter(nn.Module):
                     page="inputerror",
                 )
             )
-        if before is None or _torch.tracing_state() is not None:
-            self._output_schema = ValueSchema(node)  # a trace tells which numbers it carries
+        if before is None or _torch.tracing_state() is not None or torch.compiler.is_exporting():
+            self._result.schema = ValueSchema(node)  # a capture tells which numbers it carries
         return flat[0] if len(flat) == 1 else tuple(flat)

@@ -2,20 +2,38 @@
 
 from __future__ import annotations
 
+import operator
 import random
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from .._sites import user_site
+from .._sites import is_users, user_site
 from . import record
+from .arithmetic import COMPARISONS, compared
 from .effects import Effects
 from .lower import lower_cond
 from .paths import TRUTH, Budget, Undecided, copied, refuse_divergence, refuse_while, same_function
 from .recorder import Call
-from .results import truth
+from .results import same, truth
+from .scout import hangs_on_data
+
+_SIZES = (torch.Tensor.shape.__get__, torch.Tensor.size, torch.Tensor.numel, torch.Tensor.stride)  # type: ignore[attr-defined]
+_COMPARISONS = {f"__{name}__": getattr(operator, name) for name in COMPARISONS}
+
+
+def _asking(run: Along, name: str, plain: Callable[..., Any]) -> Callable[..., Any]:
+    """A method of sizes that tells the model's own code something else than torch's."""
+
+    def asked(size: Any, *other: Any) -> Any:
+        ours = is_users(sys._getframe(1).f_code.co_filename)
+        return run.asks(size, name, plain, *other) if ours else plain(size, *other)
+
+    return asked
 
 
 class Along(TorchFunctionMode):
@@ -26,13 +44,14 @@ class Along(TorchFunctionMode):
         decided: Predicates and what they are taken for.
     """
 
-    def __init__(self, fn: Callable[..., Any], log: list[Call], decided: list[tuple[Tensor, bool]]) -> None:
+    def __init__(self, fn: Callable[..., Any], log: list[Call], decided: list[tuple[Any, bool]]) -> None:
         super().__init__()
         self.fn = fn
         self.log = list(log)
         self.decided = decided
         self.inherited = len(log)
         self.position = 0
+        self._plain: list[dict[tuple[type, str], Any]] = []
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         index = self.position
@@ -41,17 +60,49 @@ class Along(TorchFunctionMode):
             earlier = self.log[index]
             if not same_function(earlier.func, func):
                 refuse_divergence(self.fn, earlier.func, func)
-            return copied(earlier.result)
+            # A graph within another has its own name for a size.
+            return func(*args, **(kwargs or {})) if func in _SIZES else copied(earlier.result)
         done = Call(func, self._decide(func, args[0]) if func in TRUTH else func(*args, **(kwargs or {})))
         self.log.append(done)
         return copied(done.result)
 
-    def _decide(self, func: Any, pred: Tensor) -> bool:
+    def __enter__(self) -> Along:
+        super().__enter__()  # type: ignore[no-untyped-call]
+        # A comparison of sizes is no operation that a mode sees.
+        plain: dict[tuple[type, str], Any] = {
+            (of, name): getattr(of, name)
+            for of, names in ((torch.SymBool, ("__bool__",)), (torch.SymInt, ("__bool__", *_COMPARISONS)))
+            for name in names
+        }
+        for (of, name), own in plain.items():
+            setattr(of, name, _asking(self, name, own))
+        self._plain.append(plain)  # it may be entered within itself
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        for (of, name), own in self._plain.pop().items():
+            setattr(of, name, own)
+        super().__exit__(*error)  # type: ignore[no-untyped-call]
+
+    def asks(self, size: Any, name: str, plain: Callable[..., Any], *other: Any) -> Any:
+        """What the model's own code is told of a size, where torch's is told what it always is."""
+        if name != "__bool__":
+            return compared(
+                lambda one, other: plain(one, other) if one is size else _COMPARISONS[name](one, other), size, *other
+            )
+        pred = compared(operator.ne, size, 0) if isinstance(size, torch.SymInt) else size
+        if isinstance(pred, Tensor):
+            return bool(pred)
+        if truth(pred) is None and (record.current().sizes or hangs_on_data(pred)):
+            return self._decide(None, pred)
+        return plain(size)
+
+    def _decide(self, func: Any, pred: Any) -> bool:
         known = truth(pred)
         if known is not None:
             return known
         for each, holds in self.decided:
-            if each is pred:
+            if each is pred or (func is None and same(each, pred)):
                 return holds
         raise Undecided(func, pred, user_site(record.current().names))
 
@@ -68,7 +119,7 @@ def lower_paths(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[s
     before = effects.take(), random.getstate()
     budget = Budget(fn)
 
-    def along(log: list[Call], decided: list[tuple[Tensor, bool]]) -> Any:
+    def along(log: list[Call], decided: list[tuple[Any, bool]]) -> Any:
         effects.put(before[0])
         random.setstate(before[1])
         run = Along(fn, log, decided)
@@ -82,7 +133,8 @@ def lower_paths(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[s
         ends: dict[bool, Any] = {}
 
         def side(holds: bool) -> Any:
-            result = along([*run.log, Call(func, holds)], [*decided, (pred, holds)])
+            log = run.log if func is None else [*run.log, Call(func, holds)]
+            result = along(log, [*decided, (pred, holds)])
             ends[holds] = effects.take()
             return result
 

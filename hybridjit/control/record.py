@@ -64,12 +64,17 @@ class Record:
         statics: Values frozen by `static`.
         scripted: Pieces that were scripted, in call order.
         branches: Branches that were recorded, innermost first.
+        plain: Whether torch.export is to run scripted pieces as Python.
+        sizes: Whether torch.export is to keep ``if``s on sizes that may change as branches; on those that hang on
+            data it has to.
     """
 
     names: Mapping[int, str] = field(default_factory=dict)
     statics: list[StaticValue] = field(default_factory=list)
     scripted: list[ScriptedPiece] = field(default_factory=list)
     branches: list[BranchPoint] = field(default_factory=list)
+    plain: bool = False
+    sizes: bool = False
 
 
 _current: ContextVar[Record | None] = ContextVar("hybridjit_record", default=None)

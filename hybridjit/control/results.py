@@ -24,6 +24,14 @@ _SYMBOLIC_DTYPES = dict(zip(SYMBOLIC, (torch.int64, torch.float64, torch.bool), 
 _RAISE = dis.opmap["RAISE_VARARGS"]
 
 
+class ScriptedRaise(RuntimeError):
+    """What a compiled piece raises, as its own code says it, at a place."""
+
+    def __init__(self, text: str, where: str) -> None:
+        super().__init__(text)
+        self.where = where
+
+
 @dataclass(frozen=True)
 class Slot:
     """What becomes of one leaf of a result.
@@ -60,6 +68,8 @@ def attempt(scout: Scout, sides: Sequence[Callable[[], Any]]) -> list[Any]:
 
 def _raised_by_model(error: Exception) -> bool:
     """Whether a ``raise`` or ``assert`` outside of torch raised an error, rather than an operation."""
+    if isinstance(error, ScriptedRaise):
+        return True
     trace = innermost(error)
     if trace is None or user_site(frame=trace.tb_frame).file != trace.tb_frame.f_code.co_filename:
         return False
@@ -176,6 +186,8 @@ def settle(leaf: Any, slot: Slot, copy: bool) -> Tensor:
 
 def spell_error(error: Exception) -> str:
     """What a side raised, and where."""
+    if isinstance(error, ScriptedRaise):
+        return f"{error} (raised at {error.where})"
     trace = innermost(error)
     where = f" at {place(trace.tb_frame.f_code.co_filename, trace.tb_lineno)}" if trace else ""
     return f"{type(error).__name__}{where}: {error}"

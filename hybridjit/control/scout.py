@@ -227,6 +227,11 @@ def _unbacked(values: Any) -> set[Any]:
     return set(free_unbacked_symbols(values)) if any(isinstance(value, SYMBOLIC) for value in values) else set()
 
 
+def hangs_on_data(condition: Any) -> bool:
+    """Whether a comparison of sizes is of some that only the data tell."""
+    return bool(_unbacked([condition]))
+
+
 def _name(tensor: Tensor) -> str:
     """The name of a parameter or buffer of a module whose method is running, with a space; or nothing."""
     frame: FrameType | None = sys._getframe(1)

@@ -19,6 +19,7 @@ from .._errors import CaptureError, compose
 from .._sites import user_site
 from . import record
 from .compile import compile_piece
+from .lower import capturing
 from .points import note_scripted
 from .recorder import as_one_operation
 from .targets import check_function
@@ -73,11 +74,18 @@ def script_if_tracing(fn: Callable[P, R]) -> Callable[P, R]:
     check_function("script_if_tracing", fn)
     assert isinstance(fn, FunctionType)
     piece = _Piece(fn)
-    wrapper = make_wrapper(fn, _torch.tracing_state, piece.on_capture)
+    wrapper = make_wrapper(fn, _captures, piece.on_capture)
     functools.update_wrapper(wrapper, fn)
     setattr(wrapper, _torch.SCRIPT_IF_TRACING_MARK, True)
     wrapper.__original_fn = fn  # type: ignore[attr-defined]
     return wrapper
+
+
+def _captures() -> bool | None:
+    """``None`` where the function just runs."""
+    if _torch.tracing_state() is not None:
+        return True
+    return True if capturing() == "export" else None  # Dynamo reads on
 
 
 class _Piece:
@@ -93,7 +101,36 @@ class _Piece:
 
     def on_capture(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Records a call, once if it is part of a path that runs again."""
+        if _torch.tracing_state() is None:
+            return self.lower(args, kwargs)
         return as_one_operation(self.fn, args, lambda: self.call(args, kwargs))
+
+    def lower(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Records a call where torch.export or AOT does."""
+        from .lower_script import compiled_piece, run_piece
+
+        seen = record.current()
+        site = user_site(seen.names)
+        bound = self.signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        arguments = dict(bound.arguments)
+        if seen.plain or (next(iter(arguments), "") == "self" and not isinstance(arguments["self"], nn.Module)):
+            return self.fn(*args, **kwargs)
+        owner = self._take_owner(arguments)
+        with self.lock:
+            compiled = compiled_piece(self.fn, owner, self._numbers(arguments))
+        if compiled is None:
+            return self.fn(*args, **kwargs)
+        own = seen.names.get(id(owner), site.module_path)
+        piece = record.ScriptedPiece(qualified(self.fn), replace(site, module_path=own))
+        if piece not in seen.scripted:
+            seen.scripted.append(piece)
+        return run_piece(self.fn, *compiled, owner, arguments, self.result_hint)
+
+    def _numbers(self, arguments: dict[str, Any]) -> dict[str, str]:
+        """The types of the numbers given to unannotated parameters."""
+        inferred = {name: number_type(arguments[name]) for name in self.unannotated if name in arguments}
+        return {name: type_ for name, type_ in inferred.items() if type_}
 
     def call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Records a call into the running trace, and returns example results bound to it."""
@@ -103,10 +140,8 @@ class _Piece:
         arguments = dict(bound.arguments)
         site = user_site(record.current().names)
         owner = self._take_owner(arguments)
-        inferred = {name: number_type(arguments[name]) for name in self.unannotated if name in arguments}
-        numbers = {name: type_ for name, type_ in inferred.items() if type_}
         with self.lock:
-            compiled, captured = compile_piece(fn, owner, numbers)
+            compiled, captured = compile_piece(fn, owner, self._numbers(arguments))
         arguments.update(captured)
         graph = _torch.current_graph()
         inputs: list[Any] = []

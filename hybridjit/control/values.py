@@ -41,7 +41,9 @@ def number_type(value: Any) -> str:
     """
     if type(value) in (bool, int, float):
         return type(value).__name__
-    if isinstance(value, Tensor):
+    if isinstance(value, (torch.SymInt, torch.SymFloat, torch.SymBool)):
+        return type(value).__name__.removeprefix("Sym").lower()
+    if isinstance(value, Tensor) and _torch.tracing_state() is not None:
         node = _torch.value_of(value).node()
         if node.kind() == "prim::NumToTensor":
             kind = _torch.kind(node.input().type())
@@ -226,10 +228,10 @@ def lift_result(
             return None
         inner = _torch.element_types(type_)[0]
         sure = _torch.insert(graph, "prim::unchecked_cast", [value], inner)
-        return lift(result, sure, inner, _inner_hint(hint))
+        return lift(result, sure, inner, inner_hint(hint))
     if kind == "TupleType":
         types = _torch.element_types(type_)
-        hints = _field_hints(hint, len(types))
+        hints = field_hints(hint, len(types))
         values = _torch.insert_unpack(graph, "prim::TupleUnpack", value, types)
         items = [lift(*each) for each in zip(result, values, types, hints, strict=True)]
         if len(getattr(hint, "_fields", ())) == len(items):
@@ -293,12 +295,13 @@ def _lift_dict(
     return made
 
 
-def _inner_hint(hint: Any) -> Any:
+def inner_hint(hint: Any) -> Any:
     """``T`` of ``Optional[T]``."""
     return next((arg for arg in get_args(hint) if arg is not type(None)), hint)
 
 
-def _field_hints(hint: Any, count: int) -> list[Any]:
+def field_hints(hint: Any, count: int) -> list[Any]:
+    """The annotations of a tuple's fields; ``None`` for each where they are not known."""
     if hasattr(hint, "_fields"):
         try:
             annotations = get_type_hints(hint)

@@ -151,9 +151,12 @@ class _Work:
         """Tries one way, with fewer and fewer sizes that may change unless it was said which must."""
         names = _names([subject.planned for subject in self.subjects])
         pairs = zip(self.subjects, names, strict=True)
-        parts = [Part(subject, name, "" if self.alone else subject.planned.title) for subject, name in pairs]
+        parts = [
+            Part(subject, name, "" if self.alone else subject.planned.title, route.from_zero) for subject, name in pairs
+        ]
         failure: HybridJitError | None = None
-        for _ in range(_ROUNDS + len(parts)):
+        failed_whole = False  # what a try for sizes from 0 on ends in says less
+        for _ in range(_ROUNDS + 2 * len(parts)):
             try:
                 for part in parts:
                     if part.missing:
@@ -162,10 +165,12 @@ class _Work:
                         part.capture(route)
                 return self._verified(route, parts, before)
             except CaptureError as refused:
-                failure = failure or refused
+                failure = failure if failed_whole else refused
+                failed_whole = not any(part.from_zero for part in parts)
                 again = next((part for part in parts if part.missing), parts[0]).refused(refused)
             except VerificationError as refused:
-                failure = failure or refused
+                failure = failure if failed_whole else refused
+                failed_whole = not any(part.from_zero for part in parts)
                 wrong = [part for part in parts if part.failing(refused.report)]
                 again = all([part.failed(refused, refused.report) for part in wrong])  # a list: each notes it
             if not again:

@@ -27,6 +27,7 @@ from .onnx_file import append_metadata, imported, write
 from .onnx_merge import METHOD, WRONG, Call, Graph, merge
 from .quiet import quiet
 from .report import Finding, Guard
+from .rewrites import count_for_any, sort_by_topk
 from .shapes import Place, Variable
 from .sizes import Size, input_sizes
 from .subject import Captured, Loaded, Subject, Written
@@ -59,13 +60,16 @@ class Translated:
     """Through torch.export: ``torch.onnx.export(program, dynamo=True)``."""
 
     name = "torch.export and torch.onnx"
+    from_zero = True
 
     def capture(self, subject: Subject, specs: Sequence[Mapping[int, Any]]) -> tuple[Any, Written]:
         """Captures the model and translates it."""
         program, written = pt2.capture(subject, specs)
         names = written.call.names()
         results = result_names(written.result, [*names, *_chosen(subject)])
-        with quiet(), contextlib.redirect_stdout(io.StringIO()), _explained(subject, self.name):
+        sort_by_topk(program)
+        count_for_any(program)
+        with _silent(), _explained(subject, self.name), _torch.onnx_functions():
             made: Any = torch.onnx.export(
                 program,
                 dynamo=True,
@@ -84,7 +88,13 @@ class Translated:
 
         planned = subject.planned
         graph = Graph(make, planned.method, planned.flags, names, results)
-        return graph, dataclasses.replace(written, operations=operations, metadata={})
+        limits = [
+            Finding("HJ307", "warning", f"must hold, since ONNX can't raise: {each.name} is at most {each.most}")
+            for each in written.variables
+            if each.most is not None
+        ]
+        findings = (*written.findings, *limits)
+        return graph, dataclasses.replace(written, operations=operations, findings=findings, metadata={})
 
 
 def _chosen(subject: Subject) -> list[str]:
@@ -120,6 +130,7 @@ class Traced:
     """Through the verified TorchScript file: ``torch.onnx.export(module, dynamo=False)``."""
 
     name = "the trace"
+    from_zero = False
 
     def capture(self, subject: Subject, specs: Sequence[Mapping[int, Any]]) -> tuple[Any, Written]:
         """Captures the model and translates it."""
@@ -142,7 +153,7 @@ class Traced:
         axes = {name: {dim: f"{name}_{dim}" for dim in row} for name, row in zip(names, specs, strict=True) if row}
         with tempfile.TemporaryDirectory(prefix="hybridjit-") as folder:
             path = Path(folder) / "module.onnx"
-            with quiet(), contextlib.redirect_stdout(io.StringIO()), _explained(subject, self.name):
+            with _silent(), _explained(subject, self.name):
                 _torch.export_onnx(
                     traced.module,
                     subject.flat,
@@ -214,12 +225,21 @@ def result_names(result: ValueSchema, taken: Sequence[str]) -> list[str]:
 
 
 @contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    with quiet(), contextlib.redirect_stdout(io.StringIO()):
+        yield
+
+
+@contextlib.contextmanager
 def _explained(subject: Subject, route: str) -> Iterator[None]:
     try:
         with torch.no_grad():
             yield
     except Exception as error:
-        rows = [row.strip() for row in str(error).splitlines() if row.strip()]
+        first: BaseException = error
+        while first.__cause__ is not None:
+            first = first.__cause__
+        rows = [row.strip() for row in f"{first}\n{error}".splitlines() if row.strip()]
         cause = [row for row in rows if re.search(r"[Nn]o ONNX function|not supported|[Uu]nsupported|Error:", row)]
         raise CaptureError(
             compose(
@@ -271,7 +291,20 @@ class Session(Runner):
         runtime = imported("onnxruntime")
         options = runtime.SessionOptions()
         options.log_severity_level = 4  # what fails is an error here
-        self.session = runtime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        try:
+            self.session = runtime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime's own kinds differ by release
+            if type(error).__module__.split(".")[0] != "onnxruntime":
+                raise
+            text = str(error).strip().splitlines()
+            raise CaptureError(
+                compose(
+                    "onnxruntime takes no such graph",
+                    differences=[text[0] if text else type(error).__name__],
+                    instead='another release of onnxruntime, or format="torchscript"',
+                    page="captureerror",
+                )
+            ) from error
         self.taken = {each.name for each in (*self.session.get_inputs(), *self.session.get_overridable_initializers())}
 
     def _call(self, inputs: Sequence[str], outputs: Sequence[str], chosen: Mapping[str, Any], *flat: Tensor) -> Any:

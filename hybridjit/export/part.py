@@ -64,13 +64,15 @@ class Part:
         subject: The entry.
         name: What its program is called in the file.
         title: What it is called in the report; empty where the file has but one.
+        from_zero: Whether it is captured for sizes from 0 on at first.
 
     Attributes:
         tried: What came of the tries that did not hold.
+        from_zero: Whether it is yet to be tried for sizes from 2 on.
     """
 
-    def __init__(self, subject: Subject, name: str, title: str) -> None:
-        self.subject, self.name, self.title = subject, name, title
+    def __init__(self, subject: Subject, name: str, title: str, from_zero: bool) -> None:
+        self.subject, self.name, self.title, self.from_zero = subject, name, title, from_zero
         self.given = _given(subject.request, subject.planned)
         self.tried: list[str] = []
         self._specs = _specs(subject, self.given)
@@ -97,7 +99,7 @@ class Part:
 
     def capture(self, route: Route) -> None:
         """Captures it, and runs the model at the sizes to verify at: those declared, or else those found."""
-        subject = self.subject
+        subject = dataclasses.replace(self.subject, from_zero=self.from_zero)
         try:
             with subject.state.switched(subject.planned.attributes):
                 made, written = route.capture(subject, self._specs)
@@ -114,16 +116,24 @@ class Part:
 
     def refused(self, error: HybridJitError) -> bool:
         """Notes that it could not be captured; whether it may be tried again, with all sizes fixed."""
+        if self.from_zero:
+            return self._from_two()
         self.tried.append(said(error))
         return self._again([{} for _ in self._specs]) if any(self._specs) else False
 
     def failed(self, error: HybridJitError, report: Report | None) -> bool:
         """Notes that the file is wrong on it; whether it may be tried again, with sizes fixed."""
+        if self.from_zero:
+            return self._from_two()
         wrong = self.wrong(report)
         self.tried.append(f"wrong at {listed(wrong)}" if wrong else said(error))
         if wrong:
             return self._again(_fixed(self._specs, self.declared, wrong))
         return self._again([{} for _ in self._specs]) if any(self._specs) else False
+
+    def _from_two(self) -> bool:
+        self.from_zero, self._captured = False, None
+        return True
 
     def _again(self, specs: Specs) -> bool:
         if self.given is None:

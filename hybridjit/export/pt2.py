@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,8 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .. import _torch
 from .._describe import listed
-from .._errors import CaptureError, HybridJitError, compose
+from .._errors import CaptureError, HybridJitError, UnsupportedError, compose
 from .._sites import is_users, site_of_error
 from ..adapters.flatten import TracingAdapter
 from ..control.record import Record, recording
@@ -21,6 +23,7 @@ from .devices import Runner, case_of, moved
 from .packed import load_programs, moved_programs, save_programs
 from .quiet import quiet
 from .report import Finding, Scripted, Static
+from .rewrites import add_by_twos
 from .shapes import Place, Variable
 from .sizes import Size, input_sizes, size_questions
 from .subject import Captured, Loaded, Subject, Written
@@ -42,6 +45,7 @@ class Program:
     """The one way: ``torch.export.export``, without Dynamo."""
 
     name = "torch.export"
+    from_zero = True
 
     def capture(self, subject: Subject, specs: Sequence[Mapping[int, Any]]) -> tuple[Any, Written]:
         """Captures the model."""
@@ -73,6 +77,22 @@ def capture(subject: Subject, specs: Sequence[Mapping[int, Any]]) -> tuple[Any, 
     Raises:
         CaptureError: torch.export refuses it.
     """
+    if subject.from_zero:
+        with _torch.sizes_from_zero():
+            return _captured(subject, specs, Record(sizes=True))
+    record = Record()
+    try:
+        return _captured(subject, specs, record)
+    except (CaptureError, UnsupportedError):
+        if not record.scripted:
+            raise
+        with contextlib.suppress(CaptureError, UnsupportedError):  # as Python, whose sizes torch.export may fix
+            return _captured(subject, specs, Record(plain=True))
+        raise
+
+
+def _captured(subject: Subject, specs: Sequence[Mapping[int, Any]], record: Record) -> tuple[Any, Written]:
+    """One try, with a record of its own."""
     model, state = subject.model, subject.state
     example = moved(subject.planned.calls[subject.example], None, subject.example)
     view = view_of(model, subject.planned.point)
@@ -80,7 +100,7 @@ def capture(subject: Subject, specs: Sequence[Mapping[int, Any]]) -> tuple[Any, 
     adapter.expect(subject.expected)
     flat = adapter.flatten(*example.args, **example.kwargs)
     names = {id(module): name for name, module in model.named_modules()} | {id(view): ""}
-    record = Record(names)
+    record.names = names
     torch.manual_seed(0)
     try:
         with torch.no_grad(), recording(record), quiet():
@@ -91,6 +111,7 @@ def capture(subject: Subject, specs: Sequence[Mapping[int, Any]]) -> tuple[Any, 
         raise _explained(subject, names, error) from error
     finally:
         state.restore(thorough=True)
+    add_by_twos(program)
     call = adapter.input_schema
     paths = list(_paths(call.names(), flat))
     lines: dict[str, tuple[str, int]] = {}
@@ -225,7 +246,7 @@ def _asked(subject: Subject) -> list[tuple[str, str]]:
     """Which lines fixed which sizes, found by a capture in which every size may turn out to be fixed."""
     free = [dict.fromkeys(range(tensor.dim()), torch.export.Dim.AUTO) for tensor in subject.flat]
     try:
-        _, written = capture(subject, free)
+        _, written = _captured(subject, free, Record())
     except CaptureError:
         return []
     fixed = [finding for finding in written.findings if finding.code == "HJ305"]

@@ -33,6 +33,7 @@ class Subject:
         flat: The tensors of the example.
         expected: What the model gives for it in eager mode.
         several: Whether the file has other entries as well.
+        from_zero: Whether sizes of 0 and 1 are to be among those that torch.export captures for.
     """
 
     request: Request
@@ -44,6 +45,7 @@ class Subject:
     flat: tuple[Tensor, ...]
     expected: Any
     several: bool = False
+    from_zero: bool = False
 
 
 @dataclass(frozen=True)
@@ -106,9 +108,15 @@ class Loaded:
 
 
 class Route(Protocol):
-    """A way to a file of some format."""
+    """A way to a file of some format.
+
+    Attributes:
+        name: What messages call it.
+        from_zero: Whether it is tried with sizes from 0 on first, of which torch.export knows less.
+    """
 
     name: str
+    from_zero: bool
 
     def capture(self, subject: Subject, specs: Sequence[Mapping[int, Any]]) -> tuple[Any, Written]:
         """Captures an entry of the model, which has its flags set.

@@ -174,3 +174,37 @@ def test_dynamo_refuses() -> None:
     """Where Dynamo reads the function, a while over a tensor is refused in the same words."""
     with pytest.raises(Exception, match="a while loop over a tensor's value can't be unrolled into paths"):
         torch.compile(shrink, fullgraph=True, backend="eager")(INPUTS[0])
+
+
+class Sized(nn.Module):
+    """Asks for sizes in every way there is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.large, self.small = nn.Linear(4, 2), nn.Linear(4, 2)
+
+    @hj.branch_if_tracing
+    def forward(self, x: Tensor) -> Tensor:
+        if not x.shape[0]:
+            return x.new_zeros(0, 2) + 1
+        if x.shape[0] > 4 or x.numel() == 4:
+            x = x[:4]
+        found = x[x[:, 0] > 0]
+        if found.shape[0] == 0:
+            return self.small(x)
+        return self.large(found)
+
+
+@pytest.mark.parametrize("format", ["pt2", "onnx"])
+def test_ifs_on_sizes(format: str) -> None:
+    """An `if` on a size is a branch in a file, at 0, at 1, and where the size hangs on data."""
+    if format == "onnx":
+        pytest.importorskip("onnxruntime")
+    torch.manual_seed(0)
+    model = Sized().eval()
+    first, *others = [sign * torch.rand(rows, 4) for rows in (3, 0, 1, 4, 9) for sign in (1, -1)]
+    exported = hj.export(model, first, format=format, check_inputs=others[:3])
+    for x in others:
+        with torch.no_grad():
+            torch.testing.assert_close(exported(x), model(x))
+    assert torch.SymInt.__gt__.__module__ != Sized.__module__ and "lower_paths" not in repr(torch.SymBool.__bool__)

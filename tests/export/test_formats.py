@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import re
 import sys
@@ -282,8 +283,18 @@ def test_another_value_under_export_is_found(format: str) -> None:
     assert caught.value.report is not None and not caught.value.report.ok
 
 
-def test_wrong_at_one_is_not_handed_out() -> None:
-    """torch.export lets a size of 1 in without having asked; it is fixed, and with a check refused with advice."""
+def test_sizes_from_zero() -> None:
+    """A size may be 0 or 1 in a program too, unless the model asks for that: then the file raises there alone."""
+    exported = hj.export(One().eval(), X, format="pt2")
+    assert exported(X[:0]).shape == (0, 4)
+    torch.testing.assert_close(exported(torch.ones(2, 1)), torch.full((2, 1), 2.0))
+    with pytest.raises(hj.GuardError, match=r"x\.size\(\)\[0\] != 1"):
+        exported(X[:1])
+
+
+def test_wrong_at_one_is_not_handed_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By itself torch.export lets a size of 1 in without having asked; it is fixed, or with a check refused."""
+    monkeypatch.setattr("hybridjit._torch.sizes_from_zero", contextlib.nullcontext)
     exported = hj.export(One().eval(), X, format="pt2")
     assert "x[0] = 3" in next(each.message for each in exported.report.findings if each.code == "HJ304")
     assert "wrong at x[0]=1" in next(each.message for each in exported.report.findings if each.code == "HJ306")

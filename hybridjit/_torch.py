@@ -1507,13 +1507,11 @@ def operator_of(node: Any) -> tuple[Any, list[tuple[str, str, bool, list[str]]]]
     """An operation as Python calls it, and its arguments: name, kind of type, whether by keyword, kinds of elements."""
     schema = _C.parse_schema(node.schema())
     space, _, name = schema.name.partition("::")
-    found = getattr(getattr(getattr(torch.ops, space), name), schema.overload_name or "default")
     arguments = []
     for each in schema.arguments:
         inner = each.type.getElementType() if kind(each.type) == "OptionalType" else each.type
-        elements = [kind(element) for element in element_types(inner)]
-        arguments.append((each.name, kind(inner), each.kwarg_only, elements))
-    return found, arguments
+        arguments.append((each.name, kind(inner), each.kwarg_only, [kind(of) for of in element_types(inner)]))
+    return getattr(getattr(getattr(torch.ops, space), name), schema.overload_name or "default"), arguments
 
 
 # --- torch.export and Dynamo --------------------------------------------------------------------
@@ -1614,29 +1612,20 @@ def function_modes() -> list[Any]:
     return [mode for mode in stack if type(mode).__name__ not in own]
 
 
-def sizes_from_zero() -> contextlib.AbstractContextManager[None]:
+def sizes_from_zero() -> Any:
     """Makes torch.export take sizes for any, 0 and 1 included, in the body."""
-    from torch.fx.experimental import _config
-
-    config: Any = _config
-    patched: contextlib.AbstractContextManager[None] = config.patch(backed_size_oblivious=True)
-    return patched
+    config: Any = __import__("torch.fx.experimental._config", fromlist=["_"])
+    return config.patch(backed_size_oblivious=True)
 
 
-@contextlib.contextmanager
-def onnx_functions() -> Iterator[None]:
-    """Lets torch.onnx write branches within loops: it gives its own functions two versions, and then refuses that."""
-    from torch.onnx._internal.exporter import _ir_passes
+def onnx_functions() -> Any:
+    """Lets torch.onnx write branches within loops, in the body: it gives its functions two versions, and refuses."""
+    from unittest import mock
 
-    passes: Any = _ir_passes
-    before = passes._maybe_set_opset_version
-    passes._maybe_set_opset_version = lambda imports, domain, version: before(
-        imports, domain, 1 if domain.startswith("pkg.torch.__") else version
-    )
-    try:
-        yield
-    finally:
-        passes._maybe_set_opset_version = before
+    passes: Any = __import__("torch.onnx._internal.exporter._ir_passes", fromlist=["_"])
+    plain = passes._maybe_set_opset_version
+    one = lambda imports, domain, version: plain(imports, domain, 1 if "pkg.torch._" in domain else version)  # noqa: E731
+    return mock.patch.object(passes, "_maybe_set_opset_version", one)
 
 
 def compile_program(program: Any, *, weights_apart: bool) -> Any:

@@ -33,9 +33,7 @@ _autograd: Any = torch.autograd.function
 Graph: TypeAlias = Any
 """``torch._C.Graph``; torch's stubs lack most of its methods."""
 Value: TypeAlias = Any
-"""``torch._C.Value``."""
 JitType: TypeAlias = Any
-"""``torch._C.JitType``."""
 ScriptModule: TypeAlias = torch.jit.ScriptModule
 LoadedModule: type[Any] = _jit.RecursiveScriptModule
 """What a file is in Python."""
@@ -524,12 +522,6 @@ def mark(graph: Graph) -> tuple[Any, int]:
     """A place in the block that records, for `erase_after`."""
     block = graph.insertPoint().owningBlock()
     return block, sum(1 for _ in block.nodes())
-
-
-def drop_stashed_index() -> None:
-    """Makes the tracer forget the index of an ``x[i]`` that raised; the next ``select`` would get it."""
-    with unwatched():
-        torch.zeros(1).select(0, 0)
 
 
 def erase_after(place: tuple[Any, int]) -> None:
@@ -1503,17 +1495,6 @@ def registered_type(name: str) -> type | None:
     return None
 
 
-def operator_of(node: Any) -> tuple[Any, list[tuple[str, str, bool, list[str]]]]:
-    """An operation as Python calls it, and its arguments: name, kind of type, whether by keyword, kinds of elements."""
-    schema = _C.parse_schema(node.schema())
-    space, _, name = schema.name.partition("::")
-    arguments = []
-    for each in schema.arguments:
-        inner = each.type.getElementType() if kind(each.type) == "OptionalType" else each.type
-        arguments.append((each.name, kind(inner), each.kwarg_only, [kind(of) for of in element_types(inner)]))
-    return getattr(getattr(getattr(torch.ops, space), name), schema.overload_name or "default"), arguments
-
-
 # --- torch.export and Dynamo --------------------------------------------------------------------
 
 dispatch_modes: Callable[[], int] = _C._len_torch_dispatch_stack
@@ -1574,12 +1555,6 @@ def fresh_integer(example: int) -> int:
     return example if shapes is None else shapes.create_unbacked_symint()
 
 
-def size_of_symbol(number: Any, symbol: Any) -> int:
-    """The size that a symbol in another size stands for."""
-    size: int = number.node.shape_env.create_symintnode(symbol, hint=None)
-    return size
-
-
 def assert_in_graph(holds: Tensor, message: str) -> None:
     """Records an assertion."""
     torch.ops.aten._assert_async.msg(holds, message)
@@ -1624,8 +1599,8 @@ def onnx_functions() -> Any:
 
     passes: Any = __import__("torch.onnx._internal.exporter._ir_passes", fromlist=["_"])
     plain = passes._maybe_set_opset_version
-    one = lambda imports, domain, version: plain(imports, domain, 1 if "pkg.torch._" in domain else version)  # noqa: E731
-    return mock.patch.object(passes, "_maybe_set_opset_version", one)
+    same = lambda imports, name, version: plain(imports, name, 1 if "pkg.torch._" in name else version)  # noqa: E731
+    return mock.patch.object(passes, "_maybe_set_opset_version", same)
 
 
 def compile_program(program: Any, *, weights_apart: bool) -> Any:

@@ -70,7 +70,8 @@ def run_side(
             site = user_site(names, last.tb_frame if last else None)
             raised = f"hybridjit: {type(error).__name__}: {error} (raised at {site})"
     with _torch.recording_into(graph, block):
-        _torch.drop_stashed_index()
+        with _torch.unwatched():  # or the next select would get the index of an x[i] that raised
+            torch.zeros(1).select(0, 0)
         _torch.erase_after((block, 0))
         _torch.insert_raise(graph, raised)
     return Side(block, Frame(says), None, raised)

@@ -20,6 +20,7 @@ from .._describe import place
 from .._errors import CaptureError, HybridJitError, UnsupportedError, compose
 from . import lower
 from .arithmetic import ENUMERATIONS, OPERATORS, WRITERS, as_number, as_scalar, as_tensor, moved, new_tensor
+from .operators import Argument, operator_of
 from .results import ScriptedRaise, truth
 from .scout import SYMBOLIC
 
@@ -203,8 +204,8 @@ class Interpreter:
 
     def _call(self, node: Any, values: list[Any]) -> Any:
         """Calls an operator: torch's on tensors, else ours on numbers, text and lists."""
-        operator, arguments = _torch.operator_of(node)
-        takes = any(kind == "TensorType" or "TensorType" in inner for _, kind, _, inner in arguments)
+        operator, arguments = operator_of(node)
+        takes = any(each.holds_tensors for each in arguments)
         overload = node.schema().partition("(")[0].partition(".")[2]
         ours = OPERATORS.get(f"{node.kind()}.{overload}") or OPERATORS.get(node.kind())
         if not takes and ours is not None:
@@ -215,13 +216,13 @@ class Interpreter:
         if by_tensor is not None:
             return by_tensor
         positional, named = [], {}
-        for (name, kind, keyword, _), value in zip(arguments, values, strict=True):
-            if kind != "TensorType" and isinstance(value, Tensor):
+        for each, value in zip(arguments, values, strict=True):
+            if not each.holds_tensors and isinstance(value, Tensor):
                 value = as_scalar(value)
-            elif name in ENUMERATIONS and isinstance(value, int):
-                value = ENUMERATIONS[name][value]
-            if keyword:
-                named[name] = value
+            elif each.name in ENUMERATIONS and isinstance(value, int):
+                value = ENUMERATIONS[each.name][value]
+            if each.by_keyword:
+                named[each.name] = value
             else:
                 positional.append(value)
         return operator(*positional, **named)
@@ -309,15 +310,15 @@ def _typed(node: Any, given: Any) -> Any:
     return given
 
 
-def _with_tensor(node: Any, operator: Any, arguments: Sequence[Any], values: Sequence[Any]) -> Tensor | None:
+def _with_tensor(node: Any, operator: Any, arguments: Sequence[Argument], values: Sequence[Any]) -> Tensor | None:
     """An operation with a number that is in a tensor, as that on two tensors; ``None`` where there is none."""
-    scalars = [i for i, each in enumerate(arguments) if each[1] == "NumberType" and isinstance(values[i], Tensor)]
-    if scalars != [1] or arguments[0][1] != "TensorType" or not hasattr(operator.overloadpacket, "Tensor"):
+    scalars = [i for i, each in enumerate(arguments) if each.type == "Scalar" and isinstance(values[i], Tensor)]
+    if scalars != [1] or arguments[0].type != "Tensor" or not hasattr(operator.overloadpacket, "Tensor"):
         return None
     tensor, number = values[0], values[1]
     python = {torch.bool: True, torch.int64: 1}.get(number.dtype, 1.0)
     number = number.to(torch.result_type(tensor, python)).to(tensor.device)
-    named = {each[0]: value for each, value in zip(arguments[2:], values[2:], strict=True)}
+    named = {each.name: value for each, value in zip(arguments[2:], values[2:], strict=True)}
     result: Tensor = operator.overloadpacket(
         tensor, number, **{k: v for k, v in named.items() if k == "alpha" and v != 1}
     )

@@ -117,7 +117,7 @@ class Scout(TorchFunctionMode):
         found = {}
         for number in self._numbers:
             for symbol in _symbols([number]) - self._inner - known:
-                found[symbol] = _torch.size_of_symbol(number, symbol)
+                found[symbol] = number.node.shape_env.create_symintnode(symbol, hint=None)
         return list(found.values())
 
     def _outer(self) -> set[Any]:

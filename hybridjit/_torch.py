@@ -135,7 +135,7 @@ def bind_value(tensor: Tensor, value: Value) -> None:
 _TYPES = {
     name: getattr(_C, name).get()
     for name in ("TensorType", "IntType", "FloatType", "BoolType", "StringType", "NoneType")
-}
+} | {"IntList": _C.ListType.ofInts()}
 
 
 def kind(type_: JitType) -> str:
@@ -157,13 +157,8 @@ def element_types(type_: JitType) -> list[JitType]:
 
 
 def type_named(name: str) -> JitType:
-    """``TensorType``, ``IntType``, ``FloatType``, ``BoolType``, ``StringType`` or ``NoneType``."""
+    """``TensorType``, ``IntType``, ``FloatType``, ``BoolType``, ``StringType``, ``NoneType`` or ``IntList``."""
     return _TYPES[name]
-
-
-def list_of(name: str) -> JitType:
-    """The type of a list of what `type_named` names."""
-    return _C.ListType(type_named(name))
 
 
 def spell_type(type_: JitType) -> str:

@@ -153,7 +153,7 @@ class _Counted:
         if not chosen:
             return
         counts = graph.addInput("counts")
-        counts.setType(_torch.list_of("IntType"))
+        counts.setType(_torch.type_named("IntList"))
         end = graph.insertPoint()
         for control, point in chosen:
             if control.node.kind() == "prim::Loop":
@@ -179,7 +179,7 @@ class _Counted:
         (block,) = node.blocks()
         graph.setInsertPoint(node)
         place, zero = _torch.insert_constant(graph, first + len(ROUNDS)), _torch.insert_constant(graph, 0)
-        _torch.insert(graph, "aten::_set_item", [counts, place, zero], _torch.list_of("IntType"))
+        _torch.insert(graph, "aten::_set_item", [counts, place, zero], _torch.type_named("IntList"))
         graph.setInsertPoint(next(iter(block.nodes()), block.returnNode()))
         _add_one(graph, counts, place)
         graph.setInsertPoint(_torch.next_node(node))
@@ -208,7 +208,7 @@ def _add_one(graph: Any, counts: Any, place: Any) -> None:
     integer = _torch.type_named("IntType")
     before = _torch.insert(graph, "aten::__getitem__", [counts, place], integer)
     after = _torch.insert(graph, "aten::add", [before, _torch.insert_constant(graph, 1)], integer)
-    _torch.insert(graph, "aten::_set_item", [counts, place, after], _torch.list_of("IntType"))
+    _torch.insert(graph, "aten::_set_item", [counts, place, after], _torch.type_named("IntList"))
 
 
 _Key = tuple[str, int, str, str]

@@ -65,7 +65,7 @@ def insert_refusal(value: Tensor, holds: bool, message: str) -> None:
 def guard_sizes(name: str, tensor: Tensor) -> None:
     """Inserts a check of the sizes of an input, which a trace may have frozen in ways that nobody saw."""
     graph = _torch.current_graph()
-    truth, sizes = _torch.type_named("BoolType"), _torch.list_of("IntType")
+    truth, sizes = _torch.type_named("BoolType"), _torch.type_named("IntList")
     with _torch.paused_tracing(), _torch.unwatched():
         captured, spelled = list(tensor.shape), describe(tensor)
     head = _torch.insert_constant(graph, f"hybridjit: {name}: captured {spelled}, got sizes ")

@@ -29,7 +29,7 @@ def _see_strides(watch: Watch, func: Any, args: Any, kwargs: Any) -> Any:
     if not watch.varies(args[0]):
         return value
     graph = _torch.current_graph()
-    strides = _torch.insert(graph, "aten::stride", [_torch.value_of(args[0])], _torch.list_of("IntType"))
+    strides = _torch.insert(graph, "aten::stride", [_torch.value_of(args[0])], _torch.type_named("IntList"))
 
     def traced(dim: int, stride: int) -> Tensor:
         place = _torch.insert_constant(graph, dim)

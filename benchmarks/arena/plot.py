@@ -39,16 +39,16 @@ def draw(models: Models) -> str:
         rows.append(f'<rect x="{x}" y="8" width="14" height="14" fill="{color}"/>')
         rows.append(f'<text x="{x + 20}" y="20" fill="#808080">{label}</text>')
     for place, (column, name) in enumerate(NAMES.items(), 1):
-        y, x = place * STEP, float(LEFT)
+        y, left = place * STEP, float(LEFT)
         found = counts(models, column)
         rows.append(f'<text x="{LEFT - 10}" y="{y + 18}" fill="#808080" text-anchor="end">{name}</text>')
         for label, count in found.items():
             width = WIDTH * count / sum(found.values())
-            rows.append(f'<rect x="{x:.1f}" y="{y}" width="{width:.1f}" height="{BAR}" fill="{COLORS[label]}"/>')
+            rows.append(f'<rect x="{left:.1f}" y="{y}" width="{width:.1f}" height="{BAR}" fill="{COLORS[label]}"/>')
             if count:
-                middle = f'x="{x + width / 2:.1f}" y="{y + 18}" text-anchor="middle"'
+                middle = f'x="{left + width / 2:.1f}" y="{y + 18}" text-anchor="middle"'
                 rows.append(f'<text {middle} fill="#ffffff">{count}</text>')
-            x += width
+            left += width
     return "\n".join([*rows, "</svg>"]) + "\n"
 
 

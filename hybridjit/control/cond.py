@@ -113,13 +113,13 @@ def _record(
 ) -> Any:
     """Records both sides, each of which finds Python's objects as they were, and must leave them alike."""
     before = effects.take()
-    ends: list[Any] = []
+    left: list[Any] = []  # by each side
 
     def side(fn: Callable[..., Any]) -> Callable[..., Any]:
         def run(*args: Any) -> Any:
             effects.put(before)
             result = fn(*args)
-            ends.append(effects.take())
+            left.append(effects.take())
             return result
 
         return run
@@ -128,9 +128,9 @@ def _record(
     site = user_site(record.current().names)
     kind = "switch" if part else "cond"
     result = trace_cond(pred, true_fn, false_fn, operands, names, site, kind, part or TRUTH)
-    if ends:
-        effects.put(ends[-1])
-    effects.check_same(ends, names, str(site))
+    if left:
+        effects.put(left[-1])
+    effects.check_same(left, names, str(site))
     return result
 
 

@@ -91,7 +91,7 @@ class Placement:
                 self._call(self._root, "", name, [FOLLOWS] * (len(list(graph.inputs())) - 1))
         # A size is no tensor in eager mode, and what has no origin is made of sizes.
         tensors = [(method, node) for method, use, _, node in self._moves if use.label != OnCpu()]
-        met = [*self._rewrite(), *tensors]
+        met = [*self._replace_devices(), *tensors]
         for move in self._moves:
             self._move(*move)
         for method in self._methods.values():
@@ -281,8 +281,8 @@ class Placement:
 
     # --- changes --------------------------------------------------------------------------------
 
-    def _rewrite(self) -> list[tuple[Method, Any]]:
-        """Makes what follows follow; returns the operations that the user may want to know of."""
+    def _replace_devices(self) -> list[tuple[Method, Any]]:
+        """Gives what goes along a tensor's device in place of a constant; returns what is to be told of."""
         changed = []
         for method in self._methods.values():
             numbers = {origin.value for origin in self._free if origin.method == method.name}

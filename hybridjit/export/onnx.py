@@ -25,6 +25,7 @@ from .devices import Runner, case_of, moved
 from .entries import FORWARD
 from .onnx_file import append_metadata, imported, write
 from .onnx_merge import METHOD, WRONG, Call, Graph, merge
+from .onnx_rewrites import rewrite
 from .quiet import quiet
 from .report import Finding, Guard
 from .rewrites import count_for_any, sort_by_topk
@@ -151,6 +152,7 @@ class Traced:
         names = entry.call.names()
         results = result_names(entry.result, [*names, *_chosen(subject)])
         axes = {name: {dim: f"{name}_{dim}" for dim in row} for name, row in zip(names, specs, strict=True) if row}
+        rewrite(traced.module)
         with tempfile.TemporaryDirectory(prefix="hybridjit-") as folder:
             path = Path(folder) / "module.onnx"
             with _silent(), _explained(subject, self.name):

@@ -18,6 +18,7 @@ from .._describe import describe, place, qualified
 from .._errors import CaptureError, compose
 from .._sites import user_site
 from . import record
+from .branch import Twins, branch_if_tracing
 from .compile import compile_piece
 from .lower import capturing
 from .points import note_scripted
@@ -77,7 +78,8 @@ def script_if_tracing(fn: Callable[P, R]) -> Callable[P, R]:
     wrapper = make_wrapper(fn, _captures, piece.on_capture)
     functools.update_wrapper(wrapper, fn)
     setattr(wrapper, _torch.SCRIPT_IF_TRACING_MARK, True)
-    wrapper.__original_fn = fn  # type: ignore[attr-defined]
+    # Where torch looks in: TorchScript for the source, and Dynamo, which is given branches.
+    wrapper.__original_fn = branch_if_tracing(fn)  # type: ignore[attr-defined]
     return wrapper
 
 
@@ -85,7 +87,12 @@ def _captures() -> bool | None:
     """``None`` where the function just runs."""
     if _torch.tracing_state() is not None:
         return True
-    return True if capturing() == "export" else None  # Dynamo reads on
+    how = capturing()
+    if how == "dynamo":
+        from . import splits
+
+        return splits.are_wanted()
+    return True if how else None
 
 
 class _Piece:
@@ -93,6 +100,7 @@ class _Piece:
 
     def __init__(self, fn: FunctionType) -> None:
         self.fn = fn
+        self.twins = Twins(fn)
         self.lock = threading.RLock()
 
     @functools.cached_property
@@ -102,6 +110,10 @@ class _Piece:
     def on_capture(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Records a call, once if it is part of a path that runs again."""
         if _torch.tracing_state() is None:
+            if _torch.dynamo_traces():
+                from . import splits
+
+                return splits.run(self.twins, args, kwargs)
             return self.lower(args, kwargs)
         return as_one_operation(self.fn, args, lambda: self.call(args, kwargs))
 

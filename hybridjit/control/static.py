@@ -61,6 +61,8 @@ def static(value: object, *, reason: str) -> object:
                 page="inputerror",
             )
         )
+    if _torch.dynamo_traces():  # which has guards of its own, and does not know what a record is kept in
+        return value.item() if isinstance(value, Tensor) else value
     if isinstance(value, nn.Module):
         _modules[value] = reason
         return value

@@ -38,7 +38,8 @@ def _pool(graph: _torch.Graph, node: Any) -> None:
     x, sizes = node.inputs()
     if sizes.node().kind() != "prim::ListConstruct" or sizes.node().inputsSize() != 2:
         return
-    compiled = _torch.compile_function(average_windows, _torch.parse(average_windows))
+    function: Any = average_windows
+    compiled = _torch.compile_function(function, _torch.parse(function))
     _replace(graph, node, compiled.graph, [x, *sizes.node().inputs()])
 
 

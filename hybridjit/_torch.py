@@ -451,12 +451,7 @@ _ARITHMETIC = _COMPARISONS | {f"aten::{name}" for name in ("size", "numel", "add
 
 
 def expression(value: Value, depth: int = 12) -> object:
-    """What tells whether two values are the same: for arithmetic on sizes its terms, else the value itself.
-
-    Args:
-        value: The value.
-        depth: From how many operations away on a term is told by what it is, not by its own terms.
-    """
+    """What tells two values apart: of arithmetic on sizes its terms, so many operations deep, else the value itself."""
     node = value.node()
     if node.kind() == "prim::Constant" and kind(value.type()) in ("IntType", "FloatType", "BoolType"):
         return repr(value.toIValue())
@@ -998,6 +993,14 @@ def load_script(
     return loaded
 
 
+def open_script(path: str | os.PathLike[str], device: torch.device | None) -> Any:
+    """What ``torch.jit.load`` reads, before `script_view` makes Python's own modules of it."""
+    return _C.import_ir_module(_C.CompilationUnit(), os.fspath(path), device, {}, False)
+
+
+script_view: Callable[[Any], ScriptModule] = _jit._recursive.wrap_cpp_module
+
+
 def moved_script(module: ScriptModule, device: torch.device) -> ScriptModule:
     """A copy of a module on another device, by the way that a loading program takes."""
     buffer = io.BytesIO()
@@ -1151,9 +1154,7 @@ def without_autocast() -> Iterator[None]:
         yield
 
 
-def any_autocast() -> bool:
-    """Whether autocast is on, for any device."""
-    return torch._C._is_any_autocast_enabled()
+any_autocast: Callable[[], bool] = _C._is_any_autocast_enabled
 
 
 def shell(holder: nn.Module) -> ScriptModule:

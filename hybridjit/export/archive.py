@@ -6,13 +6,11 @@ import contextlib
 import errno
 import json
 import os
+import re
 import secrets
 import stat
-import struct
-import threading
 import weakref
 import zipfile
-import zlib
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -21,17 +19,13 @@ import torch
 
 from .._errors import ArchiveError, compose
 from .formats import SUFFIXES
+from .records import DamagedError, Records, read_at
 
 METADATA = "hybridjit.json"
 """The extra file that holds the schemas and the report."""
 VERSION = 2
 READ = (1, 2)
 """Of the metadata: 1 knows a single entry."""
-
-_UNREADABLE: tuple[type[Exception], ...] = (
-    zipfile.BadZipFile, zlib.error, struct.error, ValueError, LookupError, EOFError, RuntimeError, OSError,
-)  # fmt: skip
-"""What zipfile and json raise on damaged bytes."""
 
 
 def append_metadata(path: Path, metadata: Mapping[str, Any]) -> None:
@@ -72,6 +66,9 @@ def check_suffix(path: Path, format: str) -> None:
         )
 
 
+_BESIDE = re.compile(r"hybridjit-[0-9a-f]+\.data")
+
+
 class KeptFile:
     """The bytes of a file, as they were when this was made, whatever becomes of its path.
 
@@ -92,7 +89,14 @@ class KeptFile:
         self._stamp = _stamp(os.fstat(self._descriptor))
 
     def keep_beside(self, path: Path, names: Iterable[str]) -> None:
-        """Keeps the files that lie beside a file, or beside what a link leads to."""
+        """Keeps the files that lie beside a file, or beside what a link leads to.
+
+        Raises:
+            ValueError: One is called otherwise than hybridjit calls them: saved, it would replace a file of that name.
+        """
+        names = list(names)
+        if strange := [name for name in names if not _BESIDE.fullmatch(name)]:
+            raise ValueError(f"it names {strange[0]!r} as a file beside it")
         self.beside = {name: KeptFile(path.resolve().with_name(name)) for name in names}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> KeptFile:
@@ -102,6 +106,14 @@ class KeptFile:
     def size(self) -> int:
         """How many they are, with those of the files beside it."""
         return self._stamp[2] + sum(each.size for each in self.beside.values())
+
+    def records(self) -> Records:
+        """The records of the zip archive that they are.
+
+        Raises:
+            DamagedError: They are none.
+        """
+        return Records(self._descriptor, self._stamp[2])
 
     def is_at(self, path: Path) -> bool:
         """Whether the path still leads to these bytes."""
@@ -114,7 +126,7 @@ class KeptFile:
             OSError: They were overwritten in place.
         """
         at = 0
-        while chunk := _read_at(self._descriptor, 1 << 20, at):
+        while chunk := read_at(self._descriptor, 1 << 20, at):
             out.write(chunk)
             at += len(chunk)
         if _stamp(os.fstat(self._descriptor)) != self._stamp:
@@ -123,17 +135,6 @@ class KeptFile:
 
 def _stamp(status: os.stat_result) -> tuple[int, int, int, int]:
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
-
-
-def _read_at(descriptor: int, size: int, at: int) -> bytes:
-    if hasattr(os, "pread"):
-        return os.pread(descriptor, size, at)
-    with _SEEKING:
-        os.lseek(descriptor, at, os.SEEK_SET)
-        return os.read(descriptor, size)
-
-
-_SEEKING = threading.Lock()
 
 
 def write_atomically(source: KeptFile, target: Path) -> None:
@@ -237,7 +238,7 @@ def read(
     for _ in range(_ATTEMPTS):  # or the metadata of one file would go with the module of the next
         try:
             kept = KeptFile(path)
-            metadata = _checked(path, read_onnx(path) if path.suffix.lower() == ".onnx" else _records(path))
+            metadata = _checked(path, read_onnx(path) if path.suffix.lower() == ".onnx" else _metadata(path, kept))
             kept.keep_beside(path, metadata.get("beside", ()))
             module = open_as(path, metadata, device)
             if kept.is_at(path):
@@ -252,30 +253,30 @@ def read(
 _ATTEMPTS = 5
 
 
-def _records(path: Path) -> Any:
+def _metadata(path: Path, kept: KeptFile) -> Any:
     """The metadata of a zip archive, whose records are as they were written."""
     try:
-        with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()
-            if damaged:
-                raise broken(path, f"the record {damaged} does not match its checksum")
-            records = [name for name in archive.namelist() if name.endswith(f"/extra/{METADATA}")]
-            if not records:
-                raise ArchiveError(
-                    compose(
-                        f"{path.name} was not written by hybridjit",
-                        where=str(path),
-                        differences=[f"expected the record extra/{METADATA}, got none"],
-                        instead="torch.jit.load(path) for a plain TorchScript file,\n"
-                        "or hybridjit.export(model, inputs).save(path) for one that hybridjit.load reads",
-                        page="archiveerror",
-                    )
-                )
-            return json.loads(archive.read(records[0]))
-    except _UNREADABLE as error:
-        if isinstance(error, ArchiveError):
-            raise
+        records = kept.records()
+        found = [record for name, record in records.by_name.items() if name.endswith(f"/extra/{METADATA}".encode())]
+        records.check(min(os.cpu_count() or 1, _THREADS) if kept.size > _LARGE else 1)
+        if found:
+            return json.loads(records.read(found[0]))
+    except (DamagedError, ValueError, RecursionError) as error:
         raise broken(path, str(error)) from error
+    raise ArchiveError(
+        compose(
+            f"{path.name} was not written by hybridjit",
+            where=str(path),
+            differences=[f"expected the record extra/{METADATA}, got none"],
+            instead="torch.jit.load(path) for a plain TorchScript file,\n"
+            "or hybridjit.export(model, inputs).save(path) for one that hybridjit.load reads",
+            page="archiveerror",
+        )
+    )
+
+
+_THREADS, _LARGE = 4, 8 << 20
+"""In how many threads at most a file is read against its checksums, if it has that many bytes."""
 
 
 def read_onnx(path: Path) -> Any:

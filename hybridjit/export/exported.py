@@ -21,6 +21,7 @@ from .coverage import Points, points_from_json, points_to_json
 from .devices import Runner, device_named, present
 from .entries import FORWARD, Entries, Entry, signature_with_flags
 from .formats import SUFFIXES, format_named
+from .opened import Opened
 from .report import Report
 from .tensors import Kinds
 
@@ -53,7 +54,7 @@ class Exported:
         torch.Size([5, 1])
     """
 
-    module: Any
+    _opened: Any = field(repr=False)
     format: str
     report: Report
     _entries: Entries = field(repr=False)
@@ -62,6 +63,11 @@ class Exported:
     _runner: Runner | None = field(default=None, repr=False, compare=False)
     others: Mapping[str, Exported] = field(default_factory=dict, repr=False, compare=False)
     _kinds: Kinds | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def module(self) -> Any:
+        """The raw ``ScriptModule``, of flat tensors, as C++ sees it; see above."""
+        return self._opened.module if isinstance(self._opened, Opened) else self._opened
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         """Runs the file on the model's own arguments.
@@ -83,7 +89,8 @@ class Exported:
     def _run(self, point: str, inputs: Inputs) -> Any:
         entry, flat = self._entries.choose(point, inputs)
         try:
-            result = entry.run(self._runs, flat)
+            method = self._opened.method(entry.method) if isinstance(self._opened, Opened) else None
+            result = entry.run(self._runner or self._opened, flat, method)
         except (_torch.JitError, RuntimeError, AssertionError) as error:
             if isinstance(error, HybridJitError):
                 raise
@@ -306,5 +313,5 @@ def _parts_of(metadata: Mapping[str, Any], source: Path) -> tuple[Report, Entrie
 def open_as(path: Path, metadata: Mapping[str, Any], device: torch.device | None) -> Any:
     """What a file holds, by the format that its metadata tell."""
     if metadata.get("format", "torchscript") == "torchscript":
-        return _torch.load_script(path, device)
+        return Opened(path, device)
     return format_named(metadata["format"]).load(path, metadata, device)

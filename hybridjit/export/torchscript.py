@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import re
 from collections.abc import Iterable, Sequence
@@ -47,6 +48,9 @@ from .view import signature_of, view_of, with_buffers
 _ROUNDS, _TOLD = 4, 4
 """How often a file that fails at declared sizes is captured again, and on how many of these more each time."""
 
+_OPTIMIZED = 5_000
+"""Up to how many operations a file is checked as torch optimises it, which takes minutes for twice as many."""
+
 
 def export_torchscript(request: Request) -> Exported:
     """Exports a model to TorchScript; raises what `export` raises."""
@@ -82,7 +86,9 @@ def export_torchscript(request: Request) -> Exported:
             coverage = Coverage(sides)
             tensors = SeenTensors()
             file = File(made.module, request.rtol, request.atol, coverage, tensors)
-            checks = [c for where in places for c in check_on(where, model, runs, file, made.known, state)]
+            operations = sum(_torch.count_operations(made.module, each.case) for each in planned)
+            with _torch.unoptimized() if operations > _OPTIMIZED else contextlib.nullcontext():
+                checks = [c for where in places for c in check_on(where, model, runs, file, made.known, state)]
             asked = {(title, name) for title, name in made.known if any(name in calls for calls in points.values())}
             request.eager.update((key, made.known[key]) for key in asked)
             checks = judged(model, state, runs, declared, checks)
@@ -103,10 +109,10 @@ def export_torchscript(request: Request) -> Exported:
             _each_once(statics),
             _each_once(scripted),
             coverage.branches(checks),
-            sum(_torch.count_operations(made.module, each.case) for each in planned),
+            operations,
             str(torch.__version__),
             () if alone_in_it else tuple(map(described, made.entries)),
-            _scope(declared, checks, request.on_frozen),
+            _scope(declared, checks, request.on_frozen, operations),
             guards_by_line(row for each in guards for row in each),
         )
         report = outlined(report, model)
@@ -167,7 +173,7 @@ def _told(planned: Planned, run: Run, declared: Declared, checks: Sequence[Check
     return dataclasses.replace(planned, calls={**planned.calls, **{name: run.further[name] for name in new[:_TOLD]}})
 
 
-def _scope(declared: Sequence[Declared], checks: Sequence[Check], on_frozen: str) -> str:
+def _scope(declared: Sequence[Declared], checks: Sequence[Check], on_frozen: str, operations: int) -> str:
     """What was verified, in one line."""
     said = list(dict.fromkeys(text for each in declared if (text := each.scope(checks))))
     calls = len({check.where for check in checks})
@@ -175,7 +181,8 @@ def _scope(declared: Sequence[Declared], checks: Sequence[Check], on_frozen: str
     what = (
         f"at {' and '.join(said)}" if said else f"on {calls} call{'' if calls == 1 else 's'}, no other sizes declared"
     )
-    return f"{what}; what is frozen for others {rest}"
+    plainly = f", without torch's optimiser for its {operations:,} operations" if operations > _OPTIMIZED else ""
+    return f"{what}{plainly}; what is frozen for others {rest}"
 
 
 def _each_once(rows: Iterable[tuple[Any, ...]]) -> tuple[Any, ...]:

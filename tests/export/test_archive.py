@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 import hybridjit as hj
-from hybridjit import _torch
+from hybridjit.export import exported
 
 
 @pytest.fixture(scope="module")
@@ -253,14 +253,14 @@ def test_replaced_while_it_is_read(saved: Path, tmp_path: Path, monkeypatch: pyt
     hj.export(nn.Linear(2, 3).eval(), torch.ones(1, 2)).save(tmp_path / "wide.pt")
     target = tmp_path / "a.pt"
     target.write_bytes(saved.read_bytes())
-    load_script, swaps = _torch.load_script, [tmp_path / "wide.pt"]
+    open_as, swaps = exported.open_as, [tmp_path / "wide.pt"]
 
-    def swap(*args: Any) -> _torch.ScriptModule:
+    def swap(*args: Any) -> Any:
         if swaps:
             hj.load(swaps.pop()).save(target)
-        return load_script(*args)
+        return open_as(*args)
 
-    monkeypatch.setattr(_torch, "load_script", swap)
+    monkeypatch.setattr(exported, "open_as", swap)
     loaded = hj.load(target)
     assert loaded(torch.ones(1, 2)).shape == (1, 3)
     loaded.save(tmp_path / "again.pt")

@@ -20,7 +20,7 @@ from . import archive
 from .coverage import Points, points_from_json, points_to_json
 from .devices import Runner, device_named, present
 from .entries import FORWARD, Entries, Entry, signature_with_flags
-from .formats import SUFFIXES, format_named
+from .formats import FORMATS, SUFFIXES, format_named
 from .opened import Opened
 from .report import Report
 from .tensors import Kinds
@@ -312,6 +312,11 @@ def _parts_of(metadata: Mapping[str, Any], source: Path) -> tuple[Report, Entrie
 
 def open_as(path: Path, metadata: Mapping[str, Any], device: torch.device | None) -> Any:
     """What a file holds, by the format that its metadata tell."""
-    if metadata.get("format", "torchscript") == "torchscript":
+    format = metadata.get("format", "torchscript")
+    if format == "torchscript":
         return Opened(path, device)
+    if format not in FORMATS:
+        raise archive.broken(path, f"it says that it is of format {format!r}, which there is not")
+    if format == "aoti" and path.suffix.lower() not in SUFFIXES[format]:  # machine code, which no .pt may be
+        raise archive.broken(path, f"it says that it is of format {format!r}, whose suffix is another")
     return format_named(metadata["format"]).load(path, metadata, device)

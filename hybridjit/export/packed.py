@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from .. import _torch
 from .quiet import quiet
+from .vet import vet
 
 _KINDS = {"weights": "data/weights", "constants": "data/constants"}
 """The folders of an archive that hold tensors; in each a config for every program, and a record for every memory."""
@@ -134,7 +135,12 @@ def _emptied(program: Any) -> Iterator[None]:
 
 
 def load_programs(path: Path) -> dict[str, Any]:
-    """The programs in an archive, with one set of weights."""
+    """The programs in an archive, with one set of weights.
+
+    Raises:
+        ArchiveError: It holds what torch's loader would run as Python.
+    """
+    vet(path)
     with quiet():
         programs = _torch.load_programs(path)
     _tie(programs)

@@ -38,6 +38,12 @@ def plurals(app, what, name, obj, options, lines):
     lines[:] = text.splitlines()
 
 
+def made_inside(app, what, name, obj, options, signature, returns):
+    """Leaves out the arguments of a class that nobody but hybridjit makes."""
+    return ("", returns) if what == "class" and "_entries" in (signature or "") else None
+
+
 def setup(app):
     """Called by Sphinx."""
+    app.connect("autodoc-process-signature", made_inside)
     app.connect("autodoc-process-docstring", plurals)

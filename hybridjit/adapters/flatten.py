@@ -65,7 +65,7 @@ class _NamedForward:
 
         kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
         names = [inspect.Parameter(name, kind) for name in adapter.input_schema.names()]
-        forward.__signature__ = inspect.Signature(names)  # type: ignore[attr-defined]
+        vars(forward)["__signature__"] = inspect.Signature(names)
         return forward
 
 
@@ -106,7 +106,7 @@ class TracingAdapter(nn.Module):
         {'scaled': tensor([2., 2., 2.])}
     """
 
-    forward = _NamedForward()
+    forward: Any = _NamedForward()
 
     def __init__(self, model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None = None) -> None:
         super().__init__()
@@ -126,7 +126,7 @@ class TracingAdapter(nn.Module):
         self._result = _Result()
         self.enter: Callable[[tuple[Tensor, ...]], None] | None = None  # told of each call, first
         self.around: Callable[[Callable[..., Any], tuple[Tensor, ...]], Any] | None = None
-        self.training = getattr(model, "training", False)  # a frozen script module has no mode
+        self.training: bool = getattr(model, "training", False)  # a frozen script module has no mode
 
     @property
     def input_schema(self) -> CallSchema:

@@ -128,7 +128,8 @@ def _scan(value: Any, tensors: list[Tensor], path: Path, numbers_of: Node | None
         return NumberLeaf(number) if number else TensorLeaf()
     if isinstance(value, (torch.SymInt, torch.SymFloat, torch.SymBool)):  # a size that torch.export records
         number = _number_type(numbers_of)
-        tensors.append(torch.full((), value, dtype=_DTYPES[number] if number else None))  # type: ignore[call-overload]
+        symbol: Any = value
+        tensors.append(torch.full((), symbol, dtype=_DTYPES[number] if number else None))
         return NumberLeaf(number) if number else TensorLeaf()
     if isinstance(numbers_of, NumberLeaf) and type(value) is _NUMBERS[numbers_of.type]:
         tensors.append(torch.tensor(value, dtype=_DTYPES[numbers_of.type]))

@@ -38,8 +38,9 @@ class Part:
     """A side of a branch or a part of a loop, as messages name it."""
 
     def __init__(self, name: str, site: tuple[str, int], run: Callable[..., Any]) -> None:
-        self.__name__, self.run = name, run
-        self.__code__ = SimpleNamespace(co_filename=site[0], co_firstlineno=site[1])
+        self.__name__: str = name
+        self.run: Callable[..., Any] = run
+        self.__code__: SimpleNamespace = SimpleNamespace(co_filename=site[0], co_firstlineno=site[1])
 
     def __call__(self, *args: Any) -> Any:
         """Runs it."""

@@ -73,7 +73,8 @@ def while_loop(
     if _torch.tracing_state() is not None:
         sides = as_paths(cond_fn), as_paths(body_fn)
         run = lambda: trace_while_loop(*sides, tuple(carried_inputs), (cond_fn, body_fn))  # noqa: E731
-        return as_one_operation(while_loop, carried_inputs, run)  # type: ignore[no-any-return]
+        last: tuple[Unpack[Ts]] = as_one_operation(while_loop, carried_inputs, run)
+        return last
     if capturing():
         return lower_while_loop(cond_fn, body_fn, carried_inputs)
     carried: Any = tuple(carried_inputs)
@@ -87,7 +88,8 @@ def while_loop(
                 "while_loop", "result of cond_fn", "a tensor of one element or a bool", going, "x.any(), or x.all()"
             )
         raise
-    return carried  # type: ignore[no-any-return]
+    result: tuple[Unpack[Ts]] = carried
+    return result
 
 
 def fori_loop(lower: int | Tensor, upper: int | Tensor, body_fn: Callable[[Any, C], C], init: C) -> C:
@@ -131,9 +133,11 @@ def fori_loop(lower: int | Tensor, upper: int | Tensor, body_fn: Callable[[Any, 
     if _torch.tracing_state() is not None:
         body = as_paths(body_fn)
         run = lambda: trace_fori_loop(lower, upper, body, init, body_fn)  # noqa: E731
-        return as_one_operation(fori_loop, (lower, upper, init), run)  # type: ignore[no-any-return]
+        traced: C = as_one_operation(fori_loop, (lower, upper, init), run)
+        return traced
     if capturing():
-        return lower_fori_loop(lower, upper, body_fn, init)  # type: ignore[no-any-return]
+        lowered: C = lower_fori_loop(lower, upper, body_fn, init)
+        return lowered
     carry = init
     for index in range(int(lower), int(upper)):
         carry = body_fn(index, carry)
@@ -188,10 +192,12 @@ def scan(
     if _torch.tracing_state() is not None:
         body = as_paths(combine_fn)
         run = lambda: trace_scan(body, init, xs, dim, reverse, combine_fn)  # noqa: E731
-        return as_one_operation(scan, (init, xs), run)  # type: ignore[no-any-return]
+        traced: tuple[C, Y] = as_one_operation(scan, (init, xs), run)
+        return traced
     if capturing():
         return lower_scan(combine_fn, init, xs, dim, reverse)
-    return _eager_scan(combine_fn, init, xs, dim, reverse)  # type: ignore[no-any-return]
+    both: tuple[C, Y] = _eager_scan(combine_fn, init, xs, dim, reverse)
+    return both
 
 
 def _eager_scan(combine_fn: Any, init: Any, xs: Any, dim: int, reverse: bool) -> Any:
@@ -244,7 +250,8 @@ def map(fn: Callable[[X], Y], xs: X) -> Y:
     check_functions("map", {"fn": fn}, "hj.map(lambda x: x * 2, xs)")
     _check_xs("map", xs, 0)
     if _torch.tracing_state() is None and capturing():
-        return lower_map(fn, xs)  # type: ignore[no-any-return]
+        lowered: Y = lower_map(fn, xs)
+        return lowered
     return scan(lambda carry, x: (carry, fn(x)), (), xs)[1]
 
 

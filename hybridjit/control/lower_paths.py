@@ -22,7 +22,8 @@ from .recorder import Call
 from .results import same, truth
 from .scout import hangs_on_data
 
-_SIZES = (torch.Tensor.shape.__get__, torch.Tensor.size, torch.Tensor.numel, torch.Tensor.stride)  # type: ignore[attr-defined]
+_SHAPE: Any = torch.Tensor.shape
+_SIZES = (_SHAPE.__get__, torch.Tensor.size, torch.Tensor.numel, torch.Tensor.stride)
 _COMPARISONS = {f"__{name}__": getattr(operator, name) for name in COMPARISONS}
 
 
@@ -47,10 +48,10 @@ class Along(TorchFunctionMode):
     def __init__(self, fn: Callable[..., Any], log: list[Call], decided: list[tuple[Any, bool]]) -> None:
         super().__init__()
         self.fn = fn
-        self.log = list(log)
+        self.log: list[Call] = list(log)
         self.decided = decided
-        self.inherited = len(log)
-        self.position = 0
+        self.inherited: int = len(log)
+        self.position: int = 0
         self._plain: list[dict[tuple[type, str], Any]] = []
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -67,7 +68,8 @@ class Along(TorchFunctionMode):
         return copied(done.result)
 
     def __enter__(self) -> Along:
-        super().__enter__()  # type: ignore[no-untyped-call]
+        enter: Any = super().__enter__
+        enter()
         # A comparison of sizes is no operation that a mode sees.
         plain: dict[tuple[type, str], Any] = {
             (of, name): getattr(of, name)
@@ -82,7 +84,8 @@ class Along(TorchFunctionMode):
     def __exit__(self, *error: Any) -> None:
         for (of, name), own in self._plain.pop().items():
             setattr(of, name, own)
-        super().__exit__(*error)  # type: ignore[no-untyped-call]
+        leave: Any = super().__exit__
+        leave(*error)
 
     def asks(self, size: Any, name: str, plain: Callable[..., Any], *other: Any) -> Any:
         """What the model's own code is told of a size, where torch's is told what it always is."""

@@ -81,12 +81,12 @@ class Run:
 
     def __init__(self, recorder: Recorder, budget: Budget, log: list[Call], anew: set[int]) -> None:
         self.recorder = recorder
-        self.fn = budget.fn
-        self.parts = budget.parts
+        self.fn: Callable[..., Any] = budget.fn
+        self.parts: Callable[[Site], bool] = budget.parts
         self.log = log
         self.anew = anew
-        self.position = 0
-        self.inherited = len(log)
+        self.position: int = 0
+        self.inherited: int = len(log)
 
     def call(self, func: Any, args: Any, run: Callable[[], Call]) -> Any:
         """Gives what the operation gave in an earlier run, or runs it."""

@@ -31,8 +31,8 @@ class Plan:
 
     def __init__(self, fn: FunctionType) -> None:
         self.fn = fn
-        self.old = fn.__code__
-        self.number = len(plans)
+        self.old: CodeType = fn.__code__
+        self.number: int = len(plans)
         self.chosen: set[int] = set()
         self.reasons: dict[int, str] = {}
         self.lines: dict[int, int] = {}

@@ -86,7 +86,7 @@ class Recorder(TorchFunctionMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self.frames = [Frame("the trace")]
+        self.frames: list[Frame] = [Frame("the trace")]
         self.decided: dict[Any, bool] = {}
         self._depths: dict[int, int] = {}
         self._example: Frame | None = None

@@ -108,16 +108,16 @@ class Writer:
 
     def __init__(self, truths: Truths, function: ast.FunctionDef) -> None:
         self.truths = truths
-        self.parameters = frozenset(parameters(function))
-        self.locals = local_names(function)
+        self.parameters: frozenset[str] = frozenset(parameters(function))
+        self.locals: set[str] = local_names(function)
         self.unset: set[str] = set()
         self.frames: list[ast.FunctionDef] = []
-        self.declared = declared(function.body)
+        self.declared: list[ast.Global | ast.Nonlocal] = declared(function.body)
         deleted = [n.id for n in walk(function.body) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Del)]
-        self.handled = {n.name for n in walk(function.body) if isinstance(n, ast.ExceptHandler) and n.name}
-        self.unsure = frozenset([*deleted, *self.handled])
+        self.handled: set[str] = {n.name for n in walk(function.body) if isinstance(n, ast.ExceptHandler) and n.name}
+        self.unsure: frozenset[str] = frozenset([*deleted, *self.handled])
         self.loops: list[Loop | None] = [None]
-        self.why_not = why_not(function, self.locals)
+        self.why_not: str = why_not(function, self.locals)
 
     def write(self, function: ast.FunctionDef) -> None:
         """Rewrites the function."""

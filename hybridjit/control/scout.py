@@ -46,8 +46,8 @@ class Scout(TorchFunctionMode):
         self._inner: set[Any] = set()
         self._versions: dict[int, int] = {}
         self._working = False
-        self.tracer = _torch.current_tracer()
-        self.modes = [mode for mode in _torch.function_modes() if not isinstance(mode, (Scout, Swap))]
+        self.tracer: Any = _torch.current_tracer()
+        self.modes: list[Any] = [mode for mode in _torch.function_modes() if not isinstance(mode, (Scout, Swap))]
 
     @contextlib.contextmanager
     def at_work(self) -> Iterator[None]:
@@ -159,11 +159,13 @@ class Swap(TorchFunctionMode):
         # An operator runs functions without the modes that were on when it was called.
         for mode in self._modes:
             self._entered.enter_context(mode)
-        super().__enter__()  # type: ignore[no-untyped-call]
+        enter: Any = super().__enter__
+        enter()
         return self
 
     def __exit__(self, *error: Any) -> None:
-        super().__exit__(*error)  # type: ignore[no-untyped-call]
+        leave: Any = super().__exit__
+        leave(*error)
         self._entered.__exit__(*error)
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

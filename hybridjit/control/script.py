@@ -79,7 +79,7 @@ def script_if_tracing(fn: Callable[P, R]) -> Callable[P, R]:
     functools.update_wrapper(wrapper, fn)
     setattr(wrapper, _torch.SCRIPT_IF_TRACING_MARK, True)
     # Where torch looks in: TorchScript for the source, and Dynamo, which is given branches.
-    wrapper.__original_fn = branch_if_tracing(fn)  # type: ignore[attr-defined]
+    vars(wrapper)["__original_fn"] = branch_if_tracing(fn)
     return wrapper
 
 

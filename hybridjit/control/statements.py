@@ -60,7 +60,7 @@ class Lambdas(ast.NodeTransformer):
         assert isinstance(made, ast.FunctionDef)
         made.args, made.body = node.args, [ast.copy_location(ast.Return(node.body), node.body)]
         if node in self.used_at_once:
-            made.at_once = True  # type: ignore[attr-defined]
+            vars(made)["at_once"] = True
         self.before.append(ast.copy_location(made, node))
         return ast.copy_location(load(made.name), node)
 
@@ -97,8 +97,9 @@ def stops(statement: ast.stmt) -> bool:
     """Whether a statement raises or does nothing."""
     if isinstance(statement, ast.Assert):
         return True
-    raises = isinstance(statement, ast.If) and len(statement.body) == 1 and isinstance(statement.body[0], ast.Raise)
-    return raises and not statement.orelse and not assigned([statement.body[0]])  # type: ignore[attr-defined]
+    if not isinstance(statement, ast.If) or statement.orelse or len(statement.body) != 1:
+        return False
+    return isinstance(statement.body[0], ast.Raise) and not assigned(statement.body)
 
 
 def blocks(statement: ast.AST) -> list[ast.AST]:
@@ -137,7 +138,7 @@ def hidden_jumps(statements: Sequence[ast.stmt]) -> bool:
 
 def hands_on(node: N) -> N:
     """Marks a node that hands a variable on, which may not be set."""
-    node.is_handed_on = True  # type: ignore[attr-defined]
+    vars(node)["is_handed_on"] = True
     return node
 
 

@@ -70,8 +70,8 @@ class Truths:
 
     def __init__(self, function: Function, chosen: Iterable[int], meant: Iterable[str], plan: int) -> None:
         self.plan = plan
-        self.chosen = frozenset(chosen)
-        self.meant = frozenset(meant)
+        self.chosen: frozenset[int] = frozenset(chosen)
+        self.meant: frozenset[str] = frozenset(meant)
         self._count = itertools.count()
         _Plain(self, function).visit(function)
         found = [node for node in ast.walk(function) if isinstance(node, _ASKING) and not _is_minus(node)]

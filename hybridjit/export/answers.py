@@ -153,7 +153,7 @@ SEEN: dict[Any, See] = {
     Tensor.stride: _see_strides,
     Tensor.is_contiguous: _see_contiguous,
     Tensor.storage_offset: _see_offset,
-    Tensor.nbytes.__get__: _see_bytes,  # type: ignore[attr-defined]
+    **{getattr(Tensor, name).__get__: _see_bytes for name in ("nbytes",)},
     **dict.fromkeys((Tensor.data_ptr, Tensor.untyped_storage, Tensor.storage), _see_address),
     **{getattr(Tensor, name).__get__: _see_format for name in (*_OF_FORMAT, "is_sparse_csr", "layout")},
     **dict.fromkeys((Tensor.resize_, Tensor.resize_as_), _see_resized),

@@ -131,8 +131,10 @@ class Model:
 
     def __init__(self, raw: Any, metadata: Mapping[str, Any]) -> None:
         self.raw = raw
-        self.names, self.dtypes, self.sizes = metadata["names"], metadata["dtypes"], metadata["sizes"]
-        self.device = torch.device(metadata["device"])
+        self.names: Any = metadata["names"]
+        self.dtypes: Any = metadata["dtypes"]
+        self.sizes: Any = metadata["sizes"]
+        self.device: torch.device = torch.device(metadata["device"])
 
     def __call__(self, *flat: Tensor) -> Any:
         """Runs it on flat tensors.
@@ -220,7 +222,7 @@ class Package(Runner):
 
     def __init__(self, cases: Mapping[Case, Model], weights: Sequence[Tensor]) -> None:
         super().__init__(cases)
-        self.weights = list(weights)
+        self.weights: list[Tensor] = list(weights)
 
 
 def append_metadata(path: Path, metadata: Mapping[str, Any]) -> None:

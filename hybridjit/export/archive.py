@@ -97,7 +97,7 @@ class KeptFile:
         names = list(names)
         if strange := [name for name in names if not _BESIDE.fullmatch(name)]:
             raise ValueError(f"it names {strange[0]!r} as a file beside it")
-        self.beside = {name: KeptFile(path.resolve().with_name(name)) for name in names}
+        self.beside: dict[str, KeptFile] = {name: KeptFile(path.resolve().with_name(name)) for name in names}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> KeptFile:
         return self

@@ -39,7 +39,7 @@ class Branches:
         self.settings = settings
         occurring = list(first.by_occurrence().items())
         guilty = {occurrence[0] for occurrence, _ in occurring if occurrence not in innocent}
-        self.innocent = {
+        self.innocent: dict[tuple[str, str, int], str] = {
             occurrence[0]: innocent[occurrence] for occurrence, _ in occurring if occurrence[0] not in guilty
         }
         self.chosen: dict[str, Site] = {}

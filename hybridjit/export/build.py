@@ -26,7 +26,7 @@ class Entries(nn.Module):
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
-        self.training = getattr(model, "training", False)
+        self.training: bool = getattr(model, "training", False)
 
 
 class Builder:

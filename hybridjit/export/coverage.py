@@ -149,7 +149,7 @@ class _Counted:
         if len(controls) != len(points):  # another torch reads the file otherwise
             return
         chosen = [(control, point) for control, point in zip(controls, points, strict=True) if point]
-        self.points = [point for _, point in chosen]
+        self.points: list[Point] = [point for _, point in chosen]
         if not chosen:
             return
         counts = graph.addInput("counts")

@@ -125,7 +125,7 @@ class Exported:
 
         first = entries.of(name)[0]
         method.__name__ = method.__qualname__ = name
-        method.__signature__ = signature_with_flags(first)  # type: ignore[attr-defined]
+        vars(method)["__signature__"] = signature_with_flags(first)
         return method
 
     def __dir__(self) -> list[str]:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 FORMATS = ("torchscript", "pt2", "onnx", "aoti")
 """In the order in which ``"auto"`` tries them."""
-SUFFIXES = {
+SUFFIXES: dict[str, tuple[str, ...]] = {
     "torchscript": (".pt", ".pth", ".ts", ".jit"),
     "pt2": (".pt2",),
     "onnx": (".onnx",),
@@ -56,7 +56,8 @@ def read_formats(format: Any) -> tuple[str, ...]:
 def format_named(name: str) -> Format:
     """A format other than TorchScript; what it needs is imported now."""
     found: Any = importlib.import_module(f".{name}", __package__)
-    return found  # type: ignore[no-any-return]
+    format: Format = found
+    return format
 
 
 def unsupported(format: str, what: str, instead: str) -> UnsupportedError:

@@ -66,9 +66,11 @@ class Study:
     def __init__(self, task: Task, on_frozen: str) -> None:
         self.task = task
         self.on_frozen = on_frozen
-        self.known = {"input": Known("input", task.first, task.expected, True)}
-        self.probed = False
-        self.settings = Settings()
+        self.known: dict[str, Known] = {"input": Known("input", task.first, task.expected, True)}
+        self.probed: bool = False
+        self.settings: Settings = Settings()
+        self.first: Captured
+        self.seconds: float = 0.0
         self._placed: dict[int, Captured] = {}
         self._captures: dict[tuple[Settings, str], Seen] = {}
 

@@ -294,7 +294,7 @@ class Session(Runner):
         options = runtime.SessionOptions()
         options.log_severity_level = 4  # what fails is an error here
         try:
-            self.session = runtime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+            self.session: Any = runtime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime's own kinds differ by release
             if type(error).__module__.split(".")[0] != "onnxruntime":
                 raise
@@ -307,7 +307,8 @@ class Session(Runner):
                     page="captureerror",
                 )
             ) from error
-        self.taken = {each.name for each in (*self.session.get_inputs(), *self.session.get_overridable_initializers())}
+        taken = (*self.session.get_inputs(), *self.session.get_overridable_initializers())
+        self.taken: set[str] = {each.name for each in taken}
 
     def _call(self, inputs: Sequence[str], outputs: Sequence[str], chosen: Mapping[str, Any], *flat: Tensor) -> Any:
         import numpy  # which onnxruntime needs, and torch does not

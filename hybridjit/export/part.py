@@ -72,12 +72,15 @@ class Part:
     """
 
     def __init__(self, subject: Subject, name: str, title: str, from_zero: bool) -> None:
-        self.subject, self.name, self.title, self.from_zero = subject, name, title, from_zero
-        self.given = _given(subject.request, subject.planned)
+        self.subject: Subject = subject
+        self.name: str = name
+        self.title: str = title
+        self.from_zero: bool = from_zero
+        self.given: Any = _given(subject.request, subject.planned)
         self.tried: list[str] = []
         self._specs = _specs(subject, self.given)
         self._captured: Captured | None = None
-        self.declared = Declared()
+        self.declared: Declared = Declared()
 
     @property
     def missing(self) -> bool:

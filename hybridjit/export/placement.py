@@ -274,7 +274,8 @@ class Placement:
         method = self._methods[name]
         for value in list(method.graph.inputs())[1:]:
             if is_tensor(value) and method.labels.get(value.unique()) == FOLLOWS:
-                return lambda value=value: value  # type: ignore[misc]
+                given: _torch.Value = value
+                return lambda: given
         for path, _ in (*method.module.named_parameters(), *method.module.named_buffers()):
             return lambda: _torch.insert_attribute(method.graph, method.module, path)
         return None

@@ -15,8 +15,6 @@ Program: TypeAlias = tuple[_torch.Row, ...]
 class _Constant:
     """A tensor in a graph; equal to one of the same kind and values."""
 
-    __hash__ = None  # type: ignore[assignment]
-
     def __init__(self, tensor: Tensor) -> None:
         self._tensor = tensor
 

@@ -267,7 +267,7 @@ class ProgramRunner(Runner):
         self._of = dict(programs), list(cases)
         first: Any = next(iter(runs.values()))  # each has all the buffers, in one memory
         if hasattr(first, "model"):
-            self.model = first.model
+            self.model: Any = first.model
 
     def moved(self, device: torch.device) -> Runner:
         """The same on a device."""

@@ -65,7 +65,7 @@ class Records:
             every = list(self._directory())
         except struct.error as error:
             raise DamagedError(f"its directory can't be read: {error}") from error
-        self.by_name = {record.name: record for record in every}
+        self.by_name: dict[bytes, Record] = {record.name: record for record in every}
         if len(self.by_name) != len(every):
             raise DamagedError("two records have one name")
         held = sum(record.size for record in every)

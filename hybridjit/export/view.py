@@ -29,7 +29,7 @@ class _Forward:
             )
 
         model, method, _ = vars(view)["_view"]
-        forward.__signature__ = signature_of(model, method)  # type: ignore[attr-defined]
+        vars(forward)["__signature__"] = signature_of(model, method)
         return forward
 
 

@@ -122,7 +122,7 @@ def _double(value: Any) -> Any:
 
 
 _COUNT = (
-    *(Tensor.shape.__get__, Tensor.nbytes.__get__),  # type: ignore[attr-defined]
+    *(getattr(Tensor, name).__get__ for name in ("shape", "nbytes")),
     *(Tensor.size, Tensor.numel, Tensor.nelement, Tensor.stride, torch.numel),
 )
 """What gives Python numbers in eager mode and tensors in a trace."""

@@ -12,6 +12,7 @@ exported.save("detector.pt")
 result = hj.load("detector.pt")(image)  # the model's own result type
 """
 
+from ._backend import announce
 from ._errors import ArchiveError as ArchiveError
 from ._errors import CaptureError as CaptureError
 from ._errors import GuardError as GuardError
@@ -34,8 +35,12 @@ from .control.questions import is_exporting as is_exporting
 from .control.questions import is_tracing as is_tracing
 from .control.script import script_if_tracing as script_if_tracing
 from .control.static import static as static
+from .export.compile_report import CompileReport as CompileReport
+from .export.compile_report import compile_report as compile_report
 from .export.export import export as export
 from .export.exported import Exported as Exported
 from .export.exported import load as load
 from .export.report import Report as Report
 from .export.verify import verify as verify
+
+announce()

@@ -75,6 +75,9 @@ def jit_enabled() -> bool:
 def paused_tracing() -> Iterator[None]:
     """Runs the body eagerly while a trace is under way: nothing in it is recorded."""
     state = _C._get_tracing_state()
+    if state is None:  # or Dynamo would put the calls below into its graph
+        yield
+        return
     _C._set_tracing_state(None)
     try:
         yield
@@ -291,17 +294,6 @@ def insert_unusable(graph: Graph, message: str) -> Value:
 def insert_if(graph: Graph, holds: Value) -> Any:
     """Inserts a ``prim::If`` without blocks or outputs."""
     return graph.insertNode(graph.create("prim::If", [holds], 0))
-
-
-def insert_loop(graph: Graph, trips: Value, starts: Value, carried: Sequence[Value]) -> tuple[Any, Value, list[Value]]:
-    """Inserts a ``prim::Loop``, and returns it, its iteration number and what it carries, both inside."""
-    node = graph.insertNode(graph.create("prim::Loop", [trips, starts, *carried], 0))
-    block = node.addBlock()
-    block.addInputToBlock().setType(_TYPES["IntType"])
-    for _ in carried:
-        block.addInputToBlock().setType(_TYPES["TensorType"])
-    index, *values = block.inputs()
-    return node, index, values
 
 
 def append_to_list(graph: Graph, node: Any, value: Value) -> Value:
@@ -1497,6 +1489,9 @@ dispatch_modes: Callable[[], int] = _C._len_torch_dispatch_stack
 """How many dispatch modes are on: none in plain eager code, and cheap to ask."""
 dynamo_traces: Callable[[], bool] = torch.compiler.is_dynamo_compiling
 """Whether Dynamo traces; it takes the answer for a constant."""
+
+
+BACKENDS = "torch._dynamo.backends.registry"
 
 
 def dynamo_wants_one_graph() -> bool:

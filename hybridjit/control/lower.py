@@ -165,7 +165,13 @@ def lower_fori_loop(lower: Any, upper: Any, body_fn: Callable[..., Any], init: A
     last = upper.reshape(()) if isinstance(upper, Tensor) else upper
 
     def body(index: Tensor, carry: Any) -> tuple[Tensor, Any]:
-        return index + 1, body_fn(index.item(), carry)
+        return index + 1, body_fn(number(index), carry)
+
+    number: Callable[[Tensor], Any] = Tensor.item
+    if _torch.dynamo_traces():
+        from . import lower_dynamo
+
+        number = lower_dynamo.number
 
     return lower_while_loop(lambda index, carry: index < last, body, (start, init))[1]
 

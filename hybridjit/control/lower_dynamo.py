@@ -125,6 +125,13 @@ def _apart(result: Tensor) -> Tensor:
     return result * 1 if _trains() and is_plain(result.dtype) else result
 
 
+def number(value: Tensor) -> Any:
+    """An integer that a loop carries; a tensor, as in a trace, where Dynamo has no number of what data tell."""
+    from . import splits  # which imports this
+
+    return value.item() if splits.are_wanted() else value.clone()
+
+
 def _trains() -> bool:
     """Whether gradients are wanted."""
     return torch.is_grad_enabled() and not torch.compiler.is_exporting()
@@ -212,7 +219,7 @@ def while_loop(cond_fn: Callable[..., Any], body_fn: Callable[..., Any], carried
         for leaf in start:
             value = next(values) if _is_carried(leaf) else leaf
             whole_number = isinstance(leaf, int) and not isinstance(leaf, bool)
-            leaves.append(value.item() if whole_number else value)
+            leaves.append(number(value) if whole_number else value)
         return _torch.tree_unflatten(leaves, spec)
 
     def goes_on(*flat: Any) -> Any:

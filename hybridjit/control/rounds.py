@@ -203,7 +203,7 @@ def _record(
     """
     graph = _torch.current_graph()
     tensors = [leaf for leaf in start.leaves if isinstance(leaf, Tensor)]
-    node, index, inner = _torch.insert_loop(graph, *counts, [_torch.value_of(each) for each in tensors])
+    node, index, inner = _insert_loop(graph, *counts, [_torch.value_of(each) for each in tensors])
     note(node, kind, user_site(record.current().names), ROUNDS)
     (block,) = node.blocks()
     says = f"the body of a loop ({spell_function(own)})"
@@ -285,3 +285,16 @@ def _truth(goes: Any, cond_fn: Any) -> Tensor:
             page="loops-over-tensors",
         )
     )
+
+
+def _insert_loop(
+    graph: _torch.Graph, trips: _torch.Value, starts: _torch.Value, carried: Sequence[_torch.Value]
+) -> tuple[Any, _torch.Value, list[_torch.Value]]:
+    """Inserts a ``prim::Loop``, and returns it, its iteration number and what it carries, both inside."""
+    node = graph.insertNode(graph.create("prim::Loop", [trips, starts, *carried], 0))
+    block = node.addBlock()
+    block.addInputToBlock().setType(_torch.type_named("IntType"))
+    for _ in carried:
+        block.addInputToBlock().setType(_torch.type_named("TensorType"))
+    index, *values = block.inputs()
+    return node, index, values

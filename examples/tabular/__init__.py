@@ -1,0 +1,1 @@
+"""A network for tables, trained through ``torch.compile(backend="hybridjit")``, cross-validated."""

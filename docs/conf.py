@@ -13,6 +13,7 @@ templates_path = ["templates"]
 exclude_patterns = ["templates"]
 default_role = "literal"  # `export` in a docstring is code, as on a page
 myst_heading_anchors = 3
+suppress_warnings = ["toc.empty_glob"]  # a folder's pages are all named in index.md, until there is a new one
 nitpicky = False  # a docstring names types of torch, whose inventory a build must not fetch
 
 html_theme = "furo"
@@ -43,7 +44,13 @@ def made_inside(app, what, name, obj, options, signature, returns):
     return ("", returns) if what == "class" and "_entries" in (signature or "") else None
 
 
+def outside(app, docname, source):
+    """Names the pages beside the examples, which a reader of the repository can follow and the site has not."""
+    source[0] = re.sub(r"\[([^]]*)\]\((?:\.\./)+(examples/\w+)/README\.md\)", r"\1 (`\2`)", source[0])
+
+
 def setup(app):
     """Called by Sphinx."""
+    app.connect("source-read", outside)
     app.connect("autodoc-process-signature", made_inside)
     app.connect("autodoc-process-docstring", plurals)

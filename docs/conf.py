@@ -13,7 +13,6 @@ templates_path = ["templates"]
 exclude_patterns = ["templates"]
 default_role = "literal"  # `export` in a docstring is code, as on a page
 myst_heading_anchors = 3
-suppress_warnings = ["toc.empty_glob"]  # a folder's pages are all named in index.md, until there is a new one
 nitpicky = False  # a docstring names types of torch, whose inventory a build must not fetch
 
 html_theme = "furo"

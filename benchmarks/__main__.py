@@ -1,16 +1,17 @@
-"""Runs the benchmarks, or those named: `python -m benchmarks [control] [eager] [export_time] [flags] [power]`."""
+"""Runs the benchmarks, or those named: `python -m benchmarks [control] [eager] [export_time] [flags] … [power]`."""
 
 import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-from . import control, eager, export_time, flags, power
+from . import control, eager, export_time, flag_formats, flags, power
 from .table import Table, environment, write
 
 BENCHMARKS: dict[str, Callable[[], tuple[Table, ...]]] = {
     "control": control.run,
     "eager": eager.run,
     "export_time": export_time.run,
+    "flag_formats": flag_formats.run,
     "flags": flags.run,
     "power": power.run,
 }

@@ -198,9 +198,9 @@ MEASURES: dict[str, Callable[..., dict[str, float]]] = {
 }
 
 
-def measured(name: str, folder: Path, *arguments: object) -> dict[str, float]:
-    """One measure, in a process of its own: a peak is a process's."""
-    command = [sys.executable, "-m", __name__, name, str(folder), *map(str, arguments)]
+def measured(name: str, folder: Path, *arguments: object, module: str = __name__) -> dict[str, float]:
+    """One measure of a benchmark, in a process of its own: a peak is a process's."""
+    command = [sys.executable, "-m", module, name, str(folder), *map(str, arguments)]
     made = subprocess.run(command, check=True, capture_output=True, text=True)
     figures: dict[str, float] = {}
     for pair in made.stdout.splitlines()[-1].split():

@@ -58,9 +58,9 @@ def paired(name: str, pairs: list[tuple[float, float]]) -> Row:
 
 
 def spell(amount: float, unit: str = "s") -> str:
-    """Seconds, or bytes with the unit ``"B"``."""
-    if unit == "B":
-        return f"{amount / 1e6:.1f} MB"
+    """Seconds, bytes with the unit ``"B"``, or a number with none."""
+    if unit != "s":
+        return f"{amount / 1e6:.1f} MB" if unit == "B" else f"{amount:g}"
     for name, size in (("s", 1.0), ("ms", 1e-3), ("us", 1e-6)):
         if amount >= size:
             return f"{amount / size:.3g} {name}"

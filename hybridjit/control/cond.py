@@ -97,7 +97,8 @@ def _not_plain(
         result: R = as_one_operation(cond, (pred,), lambda: _record(pred, sides, operands, names, effects, part))
         return result
     if capturing():
-        result = lower_cond(pred, true_fn, false_fn, operands)
+        kind = "switch" if part else "cond"
+        result = lower_cond(pred, true_fn, false_fn, operands, kind, None, part or TRUTH)
         return result
     check_pred(pred)
     return true_fn(*operands) if pred else false_fn(*operands)

@@ -15,8 +15,10 @@ import torch
 from torch import Tensor
 
 from .. import _torch
+from .._sites import Site
 from .lower_loops import while_loop
 from .lower_rows import map_rows, scan
+from .points import TRUTH, pointed
 from .results import Slot, as_condition, attempt, match, settle, spell_error, truth, unread
 from .scout import Scout, Swap, active, own_memory, scouting
 from .structure import Flat, flatten
@@ -39,7 +41,13 @@ def capturing() -> str:
 
 
 def lower_cond(
-    pred: Any, true_fn: Callable[..., Any], false_fn: Callable[..., Any], operands: Sequence[Any] = ()
+    pred: Any,
+    true_fn: Callable[..., Any],
+    false_fn: Callable[..., Any],
+    operands: Sequence[Any] = (),
+    kind: str = "cond",
+    site: Site | None = None,
+    names: Sequence[str] = TRUTH,
 ) -> Any:
     """Records both sides of a branch.
 
@@ -48,6 +56,9 @@ def lower_cond(
         true_fn: What to do where it holds.
         false_fn: What to do where it does not.
         operands: Arguments of both.
+        kind: What it is for the coverage of branches, see `points.Point`.
+        site: Where it is; the line of the user's that calls if absent.
+        names: What its sides are called.
 
     Returns:
         What the side taken gives; numbers that differ become tensors of no dimensions.
@@ -98,7 +109,9 @@ def lower_cond(
                 _torch.assert_in_graph(holds if index else ~holds, spell_error(run))
     if not any(slot.tensor for slot in slots) and isinstance(holds, Tensor):
         return _fill(spec, slots, ())
-    return _fill(spec, slots, _operators.cond(holds, side(0), side(1), captured))
+    with pointed(kind, site, names, [isinstance(run, Exception) for run in runs]):
+        results: Sequence[Tensor] = _operators.cond(holds, side(0), side(1), captured)
+    return _fill(spec, slots, results)
 
 
 def _fill(spec: Flat, slots: Sequence[Slot], results: Sequence[Tensor]) -> Any:

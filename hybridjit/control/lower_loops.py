@@ -14,6 +14,7 @@ from .._describe import describe
 from .._errors import CaptureError, UnsupportedError, compose
 from .._sites import user_site
 from . import record
+from .points import ROUNDS, pointed
 from .results import as_condition, dtype_of, same, truth
 from .scout import Scout, Swap, active, imitate, own_memory, scouting
 from .structure import Flat, check_same, flatten, spell_function
@@ -227,7 +228,8 @@ def while_loop(cond_fn: Callable[..., Any], body_fn: Callable[..., Any], carried
 
     captured = own_memory(scout.captured)
     begin = _tied(own_memory([carrier.begin() for carrier in held], scout.captured), scout.captured)
-    results: Sequence[Any] = _operators.while_loop(flat_cond, flat_body, tuple(begin), (*captured, *sizes))
+    with pointed("loop", None, ROUNDS):
+        results: Sequence[Any] = _operators.while_loop(flat_cond, flat_body, tuple(begin), (*captured, *sizes))
     last: tuple[Any, ...] = start.rebuild(whole(results))
     return last
 

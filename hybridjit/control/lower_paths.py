@@ -141,7 +141,7 @@ def lower_paths(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[s
             ends[holds] = effects.take()
             return result
 
-        result = lower_cond(pred, lambda: side(True), lambda: side(False))
+        result = lower_cond(pred, lambda: side(True), lambda: side(False), (), "if", site)
         names = f"the path where {site} holds", f"the path where {site} does not hold"
         effects.check_same(list(ends.values()), names, str(site))
         return result

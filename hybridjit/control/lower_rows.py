@@ -10,6 +10,7 @@ from torch import Tensor
 
 from .. import _torch
 from .lower_loops import Carrier, plan, read, unknown
+from .points import ROUNDS, pointed
 from .results import dtype_of, same
 from .scout import Scout, Swap, active, imitate, own_memory, scouting
 from .structure import Flat, flatten
@@ -109,9 +110,12 @@ def _over_rows(fn: Any, init: Flat, rows: Flat, tensors: list[Any], spelled: Any
     tensors = own_memory(tensors, scout.captured)
     if held:
         begin = [pack(carrier.begin()) if packs else carrier.begin() for carrier in held]
-        found = _operators.scan(flat, own_memory(begin, (*scout.captured, *tensors)), tensors, captured)
+        begin = own_memory(begin, (*scout.captured, *tensors))
+        with pointed("scan", None, ROUNDS, more=int(padded)):
+            found = _operators.scan(flat, begin, tensors, captured)
     else:
-        found = _operators.map_impl(flat, tensors, captured)
+        with pointed("scan", None, ROUNDS, more=int(padded)):
+            found = _operators.map_impl(flat, tensors, captured)
     results = iter([_unpacked(each, result, packs) for each, result in zip(kept, found, strict=True)])
     carry = [carrier.start if carrier.static else next(results) for carrier in carriers]
     stacked = [layer.start if layer.static else next(results) for layer in layers]

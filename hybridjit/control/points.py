@@ -5,14 +5,17 @@ They are noted on the graph's own nodes, in memory: a file that is saved has non
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
 from .. import _torch
-from .._sites import Site
+from .._sites import Site, user_site
+from . import record
 
 TRUTH = ("true", "false")
 """The sides of a branch, as TorchScript orders them."""
@@ -21,6 +24,8 @@ ROUNDS = ("0 rounds", "1 round", "more rounds")
 CONTROL = ("prim::If", "prim::Loop")
 
 _NOTE = "hybridjit"
+_around: ContextVar[Site | None] = ContextVar("hybridjit_around", default=None)
+"""Where the operator is whose sides are being recorded."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +51,50 @@ class Point:
 def note(node: Any, kind: str, site: Site, sides: Sequence[str] = TRUTH) -> None:
     """Notes on a node of the running trace what it is."""
     node.s_(_NOTE, json.dumps([kind, site.file, site.line, site.module_path, list(sides)]))
+
+
+@contextlib.contextmanager
+def pointed(
+    kind: str, site: Site | None = None, sides: Sequence[str] = TRUTH, raises: Sequence[bool] = (), more: int = 0
+) -> Iterator[None]:
+    """Notes on the operator that the body records under torch.export what it is, as far as an export wants it.
+
+    Args:
+        kind: Its kind, see `Point`.
+        site: Where it is; the line of the user's that calls if absent.
+        sides: What its sides are called.
+        raises: For each side whether it was recorded as a raise.
+        more: How many rounds it runs besides those that are meant.
+    """
+    if not record.is_recording():
+        yield
+        return
+    from torch.fx import traceback
+
+    where = site or user_site(record.current().names)
+    if where.file.startswith("<"):  # nobody's line: a part of what is being recorded
+        where = _around.get() or where
+    text = json.dumps([kind, where.file, where.line, where.module_path, list(sides), list(raises), more])
+    token = _around.set(where)
+    try:
+        with traceback.preserve_node_meta(), traceback.annotate({_NOTE: text}):
+            yield
+    finally:
+        _around.reset(token)
+
+
+def take_note(node: Any) -> tuple[Point, tuple[bool, ...], int] | None:
+    """What `pointed` noted on a node of torch.fx, which is taken away: the point, which sides raise, rounds more."""
+    kept = {name: value for name, value in node.meta.get("custom", {}).items() if not name.startswith("_torchdynamo_")}
+    text = kept.pop(_NOTE, None)
+    if kept:
+        node.meta["custom"] = kept
+    else:
+        node.meta.pop("custom", None)
+    if text is None:
+        return None
+    kind, file, line, module_path, sides, raises, more = json.loads(text)
+    return Point(kind, file, line, module_path, tuple(sides)), tuple(raises), more
 
 
 def noted(node: Any) -> Point | None:

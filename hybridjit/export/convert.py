@@ -16,7 +16,8 @@ from . import archive
 from .attempt import attempt
 from .capture import check_ready, unwrapped
 from .checks import File, check_on
-from .devices import default_devices, device_list, device_of
+from .coverage import Coverage
+from .devices import case_of, default_devices, device_list, device_of
 from .entries import FORWARD, Entries
 from .exported import Exported, is_taken, metadata_of
 from .flags import read_flags
@@ -24,9 +25,10 @@ from .formats import format_named, unsupported
 from .outline import guards_by_line, model_name, outlined
 from .part import Part, said, subject_of
 from .plan import Planned, plan, read_methods
-from .refusals import failed
+from .refusals import failed, uncovered
 from .report import Check, Finding, Report
 from .request import Request
+from .sides import CountedProgram
 from .stages import stage
 from .subject import Format, Route, Subject
 from .torchscript import described, judged
@@ -90,10 +92,6 @@ def _check_options(request: Request, name: str) -> None:
             name,
             f"has no on_frozen={request.on_frozen!r}: what torch.export fixes, its program checks",
             'on_frozen="guard", or format="torchscript"',
-        )
-    if request.require_coverage:
-        raise unsupported(
-            name, "does not count which sides of branches its checks take", 'require_coverage with format="torchscript"'
         )
     if request.optimize:
         raise unsupported(name, "knows no optimize=", f'optimize={request.optimize!r} with format="torchscript"')
@@ -190,7 +188,13 @@ class _Work:
         packed = {**packed, "cases": cases}
         loaded = self.format.load(self.path, packed, None)
         runs = [part.run for part in parts]
-        file = File(loaded.runner, request.rtol, request.atol)
+        written = [part.captured.written for part in parts]
+        if not loaded.runner.counts:  # its runtime does not count, so what it was made of does
+            for case, each in zip(cases, written, strict=True):
+                if each.program is not None:
+                    loaded.runner.counted[case_of(case)] = CountedProgram(each.program.module(), each.points)
+        coverage = Coverage({})
+        file = File(loaded.runner, request.rtol, request.atol, coverage)
         known = request.eager | {
             (run.entry.title, name): each
             for run, part in zip(runs, parts, strict=True)
@@ -204,7 +208,6 @@ class _Work:
         for part in parts:
             checks = [part.located(check) for check in checks]
         checks = judged(subject.model, subject.state, runs, [part.declared for part in parts], checks)
-        written = [part.captured.written for part in parts]
         found = [[*part.captured.written.findings, *part.declared.findings()] for part in parts]
         findings = [*self.notes, *_together(found, parts)]
         tried = [*before, *(f"{part.title}: {text}".removeprefix(": ") for part in parts for text in part.tried)]
@@ -219,7 +222,7 @@ class _Work:
             tuple(findings),
             tuple(dict.fromkeys(each for one in written for each in one.statics)),
             tuple(dict.fromkeys(each for one in written for each in one.scripted)),
-            (),
+            (*coverage.branches(checks), *(each for one in written for each in one.branches)),
             sum(each.operations for each in written),
             str(torch.__version__),
             () if self.alone else tuple(map(described, entries)),
@@ -230,6 +233,8 @@ class _Work:
         if not report.ok:
             advice = tuple(finding for part in parts for finding in part.findings(report))
             raise failed(dataclasses.replace(report, findings=(*report.findings, *advice)))
+        if request.require_coverage and report.unverified:
+            raise uncovered(report)
         self.format.append_metadata(self.path, {**metadata_of(report, entries, {}), **packed})
         kept = archive.KeptFile(self.path, packed.get("beside", ()))
         return Exported(loaded.raw, self.name, report, entries, kept, {}, loaded.runner)

@@ -11,13 +11,18 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass, replace
 from difflib import SequenceMatcher
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
 from .. import _torch
 from ..control.points import CONTROL, ROUNDS, Point, noted, scripted
+from .devices import Runner
 from .report import Branch, Check, Side
+
+if TYPE_CHECKING:
+    from .sides import CountedProgram
 
 Points = Mapping[str, "Sequence[Point | None]"]
 """For each method of a file what its branches and loops are, in the order of its graph."""
@@ -228,20 +233,26 @@ class Coverage:
         self._points = points
         self._sides: dict[_Key, dict[str, Side]] = {}
         self._nodes: Counter[_Key] = Counter()
-        self._known: set[str] = set()
+        self._known: set[object] = set()
         self.by_check: dict[tuple[str, str, str], frozenset[tuple[_Key, str]]] = {}
 
     def counted(self, module: _torch.ScriptModule, method: str) -> _Counted:
         """A method that counts, its branch points entered; false where it has none."""
         made = _Counted(module, method, self._points.get(method, ()))
-        if made and method not in self._known:
-            self._known.add(method)
-            self._nodes.update(map(_key, made.points))
-            for point, name, raises in made.sides:
-                sides = self._sides.setdefault(_key(point), {})
-                if name:
-                    sides[name] = Side(name, 0, raises and (name not in sides or sides[name].raises))
+        if made:
+            self.enter(method, made)
         return made
+
+    def enter(self, of: object, counted: _Counted | CountedProgram) -> None:
+        """Enters the branch points of a method or a program, once."""
+        if of in self._known:
+            return
+        self._known.add(of)
+        self._nodes.update(map(_key, counted.points))
+        for point, name, raises in counted.sides:
+            sides = self._sides.setdefault(_key(point), {})
+            if name:
+                sides[name] = Side(name, 0, raises and (name not in sides or sides[name].raises))
 
     def taken(self, sides: Sequence[tuple[Point, str, bool]], counts: Sequence[int]) -> frozenset[tuple[_Key, str]]:
         """Which sides one call took."""
@@ -290,6 +301,8 @@ class Counting:
     def method(self, name: str) -> Callable[..., Any]:
         """A method as C++ calls it; where there is nothing to count, itself."""
         self._taken = frozenset()
+        if isinstance(self._module, Runner):
+            return partial(self._count_program, self._module, name)
         if not isinstance(self._module, _torch.ScriptModule):
             return _torch.method_named(self._module, name)
         if name not in self._counted:
@@ -304,6 +317,24 @@ class Counting:
             return result
 
         return run
+
+    def _count_program(self, runner: Runner, name: str, *args: Any) -> Any:
+        """Calls a file of programs; where they are not what runs it, they count beside it."""
+        case, flat = runner.case(name, args)
+        counted = runner.counted.get(case)
+        if not counted:
+            return getattr(runner, name)(*args)
+        self._coverage.enter(case, counted)
+        if runner.counts:
+            result, counts = counted(*flat)
+        else:
+            result = getattr(runner, name)(*args)
+            try:
+                _, counts = counted(*flat)
+            except (RuntimeError, AssertionError):  # the file takes what the program is not for: nothing is known then
+                return result
+        self._taken = self._coverage.taken(counted.sides, counts)
+        return result
 
     def keep(self, check: Check) -> None:
         """Notes which sides the last call took, for the check that it was made for."""

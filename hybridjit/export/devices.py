@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,9 @@ from ..adapters.inputs import Inputs
 from ..adapters.switch import FlagValue
 from ..adapters.tree import Node, build, scan
 from .copies import copied_apart
+
+if TYPE_CHECKING:
+    from .sides import CountedProgram
 
 
 def device_list(devices: Sequence[torch.device | str] | None) -> list[torch.device]:
@@ -153,12 +156,19 @@ class Runner(nn.Module):
 
     Args:
         cases: What runs each, which takes the tensors and gives one or a tuple.
+
+    Attributes:
+        counted: For each the program by which the sides are counted that a call takes, if that is known.
+        counts: Whether running those is running the file.
     """
+
+    counts = False
 
     def __init__(self, cases: Mapping[Case, Callable[..., Any]]) -> None:
         super().__init__()
         self._cases = dict(cases)
         self._flags = {method: len(flags) for method, flags in cases}
+        self.counted: dict[Case, CountedProgram] = {}
 
     def __getattr__(self, name: str) -> Any:
         return partial(self._run, name) if name in vars(self).get("_flags", ()) else super().__getattr__(name)
@@ -168,8 +178,13 @@ class Runner(nn.Module):
         return self._run("forward", *args)
 
     def _run(self, method: str, *args: Any) -> Any:
+        case, flat = self.case(method, args)
+        return self._cases[case](*flat)
+
+    def case(self, method: str, args: tuple[Any, ...]) -> tuple[Case, tuple[Any, ...]]:
+        """Which case the arguments of a method mean, and its tensors."""
         end = len(args) - self._flags[method]
-        return self._cases[method, args[end:]](*args[:end])
+        return (method, args[end:]), args[:end]
 
     def moved(self, device: torch.device) -> Runner:
         """The same on a device; itself where the format knows but one."""

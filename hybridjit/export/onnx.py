@@ -175,6 +175,7 @@ class Traced:
             (*report.findings, *map(_precondition, report.guards)),
             report.statics,
             report.scripted,
+            branches=report.branches,
         )
         return Graph(lambda: model, planned.method, planned.flags, names, results), written
 

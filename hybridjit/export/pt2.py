@@ -25,6 +25,7 @@ from .quiet import quiet
 from .report import Finding, Scripted, Static
 from .rewrites import add_by_twos
 from .shapes import Place, Variable
+from .sides import CountedProgram, points_from_json, points_to_json, take_points
 from .sizes import Size, input_sizes, size_questions
 from .subject import Captured, Loaded, Subject, Written
 from .view import view_of
@@ -120,6 +121,7 @@ def _captured(subject: Subject, specs: Sequence[Mapping[int, Any]], record: Reco
             for size in sizes:
                 lines.setdefault(size, (file, line))
     rows = input_sizes(program)
+    points = take_points(program)
     statics = [Static(s.value, s.reason, s.site.file, s.site.line, s.site.module_path) for s in record.statics]
     modes = [
         Static(f"training={getattr(module, 'training', False)}", reason, module_path=names[id(module)])
@@ -135,7 +137,9 @@ def _captured(subject: Subject, specs: Sequence[Mapping[int, Any]], record: Reco
         (*modes, *statics),
         tuple(scripted),
         lines=lines,
-        metadata={"sizes": [[_spell(size) for size in row] for row in rows]},
+        metadata={"sizes": [[_spell(size) for size in row] for row in rows], "points": points_to_json(points)},
+        program=program,
+        points=points,
     )
 
 
@@ -261,9 +265,13 @@ class ProgramRunner(Runner):
         cases: What is called by what name.
     """
 
+    counts = True
+
     def __init__(self, programs: Mapping[str, Any], cases: Sequence[Mapping[str, Any]]) -> None:
         runs = {name: program.module() for name, program in programs.items()}
         super().__init__({case_of(each): runs[each["program"]] for each in cases})
+        for each in cases:
+            self.counted[case_of(each)] = CountedProgram(runs[each["program"]], points_from_json(each["points"]))
         self._of = dict(programs), list(cases)
         first: Any = next(iter(runs.values()))  # each has all the buffers, in one memory
         if hasattr(first, "model"):

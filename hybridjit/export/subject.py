@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from ..adapters.schema import CallSchema, ValueSchema
 from .devices import Runner
 from .plan import Planned
-from .report import Finding, Guard, Scripted, Static
+from .report import Branch, Finding, Guard, Scripted, Static
 from .request import Request
 from .shapes import Variable
+from .sides import Noted
 from .state import ModelState
 
 
@@ -63,6 +64,9 @@ class Written:
         guards: Values that must be the captured ones.
         lines: For a size, as ``x.size()[0]``, the line that fixed it.
         metadata: What the format itself wants back of the entry when the file is loaded.
+        program: The ``ExportedProgram`` that it comes from, if it does.
+        points: The branches and loops of that.
+        branches: Otherwise the branches, and what checks of the capture itself took.
     """
 
     call: CallSchema
@@ -75,6 +79,9 @@ class Written:
     guards: tuple[Guard, ...] = ()
     lines: Mapping[str, tuple[str, int]] = field(default_factory=dict)
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    program: Any = None
+    points: Sequence[Noted] = ()
+    branches: tuple[Branch, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -160,3 +160,33 @@ def test_rejects_what_is_no_ppm(run: Run, faces_pt: Path, tmp_path: Path) -> Non
     done = run(faces_pt, tmp_path / "photo.ppm")
     assert done.returncode == 1
     assert done.stderr == f"{tmp_path / 'photo.ppm'}: no readable binary PPM with 8 bits a channel\n"
+
+
+class Packed(nn.Module):
+    part: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.linear = nn.Linear(8, 8)
+        self.register_buffer("part", torch.rand(10, 8)[2:3])  # of a larger memory
+
+    def forward(self, x: Tensor, both: bool = True) -> tuple[Tensor, Tensor] | Tensor:
+        y = self.linear(x) + self.part
+        return (y, y.relu()) if both else y * 2
+
+
+def test_models_of_a_package(run: Run, tmp_path: Path) -> None:
+    """Two models of an AOTInductor package run in C++ on the same weights, and give what Python gives."""
+    model, x = Packed().eval(), torch.ones(5, 8)
+    flags = {"both": (True, False)}
+    export(model, torch.ones(3, 8), format="aoti", flags=flags).save(tmp_path / "model.pt2")
+    done = run(tmp_path / "model.pt2", 5, 8, "model", "forward-both=False", program="package")
+    assert done.returncode == 0, done.stderr
+    *lines, weights = done.stdout.splitlines()
+    wanted = [*(("model", each) for each in model(x)), ("forward-both=False", model(x, False))]
+    assert [line.partition(": ")[0] for line in lines] == [f"{name} 5 8" for name, _ in wanted]
+    sums = [float(line.partition(": ")[2]) for line in lines]
+    assert sums == pytest.approx([each.sum().item() for _, each in wanted], abs=1e-3)
+    assert weights == "3 weights"
+    assert "model 'other'" in run(tmp_path / "model.pt2", 5, 8, "other", program="package").stderr

@@ -335,7 +335,6 @@ def test_what_only_torchscript_does() -> None:
     model = Branching().eval()
     refused: list[tuple[dict[str, Any], str]] = [
         ({"on_frozen": "error"}, "has no on_frozen='error'"),
-        ({"require_coverage": True}, "does not count"),
         ({"branches": "auto"}, "rewrites a trace"),
         ({"optimize": "freeze"}, "knows no optimize"),
     ]

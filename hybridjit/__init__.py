@@ -12,7 +12,7 @@ exported.save("detector.pt")
 result = hj.load("detector.pt")(image)  # the model's own result type
 """
 
-from ._backend import announce
+from ._backend import announce as _announce
 from ._errors import ArchiveError as ArchiveError
 from ._errors import CaptureError as CaptureError
 from ._errors import GuardError as GuardError
@@ -43,4 +43,4 @@ from .export.exported import load as load
 from .export.report import Report as Report
 from .export.verify import verify as verify
 
-announce()
+_announce()

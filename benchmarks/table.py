@@ -4,8 +4,9 @@ import json
 import math
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from operator import truediv
 from pathlib import Path
 from statistics import median
 
@@ -14,12 +15,13 @@ import torch
 
 @dataclass(frozen=True)
 class Row:
-    """One comparison: seconds of hybridjit and of the peer, and the median ratio of the pairs."""
+    """One comparison: seconds of hybridjit and of the peer, the median ratio of the pairs, and how far it varies."""
 
     name: str
     ours: float
     peer: float
     ratio: float
+    spread: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -51,10 +53,16 @@ class Table:
         return "\n".join([head, *rows, *verdict])
 
 
-def paired(name: str, pairs: list[tuple[float, float]]) -> Row:
+def paired(
+    name: str,
+    pairs: list[tuple[float, float]],
+    ratio_of: Callable[[float, float], float] = truediv,
+) -> Row:
     """A row of interleaved pairs of seconds, ours and the peer's: what slows both cancels in the ratio."""
     ours, peer = zip(*pairs, strict=True)
-    return Row(name, median(ours), median(peer), median(our / other for our, other in pairs))
+    ratios = [ratio_of(our, other) for our, other in pairs]
+    middle = median(ratios)
+    return Row(name, median(ours), median(peer), middle, median(abs(ratio - middle) for ratio in ratios))
 
 
 def spell(amount: float, unit: str = "s") -> str:
@@ -82,3 +90,27 @@ def write(tables: Sequence[Table], path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     data = [{**asdict(table), "most": table.most if table.claim else None, "held": table.held} for table in tables]
     path.write_text(json.dumps({"environment": environment(), "tables": data}, indent=2) + "\n")
+
+
+_NOISE = 4
+"""How many times the spread of two runs a ratio may be worse."""
+
+
+def worse(tables: Sequence[Table], path: Path) -> list[str]:
+    """Where ratios are worse than in the results at a path, by more than a tenth and than their own noise."""
+    if not path.exists():
+        return []
+    before = json.loads(path.read_text())
+    if {**before["environment"], "threads": 0} != {**environment(), "threads": 0}:
+        return []  # another machine or torch: nothing to compare with
+    known = {(table["title"], row["name"]): row for table in before["tables"] for row in table["rows"]}
+    found = []
+    for table in tables:
+        for row in table.rows:
+            old = known.get((table.title, row.name))
+            if old is None or table.unit != "s":
+                continue
+            noise = max(0.1 * abs(old["ratio"]), _NOISE * (row.spread + old.get("spread", 0.0)))
+            if row.ratio > old["ratio"] + noise:
+                found.append(f"{table.title}, {row.name}: {old['ratio']:.2f} before, {row.ratio:.2f} now")
+    return found

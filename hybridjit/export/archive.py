@@ -176,7 +176,8 @@ def write_atomically(source: KeptFile, target: Path) -> None:
         ) from error
     finally:
         if temporary is not None:
-            temporary.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # on a read-only disk it was never made
+                temporary.unlink(missing_ok=True)
 
 
 def _status(path: Path) -> os.stat_result | None:

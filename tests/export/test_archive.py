@@ -2,12 +2,15 @@
 
 import json
 import os
+import shutil
 import stat
 import subprocess
 import sys
+import tempfile
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -290,3 +293,58 @@ def test_many_threads_save(saved: Path, tmp_path: Path) -> None:
         list(pool.map(loaded.save, [tmp_path / f"{i % 4}.pt" for i in range(40)]))
     assert {p.read_bytes() for p in tmp_path.iterdir()} == {saved.read_bytes()}
     assert len(list(tmp_path.iterdir())) == 4
+
+
+def test_a_read_only_disk(saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where nothing can be written nothing can be removed either, and that is what is said."""
+    loaded = hj.load(saved)
+
+    def fail(*args: object, **kwargs: object) -> int:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(os, "open", fail)
+    monkeypatch.setattr(os, "unlink", fail)
+    with pytest.raises(hj.ArchiveError, match="Read-only file system"):
+        loaded.save(tmp_path / "a.pt")
+
+
+LIMITED = """
+import resource, signal, sys, hybridjit as hj
+loaded = hj.load(sys.argv[1])
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+try:
+    loaded.save(sys.argv[2])
+except hj.ArchiveError as error:
+    print(str(error).splitlines()[0])
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="limits on the size of files are POSIX's")
+def test_a_limit_on_the_size_of_files(saved: Path, tmp_path: Path) -> None:
+    """A file that may not grow to its size leaves the old one, and nothing beside it."""
+    (tmp_path / "a.pt").write_text("old")
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", LIMITED, str(saved), str(tmp_path / "a.pt")],
+        capture_output=True, text=True, check=False,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+    )  # fmt: skip
+    assert done.stdout == "a.pt could not be written: File too large\n", done.stderr[-2000:]
+    assert [p.read_text() for p in tmp_path.iterdir()] == ["old"]
+
+
+def test_no_room_for_temporary_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Refused before anything is captured: torch ends the process when its disk fills up."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=100_000))
+    hj.export(nn.Linear(2, 1).eval(), torch.ones(3, 2), devices=["cpu"])
+    with pytest.raises(hj.ArchiveError, match=r"room for 100,000 bytes in .*, and the file takes more than 865,536"):
+        hj.export(nn.Linear(199, 1000).eval(), torch.ones(3, 199), devices=["cpu"])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_folder_for_temporary_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is said what is missing."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
+    with pytest.raises(hj.ArchiveError, match="No such file or directory"):
+        hj.export(nn.Linear(2, 1).eval(), torch.ones(3, 2), devices=["cpu"])

@@ -61,3 +61,17 @@ def test_the_costs(name: str, title: str, peer: str, row: str) -> None:
     ratios = [each["ratio"] for each in table["rows"]]
     line = next(line for line in PAGE.splitlines() if line.startswith(f"| {row}"))
     assert f"| {min(ratios):.2f} to {max(ratios):.2f} of its" in line
+
+
+def test_the_tallies_of_damaged_files() -> None:
+    """docs/security.md counts what became of damaged files and killed writers, none of it worse than refused."""
+    page = " ".join((ROOT / "docs" / "security.md").read_text().split())
+    tallies = results("robustness")["tallies"]
+    kinds = [found for name, found in tallies["damage"].items() if not name.endswith("as it was")]
+    total = sum(map(Counter, kinds), Counter[str]())
+    assert set(total) == {"refused", "right"}
+    assert f"of {total.total():,} files with" in page
+    assert (
+        f"{total['refused']:,} were refused with an `ArchiveError`, and {total['right']} gave the right result" in page
+    )
+    assert f"Of {tallies['killed']['old or new']} writers that were killed" in page

@@ -464,6 +464,31 @@ def test_optimizations_are_verified(monkeypatch: pytest.MonkeyPatch) -> None:
         hj.export(Net().eval(), X, optimize="freeze")
 
 
+class Convolves(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.convolution, self.norm, self.linear = nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.Linear(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.norm(self.convolution(x)).relu()
+        y = hj.cond(y.mean() > 0.3, lambda: y * 2, lambda: y)
+        return self.linear(y.mean((2, 3)))
+
+
+@pytest.mark.parametrize("optimize", ["freeze", "inference"])
+def test_what_was_gained(optimize: str) -> None:
+    """Convolutions are in a file that is optimized, and the report tells of operations and time, and of oneDNN."""
+    model, x = Convolves().eval(), torch.rand(2, 3, 16, 16)
+    exported = hj.export(model, x, optimize=optimize, check_inputs=[9 * x])
+    torch.testing.assert_close(exported(-x), model(-x))
+    (note,) = [finding.message for finding in exported.report.findings if finding.code == "HJ309"]
+    assert re.match(rf"optimize='{optimize}': \d+ operations instead of \d+, [\d.]+ times as fast", note)
+    assert "batch_norm" not in exported.code and "mkldnn" not in exported.code
+    if optimize == "inference" and torch.backends.mkldnn.is_available():
+        assert note.endswith("1 operations stay without oneDNN, whose weights no TorchScript file can hold")
+
+
 def test_unknown_optimizations() -> None:
     """The error lists those there are."""
     with pytest.raises(hj.InputError, match="expected one of freeze, inference, got 'fast'"):

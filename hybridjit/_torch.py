@@ -63,9 +63,16 @@ def quiet() -> Iterator[None]:
         yield
 
 
-def jit_enabled() -> bool:
-    """Whether ``torch.jit`` does anything: false under ``PYTORCH_JIT=0``."""
-    return bool(_jit._state._enabled.enabled)
+def jit_refusal() -> str:
+    """Why ``torch.jit`` traces and compiles nothing here, or empty: it is going, release by release."""
+    if not _jit._state._enabled.enabled:
+        return "it is switched off by PYTORCH_JIT=0"
+    try:
+        with quiet():
+            _jit.trace(torch.neg, torch.zeros(1), check_trace=False)
+    except Exception as error:
+        return f"{type(error).__name__}: {error}".splitlines()[0]
+    return ""
 
 
 # --- the tracer ---------------------------------------------------------------------------------

@@ -101,7 +101,7 @@ def unwrapped(model: nn.Module, what: str = "export") -> tuple[nn.Module, list[F
 
 
 def check_ready(model: nn.Module, what: str = "export") -> None:
-    """Refuses a model in training mode, and an environment in which nothing can be traced.
+    """Refuses a model that is not ready, and a call within a trace.
 
     Args:
         model: The model.
@@ -109,16 +109,8 @@ def check_ready(model: nn.Module, what: str = "export") -> None:
 
     Raises:
         InputError: A module is in training mode, and no `static` says that it is meant.
-        UnsupportedError: ``PYTORCH_JIT=0`` is set, or a trace is under way.
+        UnsupportedError: A trace is under way.
     """
-    if not _torch.jit_enabled():
-        raise UnsupportedError(
-            compose(
-                "torch.jit is switched off by PYTORCH_JIT=0, so nothing can be traced",
-                instead="unset PYTORCH_JIT and start Python again (eager mode runs without)",
-                page="unsupportederror",
-            )
-        )
     tensors: list[tuple[str, Any]] = [*model.named_parameters(), *model.named_buffers()]
     lazy = [name for name, tensor in tensors if isinstance(tensor, (nn.UninitializedParameter, nn.UninitializedBuffer))]
     if lazy:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import re
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ import torch
 from torch import nn
 
 from .. import _torch
-from .._errors import CaptureError, HybridJitError, compose
+from .._errors import CaptureError, HybridJitError, UnsupportedError, compose
 from ..adapters.inputs import Inputs, as_inputs
 from ..adapters.schema import CallSchema
 from ..adapters.switch import spell_flags
@@ -54,6 +55,16 @@ _OPTIMIZED = 5_000
 
 def export_torchscript(request: Request) -> Exported:
     """Exports a model to TorchScript; raises what `export` raises."""
+    if refusal := _torch.jit_refusal():
+        python = ".".join(map(str, sys.version_info[:2]))
+        raise UnsupportedError(
+            compose(
+                "format 'torchscript' needs torch.jit, which does not work here",
+                differences=[refusal, f"torch {torch.__version__}, Python {python}"],
+                instead='format="pt2", "onnx" or "aoti", which need none; or a torch and a Python that have it',
+                page="unsupportederror",
+            )
+        )
     check_tolerances(request.rtol, request.atol)
     model, notes = unwrapped(request.model)
     check_ready(model)

@@ -4,6 +4,7 @@ import io
 import os
 import subprocess
 import sys
+import tempfile
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -70,13 +71,55 @@ def test_within_a_trace() -> None:
         )
 
 
-def test_jit_switched_off() -> None:
-    """PYTORCH_JIT=0 is named as the reason."""
-    code = "import torch, hybridjit as hj\nhj.export(torch.nn.Identity().eval(), torch.ones(1))"
-    environment = {**os.environ, "PYTORCH_JIT": "0", "PYTHONPATH": str(Path(__file__).parents[2])}
-    command = [sys.executable, "-c", code]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
-    assert "UnsupportedError: torch.jit is switched off by PYTORCH_JIT=0" in done.stderr
+WITHOUT_JIT = """
+import torch, warnings, sys
+from torch import Tensor
+
+def gone(*args, **kwargs):
+    raise RuntimeError("`torch.jit` was removed in this release")
+
+if "gone" in sys.argv:
+    torch.jit.trace = torch.jit.script = torch.jit.trace_module = torch.jit.CompilationUnit = gone
+warnings.simplefilter("error")
+import hybridjit as hj
+
+@hj.script_if_tracing
+def piece(x: Tensor) -> Tensor:
+    if x.shape[0] > 2:
+        return x * 2
+    return x
+
+class Model(torch.nn.Module):
+    def forward(self, x):
+        return hj.cond(x.sum() > 0, lambda: x + 1, lambda: x) * piece(x)
+
+model, x = Model().eval(), torch.ones(3)
+warnings.simplefilter("ignore")
+exported = hj.export(model, x, format="pt2", check_inputs=[-x])
+assert torch.equal(exported(-2 * x), model(-2 * x))
+exported = hj.export(model, x, format="auto", check_inputs=[-x])
+assert exported.format == "pt2", exported.format
+run = torch.compile(model, backend="hybridjit")
+assert torch.equal(run(x), model(x)) and hj.compile_report().graphs[0].result == "eager"
+hj.export(model, x)
+"""
+
+
+@pytest.mark.parametrize(
+    ("switched", "reason"), [("0", "switched off by PYTORCH_JIT=0"), ("1", "`torch.jit` was removed")]
+)
+def test_without_jit(switched: str, reason: str) -> None:
+    """Where torch.jit is switched off or gone, its format says so and names the others, which work."""
+    environment = {**os.environ, "PYTORCH_JIT": switched, "PYTHONPATH": str(Path(__file__).parents[2])}
+    with tempfile.TemporaryDirectory() as folder:
+        script = Path(folder) / "script.py"  # TorchScript reads a piece's source
+        script.write_text(WITHOUT_JIT)
+        command = [sys.executable, str(script), *(["gone"] if switched == "1" else [])]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert "UnsupportedError: format 'torchscript' needs torch.jit, which does not work here" in done.stderr, (
+        done.stderr
+    )
+    assert reason in done.stderr and 'write instead: format="pt2", "onnx" or "aoti"' in done.stderr
 
 
 class Flagged(nn.Module):

@@ -159,7 +159,8 @@ class _Work:
                 for part in parts:
                     if part.missing:
                         title = "" if self.alone else f" {part.title}"
-                        stage(f"capture{title} for {self.name}, by {route.name}")
+                        if part.from_zero or not route.from_zero:  # what follows is the same, tried anew
+                            stage(f"capture{title} for {self.name}, by {route.name}")
                         part.capture(route)
                 return self._verified(route, parts, before)
             except CaptureError as refused:

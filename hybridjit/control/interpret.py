@@ -18,7 +18,8 @@ from torch import Tensor
 from .. import _torch
 from .._describe import place
 from .._errors import CaptureError, HybridJitError, UnsupportedError, compose
-from . import lower
+from .._sites import Site, user_site
+from . import lower, record
 from .arithmetic import ENUMERATIONS, OPERATORS, WRITERS, as_number, as_scalar, as_tensor, moved, new_tensor
 from .operators import Argument, operator_of
 from .results import ScriptedRaise, truth
@@ -153,7 +154,8 @@ class Interpreter:
 
         parts = (Part("its condition", self._place(node), goes_on), Part("its body", self._place(node), step))
         with self._explaining(node):
-            return list(lower.lower_while_loop(*parts, (start, going, *carried)))[2:]
+            found = lower.lower_while_loop(*parts, (start, going, *carried), "scripted loop", self._written(node))
+            return list(found)[2:]
 
     def _lowered(self, node: Any, pred: Any, side: Callable[[int], list[Any]]) -> list[Any]:
         """A branch that only the data decide."""
@@ -163,7 +165,7 @@ class Interpreter:
             Part("the side where it does not", site, lambda: tuple(side(1))),
         )
         with self._explaining(node):
-            return list(lower.lower_cond(pred, *sides))
+            return list(lower.lower_cond(pred, *sides, (), "scripted if", self._written(node)))
 
     @contextlib.contextmanager
     def _explaining(self, node: Any) -> Iterator[None]:
@@ -246,6 +248,10 @@ class Interpreter:
     def _place(self, node: Any) -> tuple[str, int]:
         file, line, _ = _torch.source_of(node)
         return (file, line) if line and not file.startswith("<") else self.site
+
+    def _written(self, node: Any) -> Site:
+        """Where a branch or loop is written, and the module that calls the piece."""
+        return Site(*self._place(node), user_site(record.current().names).module_path)
 
     def _refused(
         self, node: Any, rows: Sequence[str], instead: str, kind: type[HybridJitError] = CaptureError

@@ -132,7 +132,11 @@ def _merge(scout: Scout, pred: Any, runs: Sequence[Any], slots: Sequence[Slot]) 
 
 
 def lower_while_loop(
-    cond_fn: Callable[..., Any], body_fn: Callable[..., Any], carried: Sequence[Any]
+    cond_fn: Callable[..., Any],
+    body_fn: Callable[..., Any],
+    carried: Sequence[Any],
+    kind: str = "loop",
+    site: Site | None = None,
 ) -> tuple[Any, ...]:
     """Records a loop that goes on while a predicate holds.
 
@@ -141,6 +145,8 @@ def lower_while_loop(
         body_fn: Gives what is carried to the next iteration.
         carried: First values. An int that the body changes is an integer of the graph inside and after; a float or
             bool that it changes, a tensor.
+        kind: What it is for the coverage of branches, see `points.Point`.
+        site: Where it is; the line of the user's that calls if absent.
 
     Returns:
         The last values.
@@ -154,7 +160,7 @@ def lower_while_loop(
         from . import lower_dynamo
 
         return lower_dynamo.while_loop(cond_fn, body_fn, carried)
-    return while_loop(cond_fn, body_fn, carried)
+    return while_loop(cond_fn, body_fn, carried, kind, site)
 
 
 def lower_fori_loop(lower: Any, upper: Any, body_fn: Callable[..., Any], init: Any) -> Any:

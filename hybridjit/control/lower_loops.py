@@ -12,7 +12,7 @@ from torch import Tensor
 from .. import _torch
 from .._describe import describe
 from .._errors import CaptureError, UnsupportedError, compose
-from .._sites import user_site
+from .._sites import Site, user_site
 from . import record
 from .points import ROUNDS, pointed
 from .results import as_condition, dtype_of, same, truth
@@ -173,7 +173,13 @@ def same_size(one: Any, other: Any) -> bool:
     return same(one, other) or bool(statically_known_true(one == other))
 
 
-def while_loop(cond_fn: Callable[..., Any], body_fn: Callable[..., Any], carried: Sequence[Any]) -> tuple[Any, ...]:
+def while_loop(
+    cond_fn: Callable[..., Any],
+    body_fn: Callable[..., Any],
+    carried: Sequence[Any],
+    kind: str = "loop",
+    site: Site | None = None,
+) -> tuple[Any, ...]:
     """Records a loop that goes on while a predicate holds."""
     start = flatten(tuple(carried))
     nested = active() is not None
@@ -228,7 +234,7 @@ def while_loop(cond_fn: Callable[..., Any], body_fn: Callable[..., Any], carried
 
     captured = own_memory(scout.captured)
     begin = _tied(own_memory([carrier.begin() for carrier in held], scout.captured), scout.captured)
-    with pointed("loop", None, ROUNDS):
+    with pointed(kind, site, ROUNDS):
         results: Sequence[Any] = _operators.while_loop(flat_cond, flat_body, tuple(begin), (*captured, *sizes))
     last: tuple[Any, ...] = start.rebuild(whole(results))
     return last

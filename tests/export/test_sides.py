@@ -123,6 +123,29 @@ def test_calls_that_leave_state_are_counted_once() -> None:
     assert {side.name: bool(side.checks) for side in branch.sides} == {"true": False, "false": True}
 
 
+@hj.script_if_tracing
+def clipped(x: Tensor, times: Tensor) -> Tensor:
+    if x.sum() > 9:
+        x = x / 2
+    while times > 0:
+        x, times = x + 1, times - 1
+    return x
+
+
+class Scripted(nn.Module):
+    def forward(self, x: Tensor, n: Tensor) -> Tensor:
+        return clipped(x, n)
+
+
+@pytest.mark.parametrize("format", ["torchscript", "pt2"])
+def test_scripted_pieces(format: str) -> None:
+    """The branches and loops of a scripted piece are told by their own lines."""
+    exported = hj.export(Scripted().eval(), (X, N), format=format, check_inputs=[(-X, N)], require_coverage=True)
+    line = inspect.getsourcelines(clipped)[1]
+    found = sorted((each.kind, each.line) for each in exported.report.branches)
+    assert found == [("scripted if", line + 2), ("scripted loop", line + 4)]
+
+
 class Nested(nn.Module):
     """A branch in a loop, one in a scan, and one in a map."""
 

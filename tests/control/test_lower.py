@@ -328,9 +328,16 @@ def test_export_beyond_dynamo(forward: Any) -> None:
     test_export(forward, strict=False)
 
 
+def skip_old_scan(forward: Any) -> None:
+    """torch 2.11 and 2.12 refuse their own scan where it has gradients and is compiled."""
+    if forward in (along_rows, integers, walked) and torch.__version__ < (2, 13):
+        pytest.skip("before 2.13, torch finds that its scan with gradients might alias its inputs")
+
+
 @pytest.mark.parametrize("forward", [*BRANCHES, *LOOPS], ids=name)
 def test_compile(forward: Any) -> None:
     """A compiled model gives what eager mode gives, in one graph."""
+    skip_old_scan(forward)
     net = Net(forward)
     compiled = torch.compile(net, fullgraph=True, backend="aot_eager")
     for x in INPUTS:
@@ -400,6 +407,7 @@ def lower_or_eager_scan(combine_fn: Any, init: Any, xs: Tensor) -> Any:
 )
 def test_gradients(forward: Any) -> None:
     """Compiled branches and loops train, integers beside what has gradients included."""
+    skip_old_scan(forward)
     net = Net(lambda net, x: sum((y.sum() for y in tensors_of(forward(net, x))), net.big.weight.sum() * 0))
     compiled = torch.compile(net, fullgraph=True, backend="aot_eager")
     for x in INPUTS:

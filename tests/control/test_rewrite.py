@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import linecache
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -254,7 +255,9 @@ def refusal(source: str) -> str:
         with pytest.raises(Exception) as error:
             run()
         messages.append(str(error.value).removeprefix("CaptureError: "))
-    assert messages[0].splitlines()[:3] == messages[1].splitlines()[:3]
+    # How deep Python lets ifs lie in one another differs by its release, and by who calls.
+    said = [re.sub(r"\d+ of them", "many of them", text).splitlines()[:3] for text in messages]
+    assert said[0] == said[1]
     return messages[0]
 
 

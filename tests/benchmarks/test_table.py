@@ -1,0 +1,55 @@
+"""What the benchmarks make of their tables: pictures, and what got worse."""
+
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from benchmarks.plot import picture
+from benchmarks.table import Row, Table, paired, worse, write
+
+
+def table(ratio: float, spread: float = 0.0, most: float = 1.5) -> Table:
+    row = Row("a <call>", ratio * 1e-6, 1e-6, ratio, spread)
+    return Table("a title", "a peer", (row,), f"at most {most}", most)
+
+
+def test_pairs_tell_how_far_they_vary() -> None:
+    """The spread of a row is the median distance from its median ratio."""
+    row = paired("x", [(1.0, 1.0), (2.0, 1.0), (4.0, 1.0)])
+    assert (row.ratio, row.spread) == (2.0, 1.0)
+    assert paired("x", [(3.0, 1.0)], lambda our, other: our - other).ratio == 2.0
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "found"),
+    [
+        (table(1.0), table(1.05), []),
+        (table(1.0), table(1.2), ["a title, a <call>: 1.00 before, 1.20 now"]),
+        (table(1.0, 0.05), table(1.2, 0.05), []),
+        (table(1.2), table(1.0), []),
+    ],
+)
+def test_a_ratio_is_worse_by_more_than_its_noise(tmp_path: Path, before: Table, now: Table, found: list[str]) -> None:
+    """Than a tenth, and than four times what both runs vary by."""
+    write([before], tmp_path / "x.json")
+    assert worse([now], tmp_path / "x.json") == found
+
+
+def test_results_of_elsewhere_are_not_compared(tmp_path: Path) -> None:
+    """Nor where there are none."""
+    write([table(1.0)], tmp_path / "x.json")
+    other = (tmp_path / "x.json").read_text().replace('"cpus"', '"cores"')
+    (tmp_path / "y.json").write_text(other)
+    assert worse([table(9.0)], tmp_path / "y.json") == worse([table(9.0)], tmp_path / "none.json") == []
+
+
+def test_a_picture_has_a_bar_for_each_row_and_says_what_does_not_hold() -> None:
+    """In red, where a claim fails; names are escaped."""
+    held, failed = (ElementTree.fromstring(picture([table(ratio)])) for ratio in (1.0, 2.0))
+    space = "{http://www.w3.org/2000/svg}"
+    widths = [float(each.attrib["width"]) for each in failed.iter(f"{space}rect") if "%" not in each.attrib["width"]]
+    texts = ["".join(each.itertext()) for each in failed.iter(f"{space}text")]
+    assert len(widths) == 1 and widths[0] > 300
+    assert "a <call>" in texts and "claim: at most 1.5: NOT held" in texts
+    assert "claim: at most 1.5: held" in ["".join(each.itertext()) for each in held.iter(f"{space}text")]

@@ -22,6 +22,7 @@ from examples.faces import export as faces
 from examples.faces import model as detector
 from examples.routing.cases import CASES
 
+from .format_models import KINDS
 from .table import environment
 
 FORMATS = ("torchscript", "pt2", "onnx", "aoti")
@@ -72,14 +73,21 @@ def subjects() -> Iterator[Subject]:
         yield Subject(case.name, model, first, checks, [case.draw(generator) for _ in range(20)])
     words = torch.arange(20) * 7 % 1000
     yield Subject("decoder", decoder.build(), words[:5], [words[:3]], [words[:11], words[4:5], words])
+    for kind in KINDS:
+        torch.manual_seed(0)
+        model = kind.build().eval()
+        first, *others = [kind.draw(rows, scale) for rows in kind.rows for scale in (1.0, -0.3, 3.0)]
+        yield Subject(kind.name, model, first, others[:4], others[4:])
     image, pictures = detector.read_image(detector.DATA / "astronaut.jpg"), list(faces.check_pictures().values())
     fresh = [picture.flip(2) for picture in (image, *pictures)]
     yield Subject("faces", detector.build(), image, pictures, fresh)
 
 
 def flat(result: Any) -> list[Tensor]:
-    if isinstance(result, Tensor):
-        return [result]
+    if isinstance(result, (Tensor, int)):
+        return [torch.as_tensor(result)]
+    if isinstance(result, dict):
+        return [each for part in result.values() for each in flat(part)]
     parts = result if isinstance(result, tuple) else vars(result).values()  # a NamedTuple or a dataclass
     return [each for part in parts for each in flat(part)]
 
@@ -121,7 +129,7 @@ def spelled(cell: Cell) -> str:
     def error(value: float | None) -> str:
         return "-" if value is None else f"{value:.1e}"
 
-    head = f"{cell.model:8}  {cell.format:11}  {cell.result:7}  {cell.seconds:6.1f} s  {cell.size:>9,} B"
+    head = f"{cell.model:9}  {cell.format:11}  {cell.result:7}  {cell.seconds:6.1f} s  {cell.size:>9,} B"
     errors = f"{error(cell.traced_error):>7}  {error(cell.other_error):>7}"
     return f"{head}  {errors}  {cell.fresh:>5}  {cell.why[:230]}".rstrip()
 
@@ -134,7 +142,7 @@ def main() -> int:
     options = parser.parse_args()
     if unknown := set(options.names) - set(FORMATS):
         parser.error(f"no format {', '.join(sorted(unknown))}; there are {', '.join(FORMATS)}")
-    print("model     format       result    seconds       size   traced    other  fresh  why")
+    print("model      format       result    seconds       size   traced    other  fresh  why")
     cells = []
     with tempfile.TemporaryDirectory() as folder:
         for subject in subjects():
@@ -142,8 +150,12 @@ def main() -> int:
                 cells.append(attempt(subject, format, Path(folder)))
                 print(spelled(cells[-1]), flush=True)
     options.out.mkdir(parents=True, exist_ok=True)
-    data = {"environment": environment(), "cells": [asdict(cell) for cell in cells]}
-    (options.out / "formats.json").write_text(json.dumps(data, indent=2) + "\n")
+    path = options.out / "formats.json"
+    rows = [asdict(cell) for cell in cells]
+    if options.names and path.exists():  # the other formats stay what they were
+        rows += [row for row in json.loads(path.read_text())["cells"] if row["format"] not in options.names]
+    data = {"environment": environment(), "cells": sorted(rows, key=lambda row: str(row["model"]))}
+    path.write_text(json.dumps(data, indent=2) + "\n")
     return int(any(cell.result == "WRONG" for cell in cells))
 
 

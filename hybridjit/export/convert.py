@@ -26,7 +26,7 @@ from .outline import guards_by_line, model_name, outlined
 from .part import Part, said, subject_of
 from .plan import Planned, plan, read_methods
 from .refusals import failed, uncovered
-from .report import Check, Finding, Report
+from .report import Branch, Check, Finding, Report
 from .request import Request
 from .sides import CountedProgram
 from .stages import stage
@@ -223,7 +223,7 @@ class _Work:
             tuple(findings),
             tuple(dict.fromkeys(each for one in written for each in one.statics)),
             tuple(dict.fromkeys(each for one in written for each in one.scripted)),
-            (*coverage.branches(checks), *(each for one in written for each in one.branches)),
+            _each_line([*coverage.branches(checks), *(each for one in written for each in one.branches)]),
             sum(each.operations for each in written),
             str(torch.__version__),
             () if self.alone else tuple(map(described, entries)),
@@ -250,6 +250,20 @@ def _together(found: Sequence[Sequence[Finding]], parts: Sequence[Part]) -> list
         prefix = f"{listed(of)}: " if len(of) < len(parts) else ""
         told.append(dataclasses.replace(finding, message=f"{prefix}{finding.message}"))
     return told
+
+
+def _each_line(branches: Sequence[Branch]) -> tuple[Branch, ...]:
+    """The branches of several entries, those of a line as one."""
+    found: dict[tuple[str, ...], Branch] = {}
+    for each in branches:
+        key = each.file, str(each.line), each.module_path, each.kind
+        before = found.setdefault(key, each)
+        if before is not each:
+            checks = {side.name: side.checks for side in each.sides}
+            sides = [dataclasses.replace(s, checks=s.checks + checks.pop(s.name, 0)) for s in before.sides]
+            sides += [side for side in each.sides if side.name in checks]
+            found[key] = dataclasses.replace(before, sides=tuple(sides), count=before.count + each.count)
+    return tuple(found.values())
 
 
 def _scope(parts: Sequence[Part], checks: Sequence[Check]) -> str:

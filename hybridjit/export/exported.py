@@ -41,8 +41,8 @@ class Exported:
 
     Attributes:
         module: The raw ``ScriptModule``, of flat tensors, as C++ sees it; for another format its ``ExportedProgram``,
-            ONNX ``ModelProto`` or compiled package. Whoever changes it (moves it, trains it) changes what this
-            computes, not what `save` writes: that is what was verified.
+            ONNX ``ModelProto`` or compiled package; of several programs or packages a dict by name. Whoever changes
+            it (moves it, trains it) changes what this computes, not what `save` writes: that is what was verified.
         format: ``"torchscript"``, ``"pt2"``, ``"onnx"`` or ``"aoti"``.
         report: What was found and verified.
         others: Where several formats were asked for, the others by name; ``report.verdicts`` compares them all.

@@ -131,6 +131,8 @@ def test_by_the_trace() -> None:
     assert any(each.code == "HJ306" and "by the trace" in each.message for each in exported.report.findings)
     for twice in (False, True):
         torch.testing.assert_close(exported(-2 * X, twice=twice), -2 * X - (2 if twice else 1))
+    (branch,) = exported.report.branches  # of both combinations, by its line
+    assert branch.count == 2 and [side.checks for side in branch.sides] == [2, 2]
 
 
 class Asks(nn.Module):

@@ -135,7 +135,10 @@ def _emptied(program: Any) -> Iterator[None]:
 
 
 def load_programs(path: Path) -> dict[str, Any]:
-    """The programs in an archive, with one set of weights.
+    """The programs in an archive: what is one part of one record is one tensor, so that each sees who writes it.
+
+    Args:
+        path: The archive.
 
     Raises:
         ArchiveError: It holds what torch's loader would run as Python.
@@ -143,18 +146,15 @@ def load_programs(path: Path) -> dict[str, Any]:
     vet(path)
     with quiet():
         programs = _torch.load_programs(path)
-    _tie(programs)
+    known: dict[str, Any] = {}
+    with zipfile.ZipFile(path) as archive:
+        root = archive.namelist()[0].split("/")[0]
+        for name, program in programs.items():
+            for (kind, folder), of in zip(_KINDS.items(), _held(program), strict=True):
+                config = json.loads(archive.read(f"{root}/{folder}/{name}_{kind}_config.json"))["config"]
+                for tensor, row in config.items():
+                    of[tensor] = known.setdefault(kind + json.dumps(row, sort_keys=True), of[tensor])
     return programs
-
-
-def _tie(programs: Mapping[str, Any]) -> None:
-    """Makes one tensor of those that are the same part of one memory, so that each sees that another was written."""
-    known: dict[object, Tensor] = {}
-    for program in programs.values():
-        for of, tensors in zip(_held(program), _tensors(program).values(), strict=True):
-            for path, each in tensors.items():
-                key = memory_of(each), each.storage_offset(), each.shape, each.stride(), type(each), each.requires_grad
-                of[path] = known.setdefault(key, each) if each.numel() else each
 
 
 def moved_programs(programs: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
@@ -168,6 +168,7 @@ def moved_programs(programs: Mapping[str, Any], device: torch.device) -> dict[st
 
     moved: dict[str, Any] = {}
     there: dict[Memory, Tensor] = {}
+    views: dict[int, Tensor] = {}
     for name, program in programs.items():
         buffer = io.BytesIO()  # copy.deepcopy gives inputs other names: input_1 for input
         with quiet():
@@ -176,9 +177,9 @@ def moved_programs(programs: Mapping[str, Any], device: torch.device) -> dict[st
             moved[name] = move_to_device_pass(torch.export.load(buffer), device)
         for of, tensors in zip(_held(moved[name]), _tensors(program).values(), strict=True):
             for path, tensor in tensors.items():
-                key = memory_of(tensor)
-                if key not in there:
-                    there[key] = flat_memory(tensor).to(device)
-                of[path] = _view(there[key], tensor)
-    _tie(moved)
+                if memory_of(tensor) not in there:
+                    there[memory_of(tensor)] = flat_memory(tensor).to(device)
+                if id(tensor) not in views:  # as in the programs themselves, it is one tensor for all
+                    views[id(tensor)] = _view(there[memory_of(tensor)], tensor)
+                of[path] = views[id(tensor)]
     return moved

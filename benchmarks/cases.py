@@ -8,6 +8,7 @@ by hybridjit's.
 import argparse
 import contextlib
 import copy
+import io
 import json
 import sys
 import warnings
@@ -25,7 +26,8 @@ import hybridjit as hj
 
 from .table import environment
 
-MODES = ("eager", "trace", "export", "strict", "compile")
+MODES = ("eager", "trace", "pt2", "onnx", "export", "strict", "compile", "plain trace", "plain export", "plain onnx")
+"""``trace``, ``pt2`` and ``onnx`` are hybridjit's exports; those that are plain have torch's own control flow."""
 
 
 @dataclass
@@ -150,6 +152,17 @@ def same(one: Any, other: Any) -> bool:
     return True
 
 
+def leaves(value: Any) -> list[Any]:
+    """The leaves of a pytree."""
+    found: list[Any] = import_module("torch.utils._pytree").tree_leaves(value)
+    return found
+
+
+def tensors(value: Any) -> list[Tensor]:
+    """The leaves of a pytree that are tensors or numbers, as tensors."""
+    return [torch.as_tensor(leaf) for leaf in leaves(value) if isinstance(leaf, (Tensor, int, float))]
+
+
 def fresh(call: tuple[tuple[Any, ...], dict[str, Any]]) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """A call with tensors of its own: some programs change their inputs."""
     return copy.deepcopy(call)
@@ -176,10 +189,20 @@ def capture(mode: str, case: Case) -> Callable[..., Any]:
     args, kwargs = fresh(case.calls[0])
     if mode == "eager":
         return case.model
-    if mode == "trace":
+    if mode in ("trace", "pt2", "onnx"):
         checks = [hj.Inputs(*fresh(call)[0], **call[1]) for call in case.calls[1:]]
-        return hj.export(case.model.eval(), hj.Inputs(*args, **kwargs), check_inputs=checks)
-    if mode in ("export", "strict"):
+        format = "torchscript" if mode == "trace" else mode
+        return hj.export(case.model.eval(), hj.Inputs(*args, **kwargs), check_inputs=checks, format=format)
+    if mode == "plain trace":
+        traced: Callable[..., Any] = torch.jit.trace(case.model, args, check_trace=False)  # type: ignore[no-untyped-call]
+        return traced
+    if mode == "plain onnx":
+        with contextlib.redirect_stdout(io.StringIO()):
+            made: Any = torch.onnx.export(
+                case.model, args, kwargs=kwargs, dynamo=True, verbose=False, dynamic_shapes=shapes_of(case)
+            )
+        return lambda *args, **kwargs: list(made(*args, **kwargs))
+    if mode in ("export", "strict", "plain export"):
         shapes = shapes_of(case)
         program = torch.export.export(case.model, args, kwargs, dynamic_shapes=shapes, strict=mode == "strict")
         return program.module()
@@ -190,7 +213,8 @@ def capture(mode: str, case: Case) -> Callable[..., Any]:
 
 def judge(mode: str, case: Case) -> str:
     """``right``, ``wrong``, or ``refused: `` and why."""
-    with replaced(), warnings.catch_warnings():
+    plain = mode.startswith("plain")
+    with contextlib.nullcontext() if plain else replaced(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             taken = capture(mode, case)
@@ -209,6 +233,8 @@ def judge(mode: str, case: Case) -> str:
                 if isinstance(expected, Exception):
                     continue
                 return f"refused: {type(error).__name__}: {_line(error)}"
+            if mode in ("plain trace", "plain onnx") and not isinstance(expected, Exception):
+                result, expected = tensors(result), tensors(expected)  # they have no numbers, and no rich results
             if isinstance(expected, Exception) or not same(result, expected):
                 return "wrong"
     return "right"
@@ -223,23 +249,27 @@ def main() -> int:
     """Prints the table and writes it as JSON; returns 1 if anything is wrong, or a control-flow case is refused."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.cases", description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/cases.json"), help="default: %(default)s")
+    parser.add_argument("--modes", default=",".join(MODES), help="default: all")
     options = parser.parse_args()
+    modes = options.modes.split(",")
     cases = [*examples(), *operators()]
     width = max(len(case.name) for case in cases)
-    print(f"{'':{width}}  {'  '.join(f'{mode:8}' for mode in MODES)}")
+    print(f"{'':{width}}  {'  '.join(f'{mode:12}' for mode in modes)}")
     for case in cases:
         torch.manual_seed(0)
-        case.verdicts = {mode: judge(mode, case) for mode in MODES}
-        words = [case.verdicts[mode].partition(":")[0] for mode in MODES]
-        print(f"{case.name:{width}}  {'  '.join(f'{word:8}' for word in words)}", flush=True)
-    for mode in MODES:
+        case.verdicts = {mode: judge(mode, case) for mode in modes}
+        words = [case.verdicts[mode].partition(":")[0] for mode in modes]
+        print(f"{case.name:{width}}  {'  '.join(f'{word:12}' for word in words)}", flush=True)
+    for mode in modes:
         tally = {word: sum(c.verdicts[mode].startswith(word) for c in cases) for word in ("right", "refused", "wrong")}
-        print(f"{mode:8}", tally)
+        print(f"{mode:12}", tally)
     rows = [{"name": c.name, "control_flow": c.control_flow, **c.verdicts} for c in cases]
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps({"environment": environment(), "cases": rows}, indent=1) + "\n")
-    wrong = any(verdict == "wrong" for c in cases for verdict in c.verdicts.values())
-    missed = [c.name for c in cases if c.control_flow and {c.verdicts["trace"], c.verdicts["export"]} != {"right"}]
+    ours = [mode for mode in modes if not mode.startswith("plain")]
+    wrong = any(c.verdicts[mode] == "wrong" for c in cases for mode in ours)
+    both = [mode for mode in ("trace", "export") if mode in modes]
+    missed = [c.name for c in cases if c.control_flow and {c.verdicts[mode] for mode in both} - {"right"}]
     print("claim: nothing wrong; each control-flow case right in trace and in non-strict export")
     return 1 if wrong or missed else 0
 

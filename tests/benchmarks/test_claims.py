@@ -36,9 +36,14 @@ def test_the_picture_of_the_arena() -> None:
     [
         ("eager", "eager"),
         ("trace", "`hj.export`"),
+        ("pt2", '`hj.export`, `format="pt2"`'),
+        ("onnx", '`hj.export`, `format="onnx"`'),
         ("export", "`torch.export`, not strict"),
         ("strict", "`torch.export`, strict"),
         ("compile", "`torch.compile(fullgraph=True)`"),
+        ("plain trace", "as they are, `torch.jit.trace`"),
+        ("plain export", "as they are, `torch.export`"),
+        ("plain onnx", "as they are, `torch.onnx.export`"),
     ],
 )
 def test_the_table_of_the_programs(mode: str, name: str) -> None:

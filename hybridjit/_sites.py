@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import dis
+import inspect
 import os
 import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from types import FrameType, TracebackType
+from typing import Any
 
 import torch
 from torch import nn
@@ -62,6 +64,12 @@ def user_site(names: Mapping[int, str] | None = None, frame: FrameType | None = 
 def user_frame() -> FrameType | None:
     """The innermost frame that belongs neither to torch nor to hybridjit."""
     return _user_frame(sys._getframe(1))[0]
+
+
+def site_of_function(fn: Callable[..., Any]) -> Site:
+    """Where a function is defined, without its decorators."""
+    code = getattr(inspect.unwrap(fn), "__code__", None)
+    return Site(code.co_filename, code.co_firstlineno) if code else Site("<unknown>", 0)
 
 
 def writes_text() -> bool:

@@ -75,6 +75,33 @@ def guard_sizes(name: str, tensor: Tensor) -> None:
     _torch.insert_raise_unless(graph, same, "{}{}{}", [head, got, tail])
 
 
+def have_sizes(tensors: Sequence[Tensor], sizes: Sequence[Sequence[Sequence[int]]]) -> _torch.Value:
+    """Inserts the question whether tensors have, all of them at once, one of several lists of sizes.
+
+    Args:
+        tensors: Traced tensors.
+        sizes: For each list of sizes, that of each tensor.
+
+    Returns:
+        A boolean of the graph.
+    """
+    graph = _torch.current_graph()
+    truth, numbers = _torch.type_named("BoolType"), _torch.list_of("IntType")
+    got = [_torch.insert(graph, "aten::size", [_torch.value_of(tensor)], numbers) for tensor in tensors]
+
+    def joined(operator: str, each: Sequence[Any]) -> Any:
+        return functools.reduce(lambda a, b: _torch.insert(graph, operator, [a, b], truth), each)
+
+    def same(one: Sequence[Sequence[int]]) -> Any:
+        pairs = [(have, list(size)) for have, size in zip(got, one, strict=True) if size]  # [] has no type of its own
+        held = [
+            _torch.insert(graph, "aten::eq", [have, _torch.insert_constant(graph, size)], truth) for have, size in pairs
+        ]
+        return joined("aten::__and__", held) if held else _torch.insert_constant(graph, True)
+
+    return joined("aten::__or__", [same(one) for one in sizes])
+
+
 def guard_kind(name: str, tensor: Tensor) -> None:
     """Inserts a check of the dtype and the rank of an input, which a trace takes for granted."""
     graph = _torch.current_graph()

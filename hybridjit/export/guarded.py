@@ -13,7 +13,7 @@ from torch import Tensor
 from .. import _torch
 from .._describe import place
 from .._errors import CaptureError, HybridJitError, compose
-from .._sites import user_files
+from .._sites import site_of_function, user_files
 from ..adapters.tree import scan
 from .auto import Branches
 from .branches import BranchingError
@@ -194,8 +194,11 @@ class Study:
     ) -> tuple[Captured, list[Leak]]:
         """The capture that becomes the file: of all inputs that were given, each on its path."""
         told = [groups[0], *(g for g in groups[1:] if any(self.known[seen.name].joins for seen in g))]
-        if len(told) > 1 and not inseparable(told):
-            together = Together([self._member(group) for group in told], innocent, self.task.state)
+        for entry in (None, site_of_function(self.task.model.forward)) if len(told) > 1 else ():
+            if not entry and inseparable(told):
+                continue
+            members = [self._member(group) for group in told]
+            together = Together(members, innocent, self.task.state, entry)
             try:
                 return self.traced(settings, "input", together.meet, together), together.guarded
             except BranchingError:
@@ -209,10 +212,10 @@ class Study:
         return self.traced(settings, "input", guarding), guarding.guarded
 
     def _member(self, group: Sequence[Seen]) -> Member:
-        seen = next((seen for seen in group if self.known[seen.name].joins), group[0])
-        inputs = moved(self.known[seen.name].inputs, None, seen.name)
-        ordered = [seen, *(each for each in group if each is not seen)]
-        return Member.of(ordered, seen.captured.adapter.flatten(*inputs.args, **inputs.kwargs))
+        joining = [seen for seen in group if self.known[seen.name].joins]
+        inputs = [moved(self.known[seen.name].inputs, None, seen.name) for seen in joining]
+        flats = [joining[0].captured.adapter.flatten(*each.args, **each.kwargs) for each in inputs]
+        return Member.of([*joining, *(seen for seen in group if not self.known[seen.name].joins)], flats)
 
     def seen(self, settings: Settings, name: str) -> Seen:
         """A capture without guards, to look at."""

@@ -11,21 +11,27 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 
 from .. import _torch
 from .._errors import CaptureError, compose
+from .._sites import Site
 from ..control import record
 from ..control.blocks import trace_ends
+from ..control.guards import have_sizes
 from ..control.paths import copied, same_function
 from ..control.recorder import Call, Recorder, tensors_of, watching
 from .frozen import Guards, guard
-from .leaks import Leak, equal, same_value
+from .leaks import Leak, as_traced, equal, same_value
 from .state import ModelState
 from .survey import Occurrence, Seen, disjoint, occurrences, values_of
+
+
+Sizes: TypeAlias = tuple[tuple[int, ...], ...]
+"""The sizes of every tensor of an input."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +44,7 @@ class Member:
         leaks: What leaves a trace of it, in order.
         values: For each, what it is in the captures that compute the same.
         places: For each, what identifies it.
+        sizes: The sizes of the tensors, for each input that computes the same and was given by the user.
     """
 
     name: str
@@ -45,13 +52,16 @@ class Member:
     leaks: tuple[Leak, ...]
     values: tuple[tuple[Any, ...], ...]
     places: tuple[Occurrence, ...]
+    sizes: frozenset[Sizes]
 
     @staticmethod
-    def of(group: Sequence[Seen], flat: tuple[Tensor, ...]) -> Member:
-        """One of the captures that compute the same, for all of them."""
+    def of(group: Sequence[Seen], flats: Sequence[tuple[Tensor, ...]]) -> Member:
+        """One of the captures that compute the same, for all of them; with the tensors of those that were given."""
         leaks, known = group[0].captured.leaks, values_of(group)
         places = tuple(occurrences(leaks))
-        return Member(group[0].name, flat, leaks, tuple(known[place] for place in places), places)
+        values = tuple(known[place] for place in places)
+        sizes = frozenset(tuple(tuple(tensor.shape) for tensor in flat) for flat in flats)
+        return Member(group[0].name, flats[0], leaks, values, places, sizes)
 
 
 @dataclass(frozen=True)
@@ -146,13 +156,23 @@ class Together:
         members: The inputs, the traced one first; each computes something else.
         innocent: Leaks that need no guard and no branch.
         state: The model's state.
+        entry: Where the model is entered, if they part there, by their sizes, rather than where a value does that
+            left the trace.
     """
 
-    def __init__(self, members: Sequence[Member], innocent: dict[Occurrence, str], state: ModelState) -> None:
+    def __init__(
+        self,
+        members: Sequence[Member],
+        innocent: dict[Occurrence, str],
+        state: ModelState,
+        entry: Site | None = None,
+    ) -> None:
         self.members = members
         self.guarded: list[Leak] = []
         self._innocent = innocent
         self._state = state
+        self._entry = entry or Site("<unknown>", 0)
+        self._classes = _by_sizes(members) if entry else [members]
         self._guards = Guards()
         self._run: _Run | None = None
         self._group: Sequence[Member] = members
@@ -204,12 +224,33 @@ class Together:
             self._recorder: Recorder = recorder
             first = self.members[0]
             try:
-                return self._along(first, self.members, (), first, 0)
+                return self._apart(0, first)
             finally:
                 for node in reversed(self._scratches):
                     for block in node.blocks():
                         _torch.keep_constants(block, node)
                     node.destroy()
+
+    def _apart(self, index: int, first: Member) -> Any:
+        """Records a class of inputs that the sizes tell apart, and those after it."""
+        own = self._classes[index]
+
+        def follow() -> Any:
+            return self._along(own[0], own, (), first, 0)
+
+        if index == len(self._classes) - 1:
+            return follow()
+        # Sizes that nobody gave go with the first input, whose guards stop what does not fit.
+        others = index == 0
+        asked = [size for group in (self._classes[1:] if others else [own]) for each in group for size in each.sizes]
+        tensors = [*self._first]
+        for tensor, value in zip(tensors, self._starts, strict=True):
+            _torch.bind_value(tensor, value)
+        have = as_traced(not others, have_sizes(tensors, asked))
+        names = f"the path of {own[0].name}", "the other paths"
+        pred = torch.logical_not(have) if others else have
+        spelled = f"as {own[0].name}", ""
+        return trace_ends(pred, follow, lambda: self._apart(index + 1, first), names, self._entry, spelled)
 
     def _along(self, member: Member, group: Sequence[Member], log: Sequence[_Step], owner: Member, decided: int) -> Any:
         """Records what follows for a group of inputs, by one of them."""
@@ -260,6 +301,18 @@ class Together:
             return trace_ends(_is(tensor, values[index]), follow, lambda: rest(index + 1), names, leak.site, spelled)
 
         return rest(0)
+
+
+def _by_sizes(members: Sequence[Member]) -> list[list[Member]]:
+    """The inputs that sizes do not tell apart, together; the first one's first."""
+    classes: list[list[Member]] = []
+    for each in members:
+        same = next((known for known in classes if any(one.sizes & each.sizes for one in known)), None)
+        if same is None:
+            classes.append([each])
+        else:
+            same.append(each)
+    return classes
 
 
 def distinct(values: Sequence[Any]) -> tuple[Any, ...]:

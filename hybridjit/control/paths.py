@@ -87,9 +87,12 @@ class Run:
         self.anew = anew
         self.position: int = 0
         self.inherited: int = len(log)
+        self.over = False
 
     def call(self, func: Any, args: Any, run: Callable[[], Call]) -> Any:
         """Gives what the operation gave in an earlier run, or runs it."""
+        if self.over:  # a context manager that the end of the run passes: no other run meets it here
+            return run().result
         index = self.position
         self.position += 1
         if index < self.inherited:
@@ -117,12 +120,14 @@ class Run:
         site = user_site(record.current().names)
         if not self.parts(site):
             return run()
+        self.over = True
         raise Undecided(func, pred, site)
 
     def own_memory(self, storage: int) -> None:
         """Ends the run, to begin it again with memory of its own, if an earlier run made that which is to change."""
         if storage not in self.anew and any(storage in each.made for each in self.log[: self.inherited]):
             self.anew.add(storage)
+            self.over = True
             raise _Anew
 
     def _refuse_random(self, earlier: Call) -> None:

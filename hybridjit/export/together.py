@@ -94,6 +94,7 @@ class _Run:
         self.decided = decided
         self.position = 0
         self.leaks = 0
+        self.over = False
         self._scratch = scratch
         self._repeating = False
 
@@ -104,6 +105,8 @@ class _Run:
 
     def call(self, func: Any, args: Any, run: Callable[[], Call]) -> Any:
         """Gives what the graph has for the operation already, or runs it."""
+        if self.over:  # a context manager that the end of the run passes: no other run meets it here
+            return run().result
         index = self.position
         self.position += 1
         before = self.leaks
@@ -198,6 +201,7 @@ class Together:
             if disjoint(other.values[at], run.member.values[at]):
                 if self._inside():
                     raise _diverged(other, "a value inside a branch", "another one")
+                run.over = True
                 raise _Parted(leak, tensor)
         self.guarded.append(leak)
         every = [value for each in self._group for value in each.values[at]]

@@ -76,10 +76,22 @@ class Budget:
             )
 
 
+class Generation:
+    """How many runs have begun: what one run leaves in a cache must not be found by the next."""
+
+    count = 0
+
+    @classmethod
+    def begin(cls) -> None:
+        """Begins a run."""
+        cls.count += 1
+
+
 class Run:
     """One run of a function, along the decisions made so far."""
 
     def __init__(self, recorder: Recorder, budget: Budget, log: list[Call], anew: set[int]) -> None:
+        Generation.begin()
         self.recorder = recorder
         self.fn: Callable[..., Any] = budget.fn
         self.parts: Callable[[Site], bool] = budget.parts

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .. import _torch
 from .._describe import place
-from .._errors import CaptureError, HybridJitError, compose
+from .._errors import CaptureError, HybridJitError, InputError, compose
 from .._sites import site_of_function, user_files
 from ..adapters.tree import scan
 from .auto import Branches
@@ -140,6 +140,7 @@ class Study:
     def _ways_out(self, error: CaptureError) -> Iterator[Settings]:
         """What may help where code fails in a trace that runs in eager mode: the answers and numbers of eager mode."""
         settings, files = self.settings, user_files(error)
+        yield dataclasses.replace(settings, dynamic=files)
         for plain in (frozenset[str](), files):
             yield dataclasses.replace(settings, plain=plain, as_eager=True)
             if plain:
@@ -329,7 +330,7 @@ class Study:
             wrong, left = self._wrong(wider)
             if not wrong and set(left) < set(stopped):
                 return wider, more
-        except CaptureError:
+        except (CaptureError, InputError):  # of another path, or a result of another structure
             pass  # what there is holds for the first input
         for known in joining:
             known.joins = False

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from .. import _torch
 from .._sites import user_frame
+from ..control.paths import Generation
 from .kinds import CACHE, KEY, Kind
 
 
@@ -133,9 +134,10 @@ def hashing(known: Collection[int], leak: Callable[[Kind, Tensor, Any], None]) -
             made: int = identity(self)
             return made
         frame = user_frame()
-        if frame is not None and _calls_cached(frame):  # finds nothing, and computes what is right for any number
+        if frame is not None and _calls_cached(frame):
+            # Finds nothing, and computes what is right for any number; in each run of a path again.
             made = identity(self)
-            return made
+            return made ^ Generation.count
         with _torch.paused_tracing(), _torch.unwatched():
             number = self.item()
         leak(CACHE if frame is not None and _stores(frame.f_code) else KEY, self, number)

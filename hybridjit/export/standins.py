@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from .. import _torch
-from .numbers import CACHED
+from .numbers import CACHED, is_number
 
 
 def _traced(value: object) -> bool:
@@ -77,6 +77,19 @@ def _len(value: Any) -> Any:
     if isinstance(value, Tensor) and _torch.tracing_state() is not None and _dims(value):
         return value.size(0)
     return len(value)
+
+
+def _isinstance(value: Any, kinds: Any) -> bool:
+    """``isinstance``, of a traced size what it says of the number that eager mode has."""
+    if _traced(value) and is_number(value):
+        with _torch.paused_tracing(), _torch.unwatched():
+            value = 0.0 if value.is_floating_point() else 0
+    return isinstance(value, kinds)
+
+
+def _is_integer(value: Tensor) -> Tensor:
+    """``float.is_integer``, of a traced number."""
+    return value == value.trunc()
 
 
 def _round(value: Any, *digits: Any) -> Any:
@@ -148,6 +161,7 @@ _BUILTINS: dict[str, Any] = {
     "len": _len,
     "int": _Int,
     "float": _Float,
+    "isinstance": _isinstance,
     "round": _round,
     "min": _extreme(min, torch.minimum),
     "max": _extreme(max, torch.maximum),
@@ -167,6 +181,9 @@ def standing_in(files: Iterable[str]) -> Iterator[None]:
     modules = [module for module in list(sys.modules.values()) if vars_of(module).get("__file__") in wanted]
     by_identity = {id(getattr(math, name)): function for name, function in _MATH.items()}
     try:
+        if wanted and not hasattr(Tensor, "is_integer"):  # a method of Python's numbers that tensors lack
+            type.__setattr__(Tensor, "is_integer", _is_integer)
+            changed.append((Tensor, "is_integer", _ABSENT))
         for module in modules:
             space = vars_of(module)
             news = {
@@ -192,7 +209,9 @@ def standing_in(files: Iterable[str]) -> Iterator[None]:
         yield
     finally:
         for space, name, before in reversed(changed):
-            if isinstance(space, type):
+            if isinstance(space, type) and before is _ABSENT:
+                type.__delattr__(space, name)
+            elif isinstance(space, type):
                 setattr(space, name, before)
             elif before is _ABSENT:
                 space.pop(name, None)

@@ -22,7 +22,7 @@ from .._sites import Site
 from ..control import record
 from ..control.blocks import trace_ends
 from ..control.guards import have_sizes
-from ..control.paths import copied, same_function
+from ..control.paths import Generation, copied, same_function
 from ..control.recorder import Call, Recorder, tensors_of, watching
 from .frozen import Guards, guard
 from .leaks import Leak, as_traced, equal, same_value
@@ -87,6 +87,7 @@ class _Run:
     """One input on its way through the model."""
 
     def __init__(self, member: Member, log: Sequence[_Step], owner: Member, decided: int, scratch: Any) -> None:
+        Generation.begin()
         self.member = member
         self.log = list(log)
         self.own = owner is member

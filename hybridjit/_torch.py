@@ -1430,9 +1430,15 @@ def open_node(value: object) -> TreeNode | None:
     return TreeNode(keys, children, context, _dump_context(type(value), context))
 
 
-def tree_flatten(value: object) -> tuple[list[Any], list[str], Any]:
-    """Flattens a pytree to its leaves, their paths and its spec."""
-    pairs, spec = _pytree.tree_flatten_with_path(value)
+def tree_flatten(
+    value: object, is_leaf: Callable[[Any], bool] | None = None
+) -> tuple[list[Any], list[str], Any]:
+    """Flattens a pytree to its leaves, their paths and its spec; goes no deeper than ``is_leaf``."""
+    try:
+        pairs, spec = _pytree.tree_flatten_with_path(value, is_leaf)
+    except ValueError:  # a class that was registered without names for what it holds
+        leaves, spec = _pytree.tree_flatten(value, is_leaf)
+        return leaves, [f"[{index}]" for index in range(len(leaves))], spec
     return [leaf for _, leaf in pairs], [_pytree.keystr(path) for path, _ in pairs], spec
 
 
@@ -1556,12 +1562,6 @@ def fresh_integer(example: int) -> int:
 def assert_in_graph(holds: Tensor, message: str) -> None:
     """Records an assertion."""
     torch.ops.aten._assert_async.msg(holds, message)
-
-
-def tree_flatten_until(value: object, is_leaf: Callable[[Any], bool]) -> tuple[list[Any], list[str], Any]:
-    """`tree_flatten` that goes no deeper than ``is_leaf``."""
-    pairs, spec = _pytree.tree_flatten_with_path(value, is_leaf)
-    return [leaf for _, leaf in pairs], [_pytree.keystr(path) for path, _ in pairs], spec
 
 
 def current_tracer() -> Any:

@@ -73,7 +73,7 @@ def _give(
 
     Where ``numbers`` may not become tensors, they must be the same whichever function runs.
     """
-    leaves, paths, spec = _torch.tree_flatten_until(value, _is_made)
+    leaves, paths, spec = _torch.tree_flatten(value, _is_made)
     given: list[Any] = []
     for path, leaf in zip(paths, leaves, strict=True):
         if dataclasses.is_dataclass(leaf):
@@ -100,7 +100,7 @@ def _give(
 
 def _take(call: int, given: Any, turn: Callable[[int, Tensor], Any], index: int = 0) -> tuple[Any, int]:
     """What an operator gave, as the functions meant it, and the index of the leaf after it."""
-    leaves, _, spec = _torch.tree_flatten_until(given, _is_placed)
+    leaves, _, spec = _torch.tree_flatten(given, _is_placed)
     taken = []
     for leaf in leaves:
         here = index

@@ -146,6 +146,30 @@ class _Math:
         return _MATH[name] if name in _MATH else getattr(math, name)
 
 
+def _of_numpy(name: str, traced: Callable[[Tensor], Tensor]) -> Callable[..., Any]:
+    """A function of NumPy, on a traced size as well, of which it makes a float."""
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        if len(args) == 1 and not kwargs and _traced(args[0]) and is_number(args[0]):
+            return traced(args[0].to(torch.float64))
+        return getattr(sys.modules["numpy"], name)(*args, **kwargs)
+
+    return call
+
+
+_NUMPY = {
+    name: _of_numpy(name, getattr(torch, name))
+    for name in ("ceil", "floor", "trunc", "sqrt", "log", "log2", "log10", "exp")
+}
+
+
+class _Numpy:
+    """The module ``numpy``, with functions that take traced sizes."""
+
+    def __getattr__(self, name: str) -> Any:
+        return _NUMPY[name] if name in _NUMPY else getattr(sys.modules["numpy"], name)
+
+
 def _uncached(cached: Any) -> Callable[..., Any]:
     """A function with an ``lru_cache``, called past the cache for traced numbers: none of them is in it."""
 
@@ -194,6 +218,8 @@ def standing_in(files: Iterable[str]) -> Iterator[None]:
             for name, held in list(space.items()):
                 if held is math:
                     news[name] = _Math()
+                elif held is sys.modules.get("numpy", _ABSENT):
+                    news[name] = _Numpy()
                 elif id(held) in by_identity:
                     news[name] = by_identity[id(held)]
                 elif isinstance(held, CACHED):

@@ -298,6 +298,11 @@ def insert_unusable(graph: Graph, message: str) -> Value:
 # --- blocks in a running trace ------------------------------------------------------------------
 
 
+def insert_mark(graph: Graph, text: str, values: Sequence[Value]) -> None:
+    """Inserts something that stays where it is in a trace, to be found and taken out again."""
+    graph.insertNode(graph.create("prim::Print", [insert_constant(graph, text), *values], 0))
+
+
 def insert_if(graph: Graph, holds: Value) -> Any:
     """Inserts a ``prim::If`` without blocks or outputs."""
     return graph.insertNode(graph.create("prim::If", [holds], 0))
@@ -473,6 +478,7 @@ def is_constant(tensor: Tensor) -> bool:
     return value is None or value.node().kind() == "prim::Constant"
 
 
+_VARYING = ("prim::Param", "prim::TracedAttr", "aten::__derive_index")  # the last: the number of a loop's turn
 _OF_SHAPE = (*_SIZES, "aten::dim", "aten::stride", "prim::device", "prim::dtype", "prim::shape")
 
 
@@ -489,7 +495,7 @@ def varies(value: Value, known: dict[int, bool]) -> bool:
         if number not in known:
             node = open_[-1].node()
             node_kind = node.kind()
-            if node_kind in ("prim::Param", "prim::TracedAttr") or node.isNondeterministic() or any(node.blocks()):
+            if node_kind in _VARYING or node.isNondeterministic() or any(node.blocks()):
                 known[number] = True
             elif node_kind in _OF_SHAPE and node.inputsAt(0).node().kind() == "prim::TracedAttr":
                 known[number] = False  # a parameter keeps its shape
@@ -1430,9 +1436,7 @@ def open_node(value: object) -> TreeNode | None:
     return TreeNode(keys, children, context, _dump_context(type(value), context))
 
 
-def tree_flatten(
-    value: object, is_leaf: Callable[[Any], bool] | None = None
-) -> tuple[list[Any], list[str], Any]:
+def tree_flatten(value: object, is_leaf: Callable[[Any], bool] | None = None) -> tuple[list[Any], list[str], Any]:
     """Flattens a pytree to its leaves, their paths and its spec; goes no deeper than ``is_leaf``."""
     try:
         pairs, spec = _pytree.tree_flatten_with_path(value, is_leaf)

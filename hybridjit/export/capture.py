@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import _torch
-from .._describe import describe, listed
+from .._describe import describe, listed, place
 from .._errors import CaptureError, HybridJitError, InputError, UnsupportedError, compose
 from .._sites import Site, site_of_error
 from ..adapters.flatten import TracingAdapter
@@ -31,6 +31,8 @@ from .made import constructing, drop_copies
 from .numbers import hashing
 from .placement import follow_devices
 from .report import Branch, Finding, Scripted, Side, Static
+from .rolled import roll
+from .rolling import Line, rolling
 from .standins import standing_in
 from .state import ModelState
 from .watch import Watch
@@ -54,6 +56,8 @@ class Captured:
         home: The device that it was made on.
         asked: What the model asked about devices.
         graph: If it was made to be looked at: what was traced, in place of the module, which is that of another.
+        turns: The loops over a traced range, and how many turns they took.
+        unrolled: Of their lines those that could not be made loops again.
     """
 
     module: _torch.ScriptModule
@@ -67,6 +71,8 @@ class Captured:
     home: torch.device = _CPU
     asked: Sequence[Asked] = ()
     graph: _torch.Graph | None = None
+    turns: tuple[tuple[Line, int], ...] = ()
+    unrolled: frozenset[Line] = frozenset()
 
 
 def unwrapped(model: nn.Module, what: str = "export") -> tuple[nn.Module, list[Finding]]:
@@ -161,6 +167,7 @@ def capture(
     beside: _torch.ScriptModule | None = None,
     plain: Collection[str] = (),
     as_eager: bool = False,
+    rolls: Collection[Line] = (),
 ) -> Captured:
     """Traces a model under ``no_grad``; its state must have been taken before.
 
@@ -180,6 +187,7 @@ def capture(
         beside: A trace of the model, if this one is only to be looked at.
         plain: Source files whose code is given sizes as Python's numbers.
         as_eager: Whether code that asks if it is traced is told that it is not.
+        rolls: Lines of loops over a traced range that become loops.
 
     Raises:
         CaptureError: The model can't be traced.
@@ -227,12 +235,24 @@ def capture(
     adapter.around = around
     watch = Watch(names, seen, exact=bool(dynamic), plain=plain)
     watched = collecting(names), recording(record), constructing(), hashing(watch.kept, watch.leak)
-    changed = branching(model, branches, parts), standing_in(dynamic)
-    with torch.no_grad(), watched[0] as findings, watched[1], changed[0], changed[1], watched[2], watched[3], watch:
+    with (
+        torch.no_grad(),
+        watched[0] as findings,
+        watched[1],
+        branching(model, branches, parts),
+        rolling(rolls) as loops,
+        standing_in(dynamic, loops),
+        watched[2],
+        watched[3],
+        watch,
+    ):
         try:
             with following(guarding) as origins, forks(names, as_eager) as forked, inlined(names) as functions:
                 graph = _torch.observe(adapter, flat, beside) if beside else None
                 traced = beside or _torch.trace(adapter, flat)
+            unrolled = roll(graph or traced, loops.loops) if rolls else set()
+            if unrolled and not beside:
+                raise CaptureError(compose(f"a loop can't stay one: {listed([place(*each) for each in unrolled])}"))
             if not beside:
                 drop_copies(traced)
         except HybridJitError:
@@ -269,6 +289,8 @@ def capture(
         home,
         origins.asked,
         graph,
+        tuple(loops.loops),
+        frozenset(unrolled),
     )
 
 

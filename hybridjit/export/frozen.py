@@ -12,6 +12,7 @@ from ..control.guards import insert_guard, insert_refusal
 from ..control.recorder import active, decision
 from .kinds import BOOL, UNGUARDED
 from .leaks import Leak, spell_value
+from .rolling import turns_under_way
 from .validation import own_words
 
 
@@ -34,7 +35,7 @@ class Guards:
         recorder = active()
         blocks = tuple(recorder.frames[1:]) if recorder else ()
         spelled = tuple("" if isinstance(each, Tensor) else repr(each) for each in captured)
-        key = decision(value), type(captured[0]).__name__, spelled
+        key = decision(value), type(captured[0]).__name__, spelled, turns_under_way()
         if any(blocks[: len(earlier)] == earlier for earlier in self._known.get(key, ())):
             return
         self._known.setdefault(key, []).append(blocks)

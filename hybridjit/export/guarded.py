@@ -20,7 +20,7 @@ from .branches import BranchingError
 from .capture import Captured, capture, placed
 from .compare import NEAR, compare, is_chaotic
 from .devices import moved
-from .kinds import BOOL
+from .kinds import BOOL, INDEX
 from .leaks import Leak
 from .memory import refuse_memory
 from .probes import OF_KIND, SHARED, Probe, kind_probes, probes, shared_probe
@@ -149,6 +149,10 @@ class Study:
     def _tries(self, settings: Settings, first: Captured) -> Iterator[Settings]:
         """The ways of capturing, the most general first, the safest last."""
         files = frozenset(leak.site.file for leak in first.leaks)
+        lines = frozenset((leak.site.file, leak.site.line) for leak in first.leaks if leak.kind is INDEX)
+        rolls = self._rolling(dataclasses.replace(settings, dynamic=files, rolls=lines))
+        if rolls is not None:
+            yield rolls
         if files:
             yield dataclasses.replace(settings, dynamic=files)
         yield settings
@@ -158,6 +162,25 @@ class Study:
             yield dataclasses.replace(settings, auto=False)
         yield dataclasses.replace(settings, trusting=False)
         yield dataclasses.replace(settings, trusting=False, fixed=frozenset(("kinds", "sizes")))
+
+    def _rolling(self, settings: Settings) -> Settings | None:
+        """With the loops that are the same for the first input and another one, for which they took other turns."""
+        self._probe(self.first)
+        while settings.rolls:
+            try:
+                first = self.seen(settings, "input")
+            except CaptureError:
+                return None
+            (alike, *_) = same_program([first, *self._observed(settings)])
+            turns = {
+                line: {tuple(count for at, count in seen.captured.turns if at == line) for seen in alike}
+                for line in settings.rolls
+            }
+            sure = frozenset(line for line, counts in turns.items() if len(counts) > 1) - first.captured.unrolled
+            if sure == settings.rolls:
+                return settings
+            settings = dataclasses.replace(settings, rolls=sure)
+        return None
 
     def _with(self, settings: Settings) -> tuple[Captured, list[Leak]]:
         self._probe(self.first)
@@ -252,6 +275,7 @@ class Study:
                 beside=beside,
                 plain=settings.plain,
                 as_eager=settings.as_eager,
+                rolls=settings.rolls,
             )
         finally:
             task.state.restore(thorough=True)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from .. import _torch
 from .numbers import CACHED, is_number
+from .rolling import Rolling
 
 
 def _traced(value: object) -> bool:
@@ -70,6 +71,18 @@ class _Float(metaclass=_Truthful):
             value = args[0].reshape(()) if _dims(args[0]) else args[0]
             return value.to(torch.float64)
         return float(*args)
+
+
+def _range(loops: Rolling) -> type:
+    class Range(metaclass=_Truthful):
+        real = range
+
+        def __new__(cls, *args: Any) -> Any:
+            """``range(...)``, of a traced number one whose turns may become those of a loop."""
+            turns = loops.over(args)
+            return range(*args) if turns is None else turns
+
+    return Range
 
 
 def _len(value: Any) -> Any:
@@ -194,13 +207,15 @@ _ABSENT = object()
 
 
 @contextlib.contextmanager
-def standing_in(files: Iterable[str]) -> Iterator[None]:
+def standing_in(files: Iterable[str], loops: Rolling) -> Iterator[None]:
     """Lets the stand-ins be called by the code of some files, within the body.
 
     Args:
         files: The source files of imported modules.
+        loops: The loops in them that may be rolled.
     """
     wanted = set(files)
+    builtin = {**_BUILTINS, "range": _range(loops)} if loops.lines else _BUILTINS
     changed: list[tuple[Any, str, Any]] = []
     modules = [module for module in list(sys.modules.values()) if vars_of(module).get("__file__") in wanted]
     by_identity = {id(getattr(math, name)): function for name, function in _MATH.items()}
@@ -212,7 +227,7 @@ def standing_in(files: Iterable[str]) -> Iterator[None]:
             space = vars_of(module)
             news = {
                 name: made
-                for name, made in _BUILTINS.items()
+                for name, made in builtin.items()
                 if space.get(name, _ABSENT) in (_ABSENT, getattr(builtins, name))
             }
             for name, held in list(space.items()):

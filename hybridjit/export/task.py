@@ -11,6 +11,7 @@ from torch import nn
 
 from .._errors import InputError, compose
 from ..adapters.inputs import Inputs
+from .rolling import Line
 from .state import ModelState
 from .survey import Place
 
@@ -86,6 +87,7 @@ class Settings:
         parts: The lines where paths part in them; all lines if absent.
         dynamic: Source files whose code gets stand-ins for ``len``, ``int`` and the like.
         plain: Source files whose code is given sizes as Python's numbers.
+        rolls: Lines of loops over a traced range that become loops in the graph; a trace unrolls all others.
         as_eager: Whether code that asks if it is traced is told that it is not.
         trusting: Whether evidence does away with guards.
         fixed: What of the inputs is guarded, for want of anything better; see `capture`.
@@ -98,6 +100,7 @@ class Settings:
     parts: frozenset[Place] | None = None
     dynamic: frozenset[str] = frozenset()
     plain: frozenset[str] = frozenset()
+    rolls: frozenset[Line] = frozenset()
     as_eager: bool = False
     trusting: bool = True
 

@@ -29,7 +29,6 @@ from .leaks import Leak, as_traced, equal, same_value
 from .state import ModelState
 from .survey import Occurrence, Seen, disjoint, occurrences, values_of
 
-
 Sizes: TypeAlias = tuple[tuple[int, ...], ...]
 """The sizes of every tensor of an input."""
 

@@ -1,0 +1,402 @@
+"""Unrolled loops of a finished trace made loops again: turns that do the same, each on what the one before it left.
+
+What a turn may take from outside of it: values from before the loop; its own number; and what the turn before it
+computed, where the first turn takes something from before the loop instead. What may be taken from a turn after the
+loop: anything of the last one; and the same value of all turns, in order, in a list.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from .. import _torch
+from .._describe import place
+from .._sites import Site
+from ..control.points import ROUNDS, note
+from .programs import program_of
+from .rolling import END, MARK, Line
+from .values import identical
+
+_FREE = ("prim::Constant", "prim::GetAttr")
+"""Operations that may as well stand before the loop."""
+
+
+class _Unlike(Exception):
+    """The turns of a loop can't be made one."""
+
+
+@dataclass
+class _Turn:
+    """One turn of an unrolled loop.
+
+    Attributes:
+        mark: The mark before it.
+        nodes: Its operations.
+        numbers: The number of each value that it computes, in order, by the value's own.
+        values: The values, by that number.
+    """
+
+    mark: Any
+    nodes: list[Any]
+    numbers: dict[int, int] = field(default_factory=dict)
+    values: list[Any] = field(default_factory=list)
+
+    def count(self, nodes: Sequence[Any]) -> None:
+        """Numbers the values that operations compute, in their blocks too."""
+        for node in nodes:
+            for block in node.blocks():
+                self._own(block.inputs())
+                self.count(list(block.nodes()))
+            self._own(node.outputs())
+
+    def _own(self, values: Any) -> None:
+        for value in values:
+            self.numbers[value.unique()] = len(self.values)
+            self.values.append(value)
+
+
+def roll(traced: _torch.ScriptModule | _torch.Graph, loops: Sequence[tuple[Line, int]]) -> set[Line]:
+    """Rolls the marked loops of a trace that has not run yet, and takes the marks out.
+
+    Args:
+        traced: The trace, or the graph of one.
+        loops: The line of each loop, and how many turns it took.
+
+    Returns:
+        The lines of the loops that stay unrolled.
+    """
+    left = {number for number in range(len(loops))}
+    for owner, graph in _graphs(traced):
+        marks: dict[int, list[Any]] = {}
+        for node in _torch.every_node(graph):
+            if (text := _text(node)).startswith(MARK):
+                marks.setdefault(int(text.split(":")[2]), []).append(node)
+        for number in sorted(marks, reverse=True):  # a loop in a turn of another one began after that
+            try:
+                _Loop(owner, graph, marks[number], *loops[number]).roll()
+            except _Unlike:
+                continue
+            del marks[number]
+            left.discard(number)
+        for each in marks.values():
+            for mark in each:
+                mark.destroy()
+    return {loops[number][0] for number in left}
+
+
+def _graphs(traced: _torch.ScriptModule | _torch.Graph) -> Iterator[tuple[Any, _torch.Graph]]:
+    if not isinstance(traced, _torch.ScriptModule):
+        yield None, traced
+        return
+    for part in traced.modules():
+        if isinstance(part, _torch.ScriptModule) and _torch.is_traced(part):
+            for graph in _torch.method_graphs(part).values():
+                yield part, graph
+
+
+def _text(node: Any) -> str:
+    return str(node.inputsAt(0).toIValue()) if node.kind() == "prim::Print" else ""
+
+
+class _Loop:
+    """One unrolled loop.
+
+    Args:
+        owner: The module whose method's graph has it; ``None`` for a graph without calls.
+        graph: The graph.
+        marks: The marks before its turns and after the last.
+        line: Where it is.
+        count: How many turns there must be.
+    """
+
+    def __init__(self, owner: Any, graph: _torch.Graph, marks: Sequence[Any], line: Line, count: int) -> None:
+        self.owner = owner
+        self.graph = graph
+        self.marks = marks
+        self.line = line
+        ordered = [_text(mark).split(":")[3] for mark in marks]
+        if count < 2 or ordered != [*map(str, range(count)), END]:
+            raise _Unlike
+        self.turns = self._turns()
+        self.first = 0
+        self.slots: dict[int, tuple[Any, int, int]] = {}  # what a turn takes from the one before it
+
+    def _turns(self) -> list[_Turn]:
+        """The operations of each turn; what may as well stand before the loop is moved there."""
+        turns: list[_Turn] = []
+        marked = {_text(mark) for mark in self.marks}
+        for node in list(self.marks[0].owningBlock().nodes()):
+            if _text(node) in marked:
+                turns.append(_Turn(node, []))
+            elif turns and turns[-1].mark.isBefore(self.marks[-1]):
+                turns[-1].nodes.append(node)
+        if len(turns) != len(self.marks):
+            raise _Unlike  # some are in other blocks
+        for turn in turns[:-1]:
+            turn.count([node for node in turn.nodes if node.kind() not in _FREE])
+            for node in list(turn.nodes):
+                if node.kind() in _FREE and not any(each.unique() in turn.numbers for each in node.inputs()):
+                    node.moveBefore(turns[0].mark)
+                    turn.nodes.remove(node)
+        return turns[:-1]
+
+    def roll(self) -> None:
+        """Makes one turn of all, as the body of a loop.
+
+        Raises:
+            _Unlike: They are no turns of one loop; nothing has changed but the place of constants.
+        """
+        for self.first in (0, 1):  # the first one may do what the others find done
+            if len(self.turns) - self.first < 2:
+                raise _Unlike
+            try:
+                self.slots = {}
+                for index in range(self.first + 1, len(self.turns)):
+                    _Comparison(self, index).compare()
+                lists, finals = self._taken()
+                break
+            except _Unlike:
+                if self.first:
+                    raise
+        self._write(lists, finals)
+
+    # --- what there is to see -----------------------------------------------------------------------
+
+    def turn_of(self, value: Any) -> tuple[int, int] | None:
+        """The turn that computes a value, and the value's number in it; ``None`` if it is from before the loop."""
+        for index in range(self.first, len(self.turns)):
+            number = self.turns[index].numbers.get(value.unique())
+            if number is not None:
+                return index, number
+        return None
+
+    def _taken(self) -> tuple[list[tuple[Any, int, list[int]]], list[int]]:
+        """What is taken from turns after the loop.
+
+        Returns:
+            Lists of the same values of all turns: the operation that makes one, how many others it has before them,
+            and their numbers in each turn; and the numbers of single values of the last turn.
+        """
+        last = len(self.turns) - 1
+        lists: dict[int, tuple[Any, int, list[int]]] = {}
+        finals: dict[int, None] = {}
+        for index in range(self.first, last + 1):
+            for number, value in enumerate(self.turns[index].values):
+                for use in value.uses():
+                    user = use.user
+                    if not user.isAfter(self.marks[-1]):
+                        continue
+                    if user.kind() == "prim::ListConstruct" and user.output().unique() not in lists:
+                        found = self._every(user)
+                        if found is not None:
+                            lists[user.output().unique()] = found
+                    if user.kind() == "prim::ListConstruct" and user.output().unique() in lists:
+                        continue
+                    if index != last:
+                        raise _Unlike
+                    finals[number] = None
+        return list(lists.values()), list(finals)
+
+    def _every(self, node: Any) -> tuple[Any, int, list[int]] | None:
+        """Whether a list holds the same values of every turn, in order; and nothing else of them."""
+        given = [self.turn_of(value) for value in node.inputs()]
+        inside = [place for place in given if place is not None]
+        before = next(at for at, place in enumerate(given) if place is not None)
+        numbers = [number for turn, number in inside if turn == self.first]
+        turns = range(self.first, len(self.turns))
+        if given[before : before + len(inside)] != [(turn, number) for turn in turns for number in numbers]:
+            return None
+        return node, before, numbers
+
+    # --- what is written ----------------------------------------------------------------------------
+
+    def _write(self, lists: Sequence[tuple[Any, int, list[int]]], finals: Sequence[int]) -> None:
+        graph, body, last = self.graph, self.turns[self.first], self.turns[-1]
+        number, truth = _torch.type_named("IntType"), _torch.type_named("BoolType")
+        carried: dict[tuple[int, int], Any] = {}
+        for node, at, each in self.slots.values():
+            start = node.inputsAt(at)
+            carried.setdefault((start.unique(), each), start)
+        kept = {each: [key for key in carried if key[1] == each] for each in finals}
+        unset = [each for each in finals if len(kept[each]) != 1]
+        point = graph.insertPoint()
+        graph.setInsertPoint(self.marks[0])
+        count = _torch.insert(graph, "aten::__range_length", list(self.marks[0].inputs())[1:], number)
+        least = self.first + bool(unset)
+        if least:
+            enough = _torch.insert(graph, "aten::ge", [count, _torch.insert_constant(graph, least)], truth)
+            says = f"hybridjit: loop at {place(*self.line)}: captured at least {least} rounds, got "
+            head, tail = (
+                _torch.insert_constant(graph, text)
+                for text in (says, "; export the model with such an input among check_inputs")
+            )
+            _torch.insert_raise_unless(graph, enough, "{}{}{}", [head, count, tail])
+        graph.setInsertPoint(body.mark)
+        if self.first:
+            count = _torch.insert(graph, "aten::sub", [count, _torch.insert_constant(graph, self.first)], number)
+        offset = _torch.insert_constant(graph, self.first)
+        collected = []
+        for made, before, _ in lists:
+            empty = graph.insertNode(graph.create("prim::ListConstruct", list(made.inputs())[:before])).output()
+            empty.setType(made.output().type())
+            collected.append(empty)
+        starts = [*carried.values(), *(_torch.insert_uninitialized(graph) for _ in unset)]
+        goes_on = _torch.insert_constant(graph, True)
+        loop, index, params = _torch.insert_loop(graph, count, goes_on, starts)
+        note(loop, "loop", Site(*self.line), ROUNDS)
+        block = next(iter(loop.blocks()))
+        inside = dict(zip(carried, params, strict=False))
+        for node, at, each in self.slots.values():
+            node.replaceInput(at, inside[node.inputsAt(at).unique(), each])
+        for node in body.nodes:
+            node.moveBefore(block.returnNode())
+            _forget_shapes(node)
+        graph.setInsertPoint(body.nodes[0])
+        turn = _torch.insert(graph, "aten::add", [index, offset], number) if self.first else index
+        body.nodes[0].replaceInput(0, turn)
+        graph.setInsertPoint(block.returnNode())
+        for empty, (_, _, numbers) in zip(collected, lists, strict=True):
+            for each in numbers:
+                _torch.insert(graph, "aten::append", [empty, body.values[each]], empty.type())
+        for value in (goes_on, *(body.values[each] for _, each in carried), *(body.values[each] for each in unset)):
+            block.registerOutput(value)
+        after = [loop.addOutput() for _ in starts]
+        for output in after:
+            output.setType(_torch.type_named("TensorType"))
+        of_key = dict(zip(carried, after, strict=False))
+        results = {each: of_key[kept[each][0]] for each in finals if each not in unset}
+        results |= dict(zip(unset, after[len(carried) :], strict=True))
+        for each, result in results.items():
+            last.values[each].replaceAllUsesWith(result)
+        for empty, (made, before, numbers) in zip(collected, lists, strict=True):
+            graph.setInsertPoint(made)
+            for value in list(made.inputs())[before + len(numbers) * (len(self.turns) - self.first) :]:
+                _torch.insert(graph, "aten::append", [empty, value], empty.type())
+            made.output().replaceAllUsesWith(empty)
+            made.destroy()
+        graph.setInsertPoint(point)
+        for turn in reversed(self.turns[self.first + 1 :]):
+            for node in reversed(turn.nodes):
+                node.destroy()
+        for mark in self.marks:
+            mark.destroy()
+
+
+class _Comparison:
+    """One turn beside the first of those that become the body.
+
+    Args:
+        loop: The loop.
+        index: Which turn.
+    """
+
+    def __init__(self, loop: _Loop, index: int) -> None:
+        self.loop = loop
+        self.index = index
+        self.place = 0
+
+    def compare(self) -> None:
+        """Finds what the turn takes from the one before it.
+
+        Raises:
+            _Unlike: It does something else than the first.
+        """
+        turns = self.loop.turns
+        self._nodes(turns[self.loop.first].nodes, turns[self.index].nodes)
+
+    def _nodes(self, one: Sequence[Any], other: Sequence[Any]) -> None:
+        if len(one) != len(other):
+            raise _Unlike
+        for a, b in zip(one, other, strict=True):
+            if a.kind() != b.kind() or a.inputsSize() != b.inputsSize() or a.outputsSize() != b.outputsSize():
+                raise _Unlike
+            blocks = list(zip(a.blocks(), b.blocks(), strict=True))
+            if not blocks and not self._same_attributes(a, b):
+                raise _Unlike
+            for at in range(a.inputsSize()):
+                self._input(a, b, at)
+            for mine, its in blocks:
+                ends = [mine.returnNode()], [its.returnNode()]
+                self._nodes([*mine.nodes()], [*its.nodes()])
+                self._nodes(*ends)
+
+    def _input(self, a: Any, b: Any, at: int) -> None:
+        place, self.place = self.place, self.place + 1
+        if not place:
+            return  # the number of the turn
+        loop = self.loop
+        one, other = a.inputsAt(at), b.inputsAt(at)
+        mine, its = loop.turn_of(one), loop.turn_of(other)
+        if its is None:
+            if mine is not None or place in loop.slots or not _same(one, other):
+                raise _Unlike
+            return
+        turn, number = its
+        if turn == self.index:
+            if mine != (loop.first, number):
+                raise _Unlike
+        elif turn != self.index - 1 or mine is not None or _torch.kind(one.type()) != "TensorType":
+            raise _Unlike
+        elif self.index == loop.first + 1:
+            loop.slots[place] = a, at, number
+        elif place not in loop.slots or loop.slots[place][2] != number:
+            raise _Unlike
+        if turn == self.index and place in loop.slots:
+            raise _Unlike
+
+    def _same_attributes(self, a: Any, b: Any) -> bool:
+        if a.kind() == b.kind() == "prim::CallMethod" and a.s("name") != b.s("name"):
+            return self._same_calls(a, b)
+        names = list(a.attributeNames())
+        return names == list(b.attributeNames()) and all(_attribute(a, name) == _attribute(b, name) for name in names)
+
+    def _same_calls(self, a: Any, b: Any) -> bool:
+        """Whether two calls of a submodule, of which a trace makes two methods, do the same."""
+        if self.loop.owner is None or not _same(a.inputsAt(0), b.inputsAt(0)):
+            return False
+        path: list[str] = []
+        value = a.inputsAt(0)
+        while value.node().kind() == "prim::GetAttr":
+            path.insert(0, value.node().s("name"))
+            value = value.node().inputsAt(0)
+        module = self.loop.owner
+        for name in path:
+            module = getattr(module, name)
+        return program_of(_torch.inlined(module, a.s("name"))) == program_of(_torch.inlined(module, b.s("name")))
+
+
+def _attribute(node: Any, name: str) -> str:
+    return repr(getattr(node, node.kindOf(name))(name))
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Whether two values from before a loop are one."""
+    if one.unique() == other.unique():
+        return True
+    a, b = one.node(), other.node()
+    if a.kind() == b.kind() == "aten::Int":  # the tracer writes one for each use, where the tensor was made
+        return _same(a.inputsAt(0), b.inputsAt(0))
+    if a.kind() != b.kind() or a.kind() not in _FREE:
+        return False
+    if a.kind() == "prim::GetAttr":
+        return bool(a.s("name") == b.s("name")) and _same(a.inputsAt(0), b.inputsAt(0))
+    if one.type() != other.type() and _torch.kind(one.type()) != "TensorType":
+        return False
+    held, its = one.toIValue(), other.toIValue()
+    if isinstance(held, Tensor) and isinstance(its, Tensor):
+        return held is its or identical(held, its)
+    return type(held) is type(its) and repr(held) == repr(its)
+
+
+def _forget_shapes(node: Any) -> None:
+    """Takes the example's shapes off what a node computes: they may be others in each turn."""
+    for block in node.blocks():
+        for inner in block.nodes():
+            _forget_shapes(inner)
+    for output in node.outputs():
+        if _torch.kind(output.type()) == "TensorType":
+            output.setType(_torch.type_named("TensorType"))

@@ -1,0 +1,113 @@
+"""Loops over a traced range: while a model is traced, where each turn begins and ends is marked in the graph.
+
+The trace has such a loop unrolled, as often as the example has it. Turns that turn out to do the same are made one
+loop afterwards; see `rolled`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Collection, Iterator
+from typing import Any, TypeAlias
+
+from torch import Tensor
+
+from .. import _torch
+from ..control.recorder import as_one_operation
+from .leaks import as_traced
+
+Line: TypeAlias = tuple[str, int]
+"""A source file, and a line in it."""
+MARK = "hybridjit:turn:"
+"""What the marks in a graph begin with; the number of the loop and of the turn follow."""
+END = "end"
+
+_turns: list[tuple[int, int]] = []
+
+
+def turns_under_way() -> tuple[tuple[int, int], ...]:
+    """The loops in whose turns the trace is, and which: what one turn has made sure of, the next has not."""
+    return tuple(_turns)
+
+
+class Rolling:
+    """The loops of one trace that may be rolled.
+
+    Args:
+        lines: Where there are such loops: the lines of ``range(...)``.
+
+    Attributes:
+        loops: The line of each loop that ran, and how many turns it took.
+    """
+
+    def __init__(self, lines: Collection[Line]) -> None:
+        self.lines = lines
+        self.loops: list[tuple[Line, int]] = []
+
+    def over(self, args: tuple[Any, ...]) -> Any:
+        """``range(*args)`` for the code that called the caller, to be gone through; ``None`` for no loop of these."""
+        frame = sys._getframe(2)
+        line = frame.f_code.co_filename, frame.f_lineno
+        if line not in self.lines or not any(isinstance(each, Tensor) for each in args):
+            return None
+        return _Turns(self, line, ((0, *args) if len(args) == 1 else args)[:2], args[2] if len(args) == 3 else 1)
+
+
+class _Turns:
+    """What ``range(...)`` of a traced number gives."""
+
+    def __init__(self, rolling: Rolling, line: Line, bounds: tuple[Any, ...], step: Any) -> None:
+        self._rolling = rolling
+        self._line = line
+        self._bounds = (*bounds, step)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        with _torch.paused_tracing(), _torch.unwatched():
+            numbers = range(*(int(each) for each in self._bounds))
+        given = tuple(each for each in self._bounds if isinstance(each, Tensor))
+        loops = self._rolling.loops
+
+        def begin() -> tuple[int, list[Any]]:
+            graph = _torch.current_graph()
+            loops.append((self._line, len(numbers)))
+            values = [
+                _torch.insert_number(graph, _torch.value_of(each), "IntType")
+                if isinstance(each, Tensor)
+                else _torch.insert_constant(graph, each)
+                for each in self._bounds
+            ]
+            return len(loops) - 1, values
+
+        # Where a path runs again, what it has recorded already is not recorded again.
+        loop, (start, _, step) = bound = as_one_operation(begin, given, begin)
+        depth = len(_turns)
+
+        def mark(turn: object) -> None:
+            _torch.insert_mark(_torch.current_graph(), f"{MARK}{loop}:{turn}", bound[1])
+
+        def turn(count: int) -> Tensor:
+            graph = _torch.current_graph()
+            mark(count)
+            at = [_torch.insert_constant(graph, count), start, step]
+            index = _torch.insert(graph, "aten::__derive_index", at, _torch.type_named("IntType"))
+            return as_traced(numbers[count], index)
+
+        for count in range(len(numbers)):
+            made = as_one_operation(begin, (), lambda count=count: turn(count))
+            try:
+                _turns.append((loop, count))
+                yield made
+            finally:
+                del _turns[depth:]
+        as_one_operation(begin, (), lambda: mark(END))
+
+
+@contextlib.contextmanager
+def rolling(lines: Collection[Line]) -> Iterator[Rolling]:
+    """Marks the turns of some loops, within the body."""
+    before = list(_turns)
+    try:
+        yield Rolling(lines)
+    finally:
+        _turns[:] = before

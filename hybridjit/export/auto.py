@@ -74,7 +74,7 @@ class Branches:
             try:
                 if self.study.alone:
                     guarding = Guarding({}, {}, self.innocent)
-                    captured, guarded = self.study.traced(settings, "input", guarding), guarding.guarded
+                    captured, guarded = self.study.traced(settings, settings.base, guarding), guarding.guarded
                 else:
                     seen = [self.study.seen(settings, name) for name, each in self.study.known.items() if each.joins]
                     groups = same_program(seen)

@@ -25,6 +25,7 @@ from .leaks import Leak
 from .memory import refuse_memory
 from .probes import OF_KIND, SHARED, Probe, kind_probes, probes, shared_probe
 from .report import Finding
+from .rolling import Line
 from .survey import Guarding, Occurrence, Seen, exonerated, inseparable, same_program, values_of
 from .task import Known, Settings, Task
 from .together import Member, Together
@@ -164,28 +165,32 @@ class Study:
         yield dataclasses.replace(settings, trusting=False, fixed=frozenset(("kinds", "sizes")))
 
     def _rolling(self, settings: Settings) -> Settings | None:
-        """With the loops that are the same for the first input and another one, for which they took other turns."""
+        """With the loops that are the same in two captures of which each took other turns."""
         self._probe(self.first)
         while settings.rolls:
             try:
-                first = self.seen(settings, "input")
+                seen = [self.seen(settings, "input"), *self._observed(settings)]
             except CaptureError:
                 return None
-            (alike, *_) = same_program([first, *self._observed(settings)])
-            turns = {
-                line: {tuple(count for at, count in seen.captured.turns if at == line) for seen in alike}
-                for line in settings.rolls
-            }
-            sure = frozenset(line for line, counts in turns.items() if len(counts) > 1) - first.captured.unrolled
-            if sure == settings.rolls:
-                return settings
+            sure: frozenset[Line] = frozenset()
+            for base in seen:
+                if base.name != "input" and (":" not in base.name or not self.alone):
+                    continue  # of one turn none can be told from what is around it; one of another size has more
+                (alike, *_) = same_program([base, *(each for each in seen if each is not base)])
+                turns = [{line: [n for at, n in each.captured.turns if at == line] for line in settings.rolls}
+                         for each in alike]  # fmt: skip
+                found = {line for line in settings.rolls if any(each[line] != turns[0][line] for each in turns)}
+                found -= base.captured.unrolled
+                if found == settings.rolls:
+                    return dataclasses.replace(settings, base=base.name)
+                sure = max(sure, frozenset(found), key=len)
             settings = dataclasses.replace(settings, rolls=sure)
         return None
 
     def _with(self, settings: Settings) -> tuple[Captured, list[Leak]]:
         self._probe(self.first)
         looked_at = self.first.leaks or settings.observed != self.settings.observed
-        seen = [self.seen(settings, "input") if looked_at else Seen("input", self.first)]
+        seen = [self.seen(settings, settings.base) if looked_at else Seen("input", self.first)]
         if seen[0].captured.leaks:
             seen += self._observed(settings)
         groups = same_program(seen)
@@ -224,16 +229,16 @@ class Study:
             members = [self._member(group) for group in told]
             together = Together(members, innocent, self.task.state, entry)
             try:
-                return self.traced(settings, "input", together.meet, together), together.guarded
+                return self.traced(settings, settings.base, together.meet, together), together.guarded
             except BranchingError:
                 raise
             except CaptureError:
                 pass  # guards make the file raise on the inputs that could not be joined
         if not settings.fixed and all(occurrence in innocent for occurrence in groups[0][0].by_occurrence()):
             same = settings.observed == self.settings.observed
-            return (self.first if same else self.traced(settings, "input")), []
+            return (self.first if same else self.traced(settings, settings.base)), []
         guarding = Guarding(innocent, values_of(groups[0]))
-        return self.traced(settings, "input", guarding), guarding.guarded
+        return self.traced(settings, settings.base, guarding), guarding.guarded
 
     def _member(self, group: Sequence[Seen]) -> Member:
         joining = [seen for seen in group if self.known[seen.name].joins]
@@ -284,7 +289,7 @@ class Study:
         """Captures on all further inputs; one that can't be captured is no evidence."""
         started = time.perf_counter()
         for name, known in list(self.known.items())[1:]:
-            if name in OF_KIND or name == SHARED:
+            if name in OF_KIND or name in (SHARED, settings.base):
                 continue
             if not known.told and time.perf_counter() - started > max(_OBSERVED * self.seconds, _SECONDS):
                 return

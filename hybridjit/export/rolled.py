@@ -24,6 +24,9 @@ from .values import identical
 _FREE = ("prim::Constant", "prim::GetAttr")
 """Operations that may as well stand before the loop."""
 
+_ONE_EACH = ("aten::Int", "aten::Float", "aten::ScalarImplicit", "aten::IntImplicit", "aten::FloatImplicit")
+"""Operations that the tracer writes for each use of a tensor anew, where the tensor was made."""
+
 
 class _Unlike(Exception):
     """The turns of a loop can't be made one."""
@@ -378,7 +381,7 @@ def _same(one: Any, other: Any) -> bool:
     if one.unique() == other.unique():
         return True
     a, b = one.node(), other.node()
-    if a.kind() == b.kind() == "aten::Int":  # the tracer writes one for each use, where the tensor was made
+    if a.kind() == b.kind() and a.kind() in _ONE_EACH:
         return _same(a.inputsAt(0), b.inputsAt(0))
     if a.kind() != b.kind() or a.kind() not in _FREE:
         return False

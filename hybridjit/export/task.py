@@ -88,6 +88,7 @@ class Settings:
         dynamic: Source files whose code gets stand-ins for ``len``, ``int`` and the like.
         plain: Source files whose code is given sizes as Python's numbers.
         rolls: Lines of loops over a traced range that become loops in the graph; a trace unrolls all others.
+        base: The input that is traced: another one than the first where that takes but one turn of a loop.
         as_eager: Whether code that asks if it is traced is told that it is not.
         trusting: Whether evidence does away with guards.
         fixed: What of the inputs is guarded, for want of anything better; see `capture`.
@@ -101,6 +102,7 @@ class Settings:
     dynamic: frozenset[str] = frozenset()
     plain: frozenset[str] = frozenset()
     rolls: frozenset[Line] = frozenset()
+    base: str = "input"
     as_eager: bool = False
     trusting: bool = True
 

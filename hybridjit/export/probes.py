@@ -136,12 +136,17 @@ def resized(tensor: Tensor, dim: int, size: int) -> Tensor:
 
 
 def _varied(tensor: Tensor) -> Tensor:
-    """Other values of the same kind, so that what is repeated is not the same twice."""
-    if not tensor.is_floating_point():
+    """Other values of the same kind and range, so that what is repeated is not the same twice."""
+    if not tensor.is_floating_point() or not tensor.numel():
         return _shuffled(tensor)
     generator = torch.Generator().manual_seed(tensor.numel())
     factors = torch.rand(tensor.shape, generator=generator).to(tensor.device, tensor.dtype)
-    return tensor * (0.6 + 0.8 * factors)
+    low, high = tensor.amin(), tensor.amax()
+    made = tensor
+    for each in (1.4 - 0.8 * factors, 0.6 + 0.8 * factors):  # an image in [0, 1] stays one
+        other = tensor * each
+        made = torch.where((other >= low) & (other <= high), other, made)
+    return made
 
 
 def _shuffled(tensor: Tensor) -> Tensor:

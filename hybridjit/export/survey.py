@@ -100,7 +100,9 @@ def exonerated(groups: Sequence[Sequence[Seen]]) -> dict[Occurrence, str]:
     for seen in itertools.chain(*groups):  # each passed the test
         for occurrence, leak in seen.by_occurrence().items():
             if occurrence in tested and not leak.same_value(tested[occurrence]):
-                innocent.setdefault(occurrence, seen.name)
+                for each in tested:  # the other sizes in the same test
+                    if each[0] == occurrence[0]:
+                        innocent.setdefault(each, seen.name)
     for group in groups:
         first = group[0].by_occurrence()
         for other in group[1:]:

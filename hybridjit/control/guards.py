@@ -86,7 +86,7 @@ def have_sizes(tensors: Sequence[Tensor], sizes: Sequence[Sequence[Sequence[int]
         A boolean of the graph.
     """
     graph = _torch.current_graph()
-    truth, numbers = _torch.type_named("BoolType"), _torch.list_of("IntType")
+    truth, numbers = _torch.type_named("BoolType"), _torch.type_named("IntList")
     got = [_torch.insert(graph, "aten::size", [_torch.value_of(tensor)], numbers) for tensor in tensors]
 
     def joined(operator: str, each: Sequence[Any]) -> Any:

@@ -22,10 +22,10 @@ from .compare import NEAR, compare, is_chaotic
 from .devices import moved
 from .kinds import BOOL, INDEX
 from .leaks import Leak
+from .loops import rolled
 from .memory import refuse_memory
 from .probes import OF_KIND, SHARED, Probe, kind_probes, probes, shared_probe
 from .report import Finding
-from .rolling import Line
 from .survey import Guarding, Occurrence, Seen, exonerated, inseparable, same_program, values_of
 from .task import Known, Settings, Task
 from .together import Member, Together
@@ -93,7 +93,7 @@ class Study:
             self.known[name] = Known(name, inputs, self.task.run(inputs, name), True)
         remembers = [finding.message for finding in first.findings if finding.code == "HJ002"]
         if remembers:
-            self._probe(first)
+            self.probe(first)
             calls = {name: each.inputs for name, each in self.known.items()}
             refuse_memory(self.task.model, self.task.state, calls, remembers)
         for chosen in self._tries(settings, first):
@@ -151,7 +151,8 @@ class Study:
         """The ways of capturing, the most general first, the safest last."""
         files = frozenset(leak.site.file for leak in first.leaks)
         lines = frozenset((leak.site.file, leak.site.line) for leak in first.leaks if leak.kind is INDEX)
-        rolls = self._rolling(dataclasses.replace(settings, dynamic=files, rolls=lines))
+        self.probe(first)
+        rolls = rolled(self, dataclasses.replace(settings, dynamic=files, rolls=lines))
         if rolls is not None:
             yield rolls
         if files:
@@ -164,35 +165,12 @@ class Study:
         yield dataclasses.replace(settings, trusting=False)
         yield dataclasses.replace(settings, trusting=False, fixed=frozenset(("kinds", "sizes")))
 
-    def _rolling(self, settings: Settings) -> Settings | None:
-        """With the loops that are the same in two captures of which each took other turns."""
-        self._probe(self.first)
-        while settings.rolls:
-            try:
-                seen = [self.seen(settings, "input"), *self._observed(settings)]
-            except CaptureError:
-                return None
-            sure: frozenset[Line] = frozenset()
-            for base in seen:
-                if base.name != "input" and (":" not in base.name or not self.alone):
-                    continue  # of one turn none can be told from what is around it; one of another size has more
-                (alike, *_) = same_program([base, *(each for each in seen if each is not base)])
-                turns = [{line: [n for at, n in each.captured.turns if at == line] for line in settings.rolls}
-                         for each in alike]  # fmt: skip
-                found = {line for line in settings.rolls if any(each[line] != turns[0][line] for each in turns)}
-                found -= base.captured.unrolled
-                if found == settings.rolls:
-                    return dataclasses.replace(settings, base=base.name)
-                sure = max(sure, frozenset(found), key=len)
-            settings = dataclasses.replace(settings, rolls=sure)
-        return None
-
     def _with(self, settings: Settings) -> tuple[Captured, list[Leak]]:
-        self._probe(self.first)
+        self.probe(self.first)
         looked_at = self.first.leaks or settings.observed != self.settings.observed
         seen = [self.seen(settings, settings.base) if looked_at else Seen("input", self.first)]
         if seen[0].captured.leaks:
-            seen += self._observed(settings)
+            seen += self.observed(settings)
         groups = same_program(seen)
         innocent = exonerated(groups) if settings.trusting else {}
         captured: Captured | None = None
@@ -285,7 +263,7 @@ class Study:
         finally:
             task.state.restore(thorough=True)
 
-    def _observed(self, settings: Settings) -> Iterator[Seen]:
+    def observed(self, settings: Settings) -> Iterator[Seen]:
         """Captures on all further inputs; one that can't be captured is no evidence."""
         started = time.perf_counter()
         for name, known in list(self.known.items())[1:]:
@@ -298,7 +276,7 @@ class Study:
             except HybridJitError:
                 continue
 
-    def _probe(self, captured: Captured) -> None:
+    def probe(self, captured: Captured) -> None:
         """Makes further inputs, once, as far as the time goes."""
         if self.probed:
             return

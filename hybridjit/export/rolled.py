@@ -8,58 +8,14 @@ loop: anything of the last one; and the same value of all turns, in order, in a 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import Any
-
-from torch import Tensor
 
 from .. import _torch
 from .._describe import place
 from .._sites import Site
 from ..control.points import ROUNDS, note
-from .programs import program_of
 from .rolling import END, MARK, Line
-from .values import identical
-
-_FREE = ("prim::Constant", "prim::GetAttr")
-"""Operations that may as well stand before the loop."""
-
-_ONE_EACH = ("aten::Int", "aten::Float", "aten::ScalarImplicit", "aten::IntImplicit", "aten::FloatImplicit")
-"""Operations that the tracer writes for each use of a tensor anew, where the tensor was made."""
-
-
-class _Unlike(Exception):
-    """The turns of a loop can't be made one."""
-
-
-@dataclass
-class _Turn:
-    """One turn of an unrolled loop.
-
-    Attributes:
-        mark: The mark before it.
-        nodes: Its operations.
-        numbers: The number of each value that it computes, in order, by the value's own.
-        values: The values, by that number.
-    """
-
-    mark: Any
-    nodes: list[Any]
-    numbers: dict[int, int] = field(default_factory=dict)
-    values: list[Any] = field(default_factory=list)
-
-    def count(self, nodes: Sequence[Any]) -> None:
-        """Numbers the values that operations compute, in their blocks too."""
-        for node in nodes:
-            for block in node.blocks():
-                self._own(block.inputs())
-                self.count(list(block.nodes()))
-            self._own(node.outputs())
-
-    def _own(self, values: Any) -> None:
-        for value in values:
-            self.numbers[value.unique()] = len(self.values)
-            self.values.append(value)
+from .turns import FREE, Comparison, Turn, Unlike
 
 
 def roll(traced: _torch.ScriptModule | _torch.Graph, loops: Sequence[tuple[Line, int]]) -> set[Line]:
@@ -80,8 +36,8 @@ def roll(traced: _torch.ScriptModule | _torch.Graph, loops: Sequence[tuple[Line,
                 marks.setdefault(int(text.split(":")[2]), []).append(node)
         for number in sorted(marks, reverse=True):  # a loop in a turn of another one began after that
             try:
-                _Loop(owner, graph, marks[number], *loops[number]).roll()
-            except _Unlike:
+                Loop(owner, graph, marks[number], *loops[number]).roll()
+            except Unlike:
                 continue
             del marks[number]
             left.discard(number)
@@ -105,7 +61,7 @@ def _text(node: Any) -> str:
     return str(node.inputsAt(0).toIValue()) if node.kind() == "prim::Print" else ""
 
 
-class _Loop:
+class Loop:
     """One unrolled loop.
 
     Args:
@@ -123,26 +79,26 @@ class _Loop:
         self.line = line
         ordered = [_text(mark).split(":")[3] for mark in marks]
         if count < 2 or ordered != [*map(str, range(count)), END]:
-            raise _Unlike
+            raise Unlike
         self.turns = self._turns()
         self.first = 0
         self.slots: dict[int, tuple[Any, int, int]] = {}  # what a turn takes from the one before it
 
-    def _turns(self) -> list[_Turn]:
+    def _turns(self) -> list[Turn]:
         """The operations of each turn; what may as well stand before the loop is moved there."""
-        turns: list[_Turn] = []
+        turns: list[Turn] = []
         marked = {_text(mark) for mark in self.marks}
         for node in list(self.marks[0].owningBlock().nodes()):
             if _text(node) in marked:
-                turns.append(_Turn(node, []))
+                turns.append(Turn(node, []))
             elif turns and turns[-1].mark.isBefore(self.marks[-1]):
                 turns[-1].nodes.append(node)
         if len(turns) != len(self.marks):
-            raise _Unlike  # some are in other blocks
+            raise Unlike  # some are in other blocks
         for turn in turns[:-1]:
-            turn.count([node for node in turn.nodes if node.kind() not in _FREE])
+            turn.count([node for node in turn.nodes if node.kind() not in FREE])
             for node in list(turn.nodes):
-                if node.kind() in _FREE and not any(each.unique() in turn.numbers for each in node.inputs()):
+                if node.kind() in FREE and not any(each.unique() in turn.numbers for each in node.inputs()):
                     node.moveBefore(turns[0].mark)
                     turn.nodes.remove(node)
         return turns[:-1]
@@ -151,18 +107,18 @@ class _Loop:
         """Makes one turn of all, as the body of a loop.
 
         Raises:
-            _Unlike: They are no turns of one loop; nothing has changed but the place of constants.
+            Unlike: They are no turns of one loop; nothing has changed but the place of constants.
         """
         for self.first in (0, 1):  # the first one may do what the others find done
             if len(self.turns) - self.first < 2:
-                raise _Unlike
+                raise Unlike
             try:
                 self.slots = {}
                 for index in range(self.first + 1, len(self.turns)):
-                    _Comparison(self, index).compare()
+                    Comparison(self, index).compare()
                 lists, finals = self._taken()
                 break
-            except _Unlike:
+            except Unlike:
                 if self.first:
                     raise
         self._write(lists, finals)
@@ -200,7 +156,7 @@ class _Loop:
                     if user.kind() == "prim::ListConstruct" and user.output().unique() in lists:
                         continue
                     if index != last:
-                        raise _Unlike
+                        raise Unlike
                     finals[number] = None
         return list(lists.values()), list(finals)
 
@@ -287,112 +243,6 @@ class _Loop:
                 node.destroy()
         for mark in self.marks:
             mark.destroy()
-
-
-class _Comparison:
-    """One turn beside the first of those that become the body.
-
-    Args:
-        loop: The loop.
-        index: Which turn.
-    """
-
-    def __init__(self, loop: _Loop, index: int) -> None:
-        self.loop = loop
-        self.index = index
-        self.place = 0
-
-    def compare(self) -> None:
-        """Finds what the turn takes from the one before it.
-
-        Raises:
-            _Unlike: It does something else than the first.
-        """
-        turns = self.loop.turns
-        self._nodes(turns[self.loop.first].nodes, turns[self.index].nodes)
-
-    def _nodes(self, one: Sequence[Any], other: Sequence[Any]) -> None:
-        if len(one) != len(other):
-            raise _Unlike
-        for a, b in zip(one, other, strict=True):
-            if a.kind() != b.kind() or a.inputsSize() != b.inputsSize() or a.outputsSize() != b.outputsSize():
-                raise _Unlike
-            blocks = list(zip(a.blocks(), b.blocks(), strict=True))
-            if not blocks and not self._same_attributes(a, b):
-                raise _Unlike
-            for at in range(a.inputsSize()):
-                self._input(a, b, at)
-            for mine, its in blocks:
-                ends = [mine.returnNode()], [its.returnNode()]
-                self._nodes([*mine.nodes()], [*its.nodes()])
-                self._nodes(*ends)
-
-    def _input(self, a: Any, b: Any, at: int) -> None:
-        place, self.place = self.place, self.place + 1
-        if not place:
-            return  # the number of the turn
-        loop = self.loop
-        one, other = a.inputsAt(at), b.inputsAt(at)
-        mine, its = loop.turn_of(one), loop.turn_of(other)
-        if its is None:
-            if mine is not None or place in loop.slots or not _same(one, other):
-                raise _Unlike
-            return
-        turn, number = its
-        if turn == self.index:
-            if mine != (loop.first, number):
-                raise _Unlike
-        elif turn != self.index - 1 or mine is not None or _torch.kind(one.type()) != "TensorType":
-            raise _Unlike
-        elif self.index == loop.first + 1:
-            loop.slots[place] = a, at, number
-        elif place not in loop.slots or loop.slots[place][2] != number:
-            raise _Unlike
-        if turn == self.index and place in loop.slots:
-            raise _Unlike
-
-    def _same_attributes(self, a: Any, b: Any) -> bool:
-        if a.kind() == b.kind() == "prim::CallMethod" and a.s("name") != b.s("name"):
-            return self._same_calls(a, b)
-        names = list(a.attributeNames())
-        return names == list(b.attributeNames()) and all(_attribute(a, name) == _attribute(b, name) for name in names)
-
-    def _same_calls(self, a: Any, b: Any) -> bool:
-        """Whether two calls of a submodule, of which a trace makes two methods, do the same."""
-        if self.loop.owner is None or not _same(a.inputsAt(0), b.inputsAt(0)):
-            return False
-        path: list[str] = []
-        value = a.inputsAt(0)
-        while value.node().kind() == "prim::GetAttr":
-            path.insert(0, value.node().s("name"))
-            value = value.node().inputsAt(0)
-        module = self.loop.owner
-        for name in path:
-            module = getattr(module, name)
-        return program_of(_torch.inlined(module, a.s("name"))) == program_of(_torch.inlined(module, b.s("name")))
-
-
-def _attribute(node: Any, name: str) -> str:
-    return repr(getattr(node, node.kindOf(name))(name))
-
-
-def _same(one: Any, other: Any) -> bool:
-    """Whether two values from before a loop are one."""
-    if one.unique() == other.unique():
-        return True
-    a, b = one.node(), other.node()
-    if a.kind() == b.kind() and a.kind() in _ONE_EACH:
-        return _same(a.inputsAt(0), b.inputsAt(0))
-    if a.kind() != b.kind() or a.kind() not in _FREE:
-        return False
-    if a.kind() == "prim::GetAttr":
-        return bool(a.s("name") == b.s("name")) and _same(a.inputsAt(0), b.inputsAt(0))
-    if one.type() != other.type() and _torch.kind(one.type()) != "TensorType":
-        return False
-    held, its = one.toIValue(), other.toIValue()
-    if isinstance(held, Tensor) and isinstance(its, Tensor):
-        return held is its or identical(held, its)
-    return type(held) is type(its) and repr(held) == repr(its)
 
 
 def _forget_shapes(node: Any) -> None:

@@ -7,6 +7,7 @@ loop afterwards; see `rolled`.
 from __future__ import annotations
 
 import contextlib
+import functools
 import sys
 from collections.abc import Collection, Iterator
 from typing import Any, TypeAlias
@@ -94,7 +95,7 @@ class _Turns:
             return as_traced(numbers[count], index)
 
         for count in range(len(numbers)):
-            made = as_one_operation(begin, (), lambda count=count: turn(count))
+            made: Tensor = as_one_operation(begin, (), functools.partial(turn, count))
             try:
                 _turns.append((loop, count))
                 yield made

@@ -1,0 +1,47 @@
+"""Which loops over a traced range can be loops in the file: told by captures that took other numbers of turns."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+from .._errors import CaptureError
+from .rolling import Line
+from .survey import same_program
+
+if TYPE_CHECKING:
+    from .guarded import Study
+    from .task import Settings
+
+
+def rolled(study: Study, settings: Settings) -> Settings | None:
+    """Settings with those loops that two captures agree on, of which each took other turns.
+
+    Args:
+        study: The captures; its probes are made.
+        settings: With all loops that might be.
+
+    Returns:
+        ``None`` if there are none.
+    """
+    while settings.rolls:
+        try:
+            seen = [study.seen(settings, "input"), *study.observed(settings)]
+        except CaptureError:
+            return None
+        sure: frozenset[Line] = frozenset()
+        for base in seen:
+            if base.name != "input" and (":" not in base.name or not study.alone):
+                continue  # of one turn none can be told from what is around it; one of another size has more
+            (alike, *_) = same_program([base, *(each for each in seen if each is not base)])
+            turns = [
+                {line: [count for at, count in each.captured.turns if at == line] for line in settings.rolls}
+                for each in alike
+            ]
+            found = {line for line in settings.rolls if any(each[line] != turns[0][line] for each in turns)}
+            found -= base.captured.unrolled
+            if found == settings.rolls:
+                return dataclasses.replace(settings, base=base.name)
+            sure = max(sure, frozenset(found), key=len)
+        settings = dataclasses.replace(settings, rolls=sure)
+    return None

@@ -1,0 +1,162 @@
+"""The turns of an unrolled loop side by side: whether they do the same, and what each takes from the one before it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from .. import _torch
+from .programs import program_of
+from .values import identical
+
+if TYPE_CHECKING:
+    from .rolled import Loop
+
+FREE = ("prim::Constant", "prim::GetAttr")
+"""Operations that may as well stand before the loop."""
+
+ONE_EACH = ("aten::Int", "aten::Float", "aten::ScalarImplicit", "aten::IntImplicit", "aten::FloatImplicit")
+"""Operations that the tracer writes for each use of a tensor anew, where the tensor was made."""
+
+
+class Unlike(Exception):
+    """The turns of a loop can't be made one."""
+
+
+@dataclass
+class Turn:
+    """One turn of an unrolled loop.
+
+    Attributes:
+        mark: The mark before it.
+        nodes: Its operations.
+        numbers: The number of each value that it computes, in order, by the value's own.
+        values: The values, by that number.
+    """
+
+    mark: Any
+    nodes: list[Any]
+    numbers: dict[int, int] = field(default_factory=dict)
+    values: list[Any] = field(default_factory=list)
+
+    def count(self, nodes: Sequence[Any]) -> None:
+        """Numbers the values that operations compute, in their blocks too."""
+        for node in nodes:
+            for block in node.blocks():
+                self._own(block.inputs())
+                self.count(list(block.nodes()))
+            self._own(node.outputs())
+
+    def _own(self, values: Any) -> None:
+        for value in values:
+            self.numbers[value.unique()] = len(self.values)
+            self.values.append(value)
+
+
+class Comparison:
+    """One turn beside the first of those that become the body.
+
+    Args:
+        loop: The loop.
+        index: Which turn.
+    """
+
+    def __init__(self, loop: Loop, index: int) -> None:
+        self.loop = loop
+        self.index = index
+        self.place = 0
+
+    def compare(self) -> None:
+        """Finds what the turn takes from the one before it.
+
+        Raises:
+            Unlike: It does something else than the first.
+        """
+        turns = self.loop.turns
+        self._nodes(turns[self.loop.first].nodes, turns[self.index].nodes)
+
+    def _nodes(self, one: Sequence[Any], other: Sequence[Any]) -> None:
+        if len(one) != len(other):
+            raise Unlike
+        for a, b in zip(one, other, strict=True):
+            if a.kind() != b.kind() or a.inputsSize() != b.inputsSize() or a.outputsSize() != b.outputsSize():
+                raise Unlike
+            blocks = list(zip(a.blocks(), b.blocks(), strict=True))
+            if not blocks and not self._same_attributes(a, b):
+                raise Unlike
+            for at in range(a.inputsSize()):
+                self._input(a, b, at)
+            for mine, its in blocks:
+                ends = [mine.returnNode()], [its.returnNode()]
+                self._nodes([*mine.nodes()], [*its.nodes()])
+                self._nodes(*ends)
+
+    def _input(self, a: Any, b: Any, at: int) -> None:
+        place, self.place = self.place, self.place + 1
+        if not place:
+            return  # the number of the turn
+        loop = self.loop
+        one, other = a.inputsAt(at), b.inputsAt(at)
+        mine, its = loop.turn_of(one), loop.turn_of(other)
+        if its is None:
+            if mine is not None or place in loop.slots or not same(one, other):
+                raise Unlike
+            return
+        turn, number = its
+        if turn == self.index:
+            if mine != (loop.first, number):
+                raise Unlike
+        elif turn != self.index - 1 or mine is not None or _torch.kind(one.type()) != "TensorType":
+            raise Unlike
+        elif self.index == loop.first + 1:
+            loop.slots[place] = a, at, number
+        elif place not in loop.slots or loop.slots[place][2] != number:
+            raise Unlike
+        if turn == self.index and place in loop.slots:
+            raise Unlike
+
+    def _same_attributes(self, a: Any, b: Any) -> bool:
+        if a.kind() == b.kind() == "prim::CallMethod" and a.s("name") != b.s("name"):
+            return self._same_calls(a, b)
+        names = list(a.attributeNames())
+        return names == list(b.attributeNames()) and all(_attribute(a, name) == _attribute(b, name) for name in names)
+
+    def _same_calls(self, a: Any, b: Any) -> bool:
+        """Whether two calls of a submodule, of which a trace makes two methods, do the same."""
+        if self.loop.owner is None or not same(a.inputsAt(0), b.inputsAt(0)):
+            return False
+        path: list[str] = []
+        value = a.inputsAt(0)
+        while value.node().kind() == "prim::GetAttr":
+            path.insert(0, value.node().s("name"))
+            value = value.node().inputsAt(0)
+        module = self.loop.owner
+        for name in path:
+            module = getattr(module, name)
+        return program_of(_torch.inlined(module, a.s("name"))) == program_of(_torch.inlined(module, b.s("name")))
+
+
+def _attribute(node: Any, name: str) -> str:
+    return repr(getattr(node, node.kindOf(name))(name))
+
+
+def same(one: Any, other: Any) -> bool:
+    """Whether two values from before a loop are one."""
+    if one.unique() == other.unique():
+        return True
+    a, b = one.node(), other.node()
+    if a.kind() == b.kind() and a.kind() in ONE_EACH:
+        return same(a.inputsAt(0), b.inputsAt(0))
+    if a.kind() != b.kind() or a.kind() not in FREE:
+        return False
+    if a.kind() == "prim::GetAttr":
+        return bool(a.s("name") == b.s("name")) and same(a.inputsAt(0), b.inputsAt(0))
+    if one.type() != other.type() and _torch.kind(one.type()) != "TensorType":
+        return False
+    held, its = one.toIValue(), other.toIValue()
+    if isinstance(held, Tensor) and isinstance(its, Tensor):
+        return held is its or identical(held, its)
+    return type(held) is type(its) and repr(held) == repr(its)

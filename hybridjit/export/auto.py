@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from .._errors import CaptureError
@@ -13,7 +14,7 @@ from .capture import Captured
 from .kinds import BOOL
 from .leaks import Leak
 from .report import Finding
-from .survey import Guarding, Occurrence, Place, Seen, exonerated, inseparable, same_program
+from .survey import Guarding, Occurrence, Place, Seen, exonerated, inseparable, proven, same_program
 from .validation import only_validates
 
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 _ROUNDS = 8
 """How many captures the search for branches may take."""
+_WITNESSES = 3
+"""How many further inputs, at most, show what is no part of them."""
 
 
 class Branches:
@@ -39,9 +42,8 @@ class Branches:
         self.settings = settings
         occurring = list(first.by_occurrence().items())
         guilty = {occurrence[0] for occurrence, _ in occurring if occurrence not in innocent}
-        self.innocent: dict[tuple[str, str, int], str] = {
-            occurrence[0]: innocent[occurrence] for occurrence, _ in occurring if occurrence[0] not in guilty
-        }
+        # The inputs that show that a value has no part in what is captured: with branches there is more of that.
+        self.witnesses = [name for name, _ in Counter(innocent.values()).most_common(_WITNESSES)]
         self.chosen: dict[str, Site] = {}
         self.parts: set[Place] = set()
         self.plain: dict[str, tuple[Site, str]] = {}
@@ -72,18 +74,18 @@ class Branches:
                 break
             settings = dataclasses.replace(self.settings, branches=tuple(self.chosen), parts=frozenset(self.parts))
             try:
+                names = [name for name, each in self.study.known.items() if each.joins]
+                seen = [self.study.seen(settings, name) for name in ([settings.base] if self.study.alone else names)]
+                groups = same_program(seen)
+                if len(groups) > 1 and inseparable(groups):
+                    self._drop(seen)
+                    continue
+                groups = same_program([*seen, *self._witnessed(settings)])
+                innocent = exonerated(groups) if settings.trusting else {}
                 if self.study.alone:
-                    guarding = Guarding({}, {}, self.innocent)
+                    guarding = Guarding(proven(groups[0], innocent), {})
                     captured, guarded = self.study.traced(settings, settings.base, guarding), guarding.guarded
                 else:
-                    seen = [self.study.seen(settings, name) for name, each in self.study.known.items() if each.joins]
-                    groups = same_program(seen)
-                    if len(groups) > 1 and inseparable(groups):
-                        self._drop(seen)
-                        continue
-                    innocent = exonerated(groups) if settings.trusting else {}
-                    every = [each for one in seen for each in one.by_occurrence()]
-                    innocent |= {each: self.innocent[each[0]] for each in every if each[0] in self.innocent}
                     captured, guarded = self.study.final(settings, groups, innocent)
             except BranchingError as error:
                 self._give_up(error)
@@ -97,6 +99,14 @@ class Branches:
         if captured is None:
             return None, []
         return dataclasses.replace(captured, findings=(*captured.findings, *self._said())), guarded
+
+    def _witnessed(self, settings: Settings) -> Iterator[Seen]:
+        for name in self.witnesses:
+            if name != settings.base and not self.study.known[name].joins:
+                try:
+                    yield self.study.seen(settings, name)
+                except CaptureError:  # no evidence
+                    continue
 
     def _give_up(self, error: BranchingError) -> None:
         site = self.chosen.pop(error.path)

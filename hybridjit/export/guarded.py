@@ -20,21 +20,21 @@ from .branches import BranchingError
 from .capture import Captured, capture, placed
 from .compare import NEAR, compare, is_chaotic
 from .devices import moved
+from .further import SECONDS, enough, probe
 from .kinds import BOOL, INDEX
 from .leaks import Leak
 from .loops import rolled
+from .members import Member
 from .memory import refuse_memory
-from .probes import OF_KIND, SHARED, Probe, kind_probes, probes, shared_probe
+from .probes import OF_KIND, SHARED
 from .report import Finding
-from .survey import Guarding, Occurrence, Seen, exonerated, inseparable, same_program, values_of
+from .survey import Guarding, Occurrence, Seen, exonerated, inseparable, proven, same_program, values_of
 from .task import Known, Settings, Task
-from .together import Member, Together
+from .together import Together
 from .verdicts import frozen_error, judged
 
-_PROBED, _OBSERVED = 3.0, 4.0
-"""How many times as long as the first capture running the model on probes, and capturing them, may take in all."""
-_SECONDS = 4.0
-"""How long either may always take."""
+_OBSERVED = 4.0
+"""How many times as long as the first capture capturing further inputs may take in all; `SECONDS` it always may."""
 _JOINED = 2
 """How many probes may get a path of their own."""
 
@@ -93,7 +93,7 @@ class Study:
             self.known[name] = Known(name, inputs, self.task.run(inputs, name), True)
         remembers = [finding.message for finding in first.findings if finding.code == "HJ002"]
         if remembers:
-            self.probe(first)
+            probe(self, first)
             calls = {name: each.inputs for name, each in self.known.items()}
             refuse_memory(self.task.model, self.task.state, calls, remembers)
         for chosen in self._tries(settings, first):
@@ -151,7 +151,7 @@ class Study:
         """The ways of capturing, the most general first, the safest last."""
         files = frozenset(leak.site.file for leak in first.leaks)
         lines = frozenset((leak.site.file, leak.site.line) for leak in first.leaks if leak.kind is INDEX)
-        self.probe(first)
+        probe(self, first)
         rolls = rolled(self, dataclasses.replace(settings, dynamic=files, rolls=lines))
         if rolls is not None:
             yield rolls
@@ -166,12 +166,14 @@ class Study:
         yield dataclasses.replace(settings, trusting=False, fixed=frozenset(("kinds", "sizes")))
 
     def _with(self, settings: Settings) -> tuple[Captured, list[Leak]]:
-        self.probe(self.first)
+        probe(self, self.first)
         looked_at = self.first.leaks or settings.observed != self.settings.observed
         seen = [self.seen(settings, settings.base) if looked_at else Seen("input", self.first)]
         if seen[0].captured.leaks:
             seen += self.observed(settings)
         groups = same_program(seen)
+        if settings.trusting:
+            groups = enough(self, settings, groups)
         innocent = exonerated(groups) if settings.trusting else {}
         captured: Captured | None = None
         guarded: list[Leak] = []
@@ -186,7 +188,9 @@ class Study:
         said = tuple(each for each in captured.findings if each.code in ("HJ003", "HJ004"))
         # What the first capture kept is a branch in this one.
         branched = {("HJ101", each.file, each.line) for each in captured.branches}
-        left = [f for f in judged(seen[0].captured, innocent) if (f.code, f.file, f.line) not in branched]
+        left = [
+            f for f in judged(seen[0].captured, proven(groups[0], innocent)) if (f.code, f.file, f.line) not in branched
+        ]
         findings = (*left, *said)
         return self._once_placed(dataclasses.replace(captured, findings=findings)), guarded
 
@@ -204,7 +208,7 @@ class Study:
         for entry in (None, site_of_function(self.task.model.forward)) if len(told) > 1 else ():
             if not entry and inseparable(told):
                 continue
-            members = [self._member(group) for group in told]
+            members = [self._member(group, innocent) for group in told]
             together = Together(members, innocent, self.task.state, entry)
             try:
                 return self.traced(settings, settings.base, together.meet, together), together.guarded
@@ -212,17 +216,18 @@ class Study:
                 raise
             except CaptureError:
                 pass  # guards make the file raise on the inputs that could not be joined
+        innocent = proven(groups[0], innocent)
         if not settings.fixed and all(occurrence in innocent for occurrence in groups[0][0].by_occurrence()):
             same = settings.observed == self.settings.observed
             return (self.first if same else self.traced(settings, settings.base)), []
         guarding = Guarding(innocent, values_of(groups[0]))
         return self.traced(settings, settings.base, guarding), guarding.guarded
 
-    def _member(self, group: Sequence[Seen]) -> Member:
+    def _member(self, group: Sequence[Seen], innocent: dict[Occurrence, str]) -> Member:
         joining = [seen for seen in group if self.known[seen.name].joins]
         inputs = [moved(self.known[seen.name].inputs, None, seen.name) for seen in joining]
         flats = [joining[0].captured.adapter.flatten(*each.args, **each.kwargs) for each in inputs]
-        return Member.of([*joining, *(seen for seen in group if not self.known[seen.name].joins)], flats)
+        return Member.of([*joining, *(seen for seen in group if not self.known[seen.name].joins)], flats, innocent)
 
     def seen(self, settings: Settings, name: str) -> Seen:
         """A capture without guards, to look at."""
@@ -269,45 +274,12 @@ class Study:
         for name, known in list(self.known.items())[1:]:
             if name in OF_KIND or name in (SHARED, settings.base):
                 continue
-            if not known.told and time.perf_counter() - started > max(_OBSERVED * self.seconds, _SECONDS):
+            if not known.told and time.perf_counter() - started > max(_OBSERVED * self.seconds, SECONDS):
                 return
             try:
                 yield self.seen(settings, name)
             except HybridJitError:
                 continue
-
-    def probe(self, captured: Captured) -> None:
-        """Makes further inputs, once, as far as the time goes."""
-        if self.probed:
-            return
-        self.probed = True
-        started = time.perf_counter()
-        schema = captured.adapter.input_schema
-        inputs = moved(self.task.first, None, "input")
-        results: dict[str, Known] = {}
-
-        def accepted(probe: Probe) -> bool:
-            # Whether dtypes, ranks and shared arguments matter must not depend on the clock: without a probe, no guard.
-            must = probe.says in OF_KIND or probe.says == SHARED
-            if not must and time.perf_counter() - started > max(_PROBED * self.seconds, _SECONDS):
-                return False
-            if not captured.leaks and ":" in probe.says and any(":" in known for known in results):
-                return False  # one of another size tells whether nothing leaked, which is all there is to tell
-            made = schema.unflatten(probe.flat)
-            try:
-                results[probe.says] = Known(probe.says, made, self.task.run(made, probe.says), False)
-            except HybridJitError:  # the model itself refuses it, so it tells nothing
-                return False
-            return True
-
-        flat = captured.adapter.flatten(*inputs.args, **inputs.kwargs)
-        for probe in probes(flat, accepted):
-            self.known[probe.says] = results[probe.says]
-        for probe in kind_probes(flat, accepted):
-            self.known[probe.says] = results[probe.says]
-        shared = shared_probe(flat)
-        if shared is not None and accepted(shared):
-            self.known[shared.says] = results[shared.says]
 
     def _wrong(self, captured: Captured) -> tuple[list[str], list[str]]:
         """The inputs on which what was captured gives something else than the model, and those on which it raises.
@@ -328,7 +300,7 @@ class Study:
         Numbers that part them would only be a choice among those of the probes.
         """
         joining = [self.known[name] for name in stopped if self._parts_by_decisions(settings, name)][:_JOINED]
-        if not joining or self.seconds > _SECONDS:
+        if not joining or self.seconds > SECONDS:
             return captured, guarded
         for known in joining:
             known.joins = True

@@ -125,6 +125,25 @@ def exonerated(groups: Sequence[Sequence[Seen]]) -> dict[Occurrence, str]:
     return innocent
 
 
+def proven(group: Sequence[Seen], innocent: Mapping[Occurrence, str]) -> dict[Occurrence, str]:
+    """The exonerated leaks that need no guard on the path of captures that compute the same.
+
+    On another path, which goes on otherwise, a value that had no part in this one may have one.
+    """
+    first, *others = [seen.by_occurrence() for seen in group]
+    names = [seen.name for seen in group[1:]]
+    found: dict[Occurrence, str] = {}
+    for occurrence, leak in first.items():
+        if occurrence not in innocent:
+            continue
+        if leak.kind is not BOOL and only_tests(leak.site):
+            found[occurrence] = innocent[occurrence]
+        for name, other in zip(names, others, strict=True):
+            if occurrence in other and leak.kind not in WHOLE and not leak.same_value(other[occurrence]):
+                found.setdefault(occurrence, name)
+    return found
+
+
 def inseparable(groups: Sequence[Sequence[Seen]]) -> bool:
     """Whether there are two programs that no leak tells apart."""
     values = [values_of(group) for group in groups]

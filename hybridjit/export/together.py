@@ -11,7 +11,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,41 +26,9 @@ from ..control.paths import Generation, copied, same_function
 from ..control.recorder import Call, Recorder, tensors_of, watching
 from .frozen import Guards, guard
 from .leaks import Leak, as_traced, equal, same_value
+from .members import Member, by_sizes
 from .state import ModelState
-from .survey import Occurrence, Seen, disjoint, occurrences, values_of
-
-Sizes: TypeAlias = tuple[tuple[int, ...], ...]
-"""The sizes of every tensor of an input."""
-
-
-@dataclass(frozen=True)
-class Member:
-    """One of the inputs.
-
-    Attributes:
-        name: What it is called.
-        flat: Its tensors, of its own.
-        leaks: What leaves a trace of it, in order.
-        values: For each, what it is in the captures that compute the same.
-        places: For each, what identifies it.
-        sizes: The sizes of the tensors, for each input that computes the same and was given by the user.
-    """
-
-    name: str
-    flat: tuple[Tensor, ...]
-    leaks: tuple[Leak, ...]
-    values: tuple[tuple[Any, ...], ...]
-    places: tuple[Occurrence, ...]
-    sizes: frozenset[Sizes]
-
-    @staticmethod
-    def of(group: Sequence[Seen], flats: Sequence[tuple[Tensor, ...]]) -> Member:
-        """One of the captures that compute the same, for all of them; with the tensors of those that were given."""
-        leaks, known = group[0].captured.leaks, values_of(group)
-        places = tuple(occurrences(leaks))
-        values = tuple(known[place] for place in places)
-        sizes = frozenset(tuple(tuple(tensor.shape) for tensor in flat) for flat in flats)
-        return Member(group[0].name, flats[0], leaks, values, places, sizes)
+from .survey import Occurrence, disjoint
 
 
 @dataclass(frozen=True)
@@ -71,6 +39,25 @@ class _Step:
     result: Any
     values: list[Any]
     leaks: int
+
+
+@dataclass(frozen=True)
+class _Open:
+    """A leak of which inputs that still go the same way need other guards.
+
+    Attributes:
+        leak: The leak.
+        place: What identifies it.
+        tensor: The tensor that holds it.
+        value: That tensor's value in the graph.
+        held: What it is known to be; empty for anything.
+    """
+
+    leak: Leak
+    place: Occurrence
+    tensor: Tensor
+    value: Any
+    held: tuple[Any, ...] = ()
 
 
 class _Parted(BaseException):  # no Exception: it passes what the model catches
@@ -85,7 +72,9 @@ class _Parted(BaseException):  # no Exception: it passes what the model catches
 class _Run:
     """One input on its way through the model."""
 
-    def __init__(self, member: Member, log: Sequence[_Step], owner: Member, decided: int, scratch: Any) -> None:
+    def __init__(
+        self, member: Member, log: Sequence[_Step], owner: Member, decided: int, scratch: Any, left: Sequence[_Open]
+    ) -> None:
         Generation.begin()
         self.member = member
         self.log = list(log)
@@ -95,6 +84,7 @@ class _Run:
         self.position = 0
         self.leaks = 0
         self.over = False
+        self.left = list(left)
         self._scratch = scratch
         self._repeating = False
 
@@ -175,7 +165,7 @@ class Together:
         self._innocent = innocent
         self._state = state
         self._entry = entry or Site("<unknown>", 0)
-        self._classes = _by_sizes(members) if entry else [members]
+        self._classes = by_sizes(members) if entry else [members]
         self._guards = Guards()
         self._run: _Run | None = None
         self._group: Sequence[Member] = members
@@ -191,7 +181,12 @@ class Together:
         mine = run.member.leaks
         if at >= len(mine) or mine[at].key != leak.key or not mine[at].same_value(leak):
             raise _diverged(run.member, mine[at].kind.what if at < len(mine) else "nothing", leak.kind.what)
-        if run.member.places[at] in self._innocent:
+        place = run.member.places[at]
+        if place in self._innocent:
+            if len(self._group) > 1:
+                run.left.append(_Open(leak, place, tensor, _torch.value_of(tensor)))
+            elif place not in run.member.proven:
+                self._check(tensor, run.member.values[at], leak)
             return
         for other in self._group:
             if at >= len(other.leaks) or other.leaks[at].key != leak.key:
@@ -203,9 +198,23 @@ class Together:
                     raise _diverged(other, "a value inside a branch", "another one")
                 run.over = True
                 raise _Parted(leak, tensor)
+        every = distinct([value for each in self._group for value in each.values[at]])
+        self._check(tensor, every, leak)
+        if len(self._group) > 1:
+            run.left.append(_Open(leak, place, tensor, _torch.value_of(tensor), every))
+
+    def _check(self, tensor: Tensor, values: Sequence[Any], leak: Leak) -> None:
         self.guarded.append(leak)
-        every = [value for each in self._group for value in each.values[at]]
-        self._guards.check(tensor, distinct(every), leak)
+        self._guards.check(tensor, values, leak)
+
+    def _close(self, member: Member, left: Sequence[_Open]) -> None:
+        """Guards, on the path of one input alone, what was left open while others went the same way."""
+        known = dict(zip(member.places, member.values, strict=True))
+        for each in left:
+            values = known.get(each.place, (each.leak.value,))
+            if each.place not in member.proven and len(values) != len(each.held):
+                _torch.bind_value(each.tensor, each.value)
+                self._check(each.tensor, values, each.leak)
 
     def _inside(self) -> bool:
         """Whether recording goes on inside a branch of the model's own."""
@@ -240,7 +249,7 @@ class Together:
         own = self._classes[index]
 
         def follow() -> Any:
-            return self._along(own[0], own, (), first, 0)
+            return self._along(own[0], own, (), first, 0, ())
 
         if index == len(self._classes) - 1:
             return follow()
@@ -256,7 +265,15 @@ class Together:
         spelled = f"as {own[0].name}", ""
         return trace_ends(pred, follow, lambda: self._apart(index + 1, first), names, self._entry, spelled)
 
-    def _along(self, member: Member, group: Sequence[Member], log: Sequence[_Step], owner: Member, decided: int) -> Any:
+    def _along(
+        self,
+        member: Member,
+        group: Sequence[Member],
+        log: Sequence[_Step],
+        owner: Member,
+        decided: int,
+        left: Sequence[_Open],
+    ) -> Any:
         """Records what follows for a group of inputs, by one of them."""
         graph, frame = _torch.current_graph(), self._recorder.frames[-1]
         with _torch.paused_tracing(), _torch.unwatched():
@@ -271,11 +288,16 @@ class Together:
         tensors = self._first if member is self.members[0] else member.flat
         for tensor, value in zip(tensors, self._starts, strict=True):
             _torch.bind_value(tensor, value)
-        run = _Run(member, log, owner, decided, scratch)
+        if len(group) == 1:
+            self._close(member, left)
+        run = _Run(member, log, owner, decided, scratch, left)
         outer = frame.path, self._run, self._group
         frame.path, self._run, self._group = run, run, group
         try:
-            return self._fn(*tensors)
+            result = self._fn(*tensors)
+            if len(group) > 1:
+                raise _diverged(group[1], "another way", "none that a value tells")
+            return result
         except _Parted as stop:
             leak, tensor, at = stop.leak, stop.tensor, run.leaks - 1
         finally:
@@ -293,9 +315,12 @@ class Together:
         if not isinstance(leak.value, bool):
             guard(tensor, every, leak)
 
+        value, place = _torch.value_of(tensor), member.places[at]
+
         def rest(index: int) -> Any:
             def follow() -> Any:
-                return self._along(classes[index][0], classes[index], run.log, member, at + 1)
+                left = [*run.left, _Open(leak, place, tensor, value, values[index])]
+                return self._along(classes[index][0], classes[index], run.log, member, at + 1, left)
 
             if index == len(classes) - 1:
                 return follow()
@@ -305,18 +330,6 @@ class Together:
             return trace_ends(_is(tensor, values[index]), follow, lambda: rest(index + 1), names, leak.site, spelled)
 
         return rest(0)
-
-
-def _by_sizes(members: Sequence[Member]) -> list[list[Member]]:
-    """The inputs that sizes do not tell apart, together; the first one's first."""
-    classes: list[list[Member]] = []
-    for each in members:
-        same = next((known for known in classes if any(one.sizes & each.sizes for one in known)), None)
-        if same is None:
-            classes.append([each])
-        else:
-            same.append(each)
-    return classes
 
 
 def distinct(values: Sequence[Any]) -> tuple[Any, ...]:

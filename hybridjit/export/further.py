@@ -1,0 +1,92 @@
+"""Further inputs of a study, made of those that were given; and captures of them where a path has none of its own."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from .._errors import HybridJitError
+from .capture import Captured
+from .devices import moved
+from .probes import OF_KIND, SHARED, Probe, kind_probes, probes, shared_probe
+from .survey import Seen, same_program
+from .task import Known, Settings
+
+if TYPE_CHECKING:
+    from .guarded import Study
+
+_PROBED = 3.0
+"""How many times as long as the first capture running the model on probes may take in all."""
+SECONDS = 4.0
+"""How long that may always take."""
+
+
+def probe(study: Study, captured: Captured) -> None:
+    """Makes further inputs, once, as far as the time goes."""
+    if study.probed:
+        return
+    study.probed = True
+    started = time.perf_counter()
+    schema = captured.adapter.input_schema
+    inputs = moved(study.task.first, None, "input")
+    results: dict[str, Known] = {}
+
+    def accepted(probe: Probe) -> bool:
+        # Whether dtypes, ranks and shared arguments matter must not depend on the clock: without a probe, no guard.
+        must = probe.says in OF_KIND or probe.says == SHARED
+        if not must and time.perf_counter() - started > max(_PROBED * study.seconds, SECONDS):
+            return False
+        if not captured.leaks and ":" in probe.says and any(":" in known for known in results):
+            return False  # one of another size tells whether nothing leaked, which is all there is to tell
+        made = schema.unflatten(probe.flat)
+        try:
+            results[probe.says] = Known(probe.says, made, study.task.run(made, probe.says), False)
+        except HybridJitError:  # the model itself refuses it, so it tells nothing
+            return False
+        return True
+
+    flat = captured.adapter.flatten(*inputs.args, **inputs.kwargs)
+    for probe in probes(flat, accepted):
+        study.known[probe.says] = results[probe.says]
+    for probe in kind_probes(flat, accepted):
+        study.known[probe.says] = results[probe.says]
+    shared = shared_probe(flat)
+    if shared is not None and accepted(shared):
+        study.known[shared.says] = results[shared.says]
+
+
+def enough(study: Study, settings: Settings, groups: list[list[Seen]]) -> list[list[Seen]]:
+    """The same with captures at other sizes for inputs that have a path of their own, and no such capture yet."""
+    more: list[Seen] = []
+    for group in groups[1:]:
+        joining = next((seen.name for seen in group if study.known[seen.name].joins), None)
+        if joining is not None and len(group) == 1 and group[0].captured.leaks:
+            more += _resized(study, settings, joining)
+    return same_program([*(seen for group in groups for seen in group), *more]) if more else groups
+
+
+def _resized(study: Study, settings: Settings, name: str) -> list[Seen]:
+    """Captures of an input at other sizes, as far as the time goes."""
+    schema = study.first.adapter.input_schema
+    started = time.perf_counter()
+
+    def accepted(probe: Probe) -> bool:
+        says = f"{name}, {probe.says}"
+        if ":" not in probe.says or time.perf_counter() - started > max(_PROBED * study.seconds, SECONDS):
+            return False
+        if says not in study.known:
+            made = schema.unflatten(probe.flat)
+            try:
+                study.known[says] = Known(says, made, study.task.run(made, says), False)
+            except HybridJitError:  # the model itself refuses it, so it tells nothing
+                return False
+        return True
+
+    inputs = moved(study.known[name].inputs, None, name)
+    found: list[Seen] = []
+    for probe in probes(schema.flatten(inputs), accepted):
+        try:
+            found.append(study.seen(settings, f"{name}, {probe.says}"))
+        except HybridJitError:
+            continue
+    return found

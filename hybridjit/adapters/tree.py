@@ -267,11 +267,13 @@ def _build_dict(node: Container, pairs: dict[Any, Any]) -> Any:
 
 def _build_dataclass(type_: type, values: dict[str, Any]) -> Any:
     taken = _taken_by_init(type_, tuple(values))
-    made: Any = object.__new__(type_)
+    made: Any = None
     if taken is not None:
         # A __post_init__ that raises for these values does not keep the result from its caller.
         with contextlib.suppress(TypeError):
             made = type_(**{name: values[name] for name in taken})
+    if made is None:
+        made = object.__new__(type_)
     for name, value in values.items():
         # Fields that __init__ does not take, and those that __post_init__ would change a second time;
         # frozen dataclasses have no other way.

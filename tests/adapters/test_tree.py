@@ -136,6 +136,19 @@ def test_dataclasses() -> None:
     assert again(WithInit(Y, 2)).x.shape == (2,)
 
 
+@dataclass
+class Ordered(OrderedDict[str, Any]):
+    """A result as transformers has them: a dict and a dataclass."""
+
+    boxes: Tensor
+    scores: Tensor | None = None
+
+
+def test_a_dataclass_that_is_a_dict() -> None:
+    """A dataclass that is made by a dict's constructor is made by its own."""
+    assert again(Ordered(X)).boxes is X
+
+
 def test_registered_classes() -> None:
     """A registered class comes back through its own functions, a dataclass that hides things too."""
     boxes = again(Boxes(X, (3, 4)))

@@ -1,0 +1,237 @@
+"""Loops over a traced range, which a trace unrolls: turns that do the same become a loop in the file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import hybridjit as hj
+from tests.control.checks import kinds
+from tests.export.call import Call
+
+SIZES = ((2, 9, 4), (3, 2, 4), (2, 40, 4), (2, 1, 4), (5, 5, 4))
+
+
+def exported(fn: Callable[..., object], *shape: int) -> tuple[hj.Exported, nn.Module]:
+    """A function of one tensor, exported on an example alone."""
+    torch.manual_seed(0)
+    model = Call(fn).eval()
+    return hj.export(model, torch.randn(shape), branches="auto"), model
+
+
+def same_at(found: hj.Exported, model: nn.Module, sizes: Sequence[Sequence[int]]) -> None:
+    """Compares at other sizes."""
+    for size in sizes:
+        x = torch.randn(*size)
+        torch.testing.assert_close(found(x), model(x))
+
+
+def rolls(found: hj.Exported) -> bool:
+    """Whether the file has a loop."""
+    return kinds(found.module.inlined_graph)["prim::Loop"] > 0
+
+
+def recurrence(x: Tensor) -> object:
+    state, outs = x.new_zeros(x.shape[0], 4), []
+    for i in range(x.shape[1]):
+        state = torch.tanh(x[:, i] + state)
+        outs.append(state)
+    return torch.stack(outs, 1), state
+
+
+def in_steps(x: Tensor) -> object:
+    return torch.cat([x[:, at : at + 2].softmax(1) for at in range(0, x.shape[1], 2)], 1)
+
+
+def backwards(x: Tensor) -> object:
+    return torch.stack([x[:, i].cumsum(-1) for i in range(x.shape[1] - 1, -1, -1)], 1)
+
+
+def nested(x: Tensor) -> object:
+    rows = []
+    for i in range(x.shape[0]):
+        rows.append(torch.stack([x[i, j] * (i + j) for j in range(x.shape[1])]))
+    return torch.stack(rows)
+
+
+def first_turn_apart(x: Tensor) -> object:
+    out = x[:, 0] * 0
+    for i in range(x.shape[1]):
+        out = out + x[:, i] if i == 0 else out * 0.5 + x[:, i]
+    return out
+
+
+def in_place(x: Tensor) -> object:
+    out = x.clone()
+    for i in range(1, x.shape[1]):
+        out[:, i] += out[:, i - 1] * i
+    return out
+
+
+def two_a_turn(x: Tensor) -> object:
+    outs = [x[:, 0]]
+    for i in range(x.shape[1]):
+        outs.append(x[:, i] + 1)
+        outs.append(x[:, i] - i)
+    return torch.stack([*outs, x[:, 0] * 7])
+
+
+def grows(x: Tensor) -> object:
+    y = x[:, :1]
+    for i in range(1, x.shape[1]):
+        y = torch.cat([y, x[:, i : i + 1] * y.shape[1]], 1)
+    return y
+
+
+def by_fraction(x: Tensor) -> object:
+    out, n = x[:, 0] * 0, x.shape[1]
+    for i in range(n):
+        out = out + x[:, i] * (i / n)
+    return out
+
+
+@pytest.mark.parametrize(
+    "fn",
+    [recurrence, in_steps, backwards, nested, first_turn_apart, in_place, two_a_turn, grows, by_fraction],
+    ids=lambda fn: fn.__name__,
+)
+def test_right_at_every_size(fn: Callable[..., object]) -> None:
+    """Carried values, lists, steps, nesting, writes: the file has a loop, and as many turns as the input wants."""
+    found, model = exported(fn, 2, 5, 4)
+    assert rolls(found)
+    same_at(found, model, SIZES)
+
+
+def test_a_module_called_in_each_turn() -> None:
+    """A submodule is called in the loop as in eager mode, with its one set of weights."""
+
+    class Cell(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.cell, self.out = nn.GRUCell(4, 4), nn.Sequential(nn.Linear(4, 4), nn.ReLU())
+
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            state, outs = x.new_zeros(x.shape[0], 4), []
+            for i in range(x.shape[1]):
+                state = self.cell(x[:, i], state)
+                outs.append(self.out(state))
+            return torch.stack(outs, 1), state
+
+    model = Cell().eval()
+    found = hj.export(model, torch.randn(2, 5, 4))
+    assert rolls(found)
+    with torch.no_grad():
+        same_at(found, model, SIZES)
+
+
+def test_the_example_has_one_turn() -> None:
+    """Of one turn no loop can be told: another size of the example is traced instead."""
+    found, model = exported(lambda x: torch.stack([each(x, b) for b in range(x.shape[0])]), 1, 5, 4)
+    assert rolls(found)
+    same_at(found, model, [(2, 5, 4), (3, 4, 4), (1, 9, 4)])
+
+
+def each(x: Tensor, b: Any) -> Tensor:
+    """What a loop over a batch does."""
+    return x[b].mm(x[b].t()).sum(0)
+
+
+def test_the_report_has_the_loop() -> None:
+    """It is a branch point like those that a user writes."""
+    found, _ = exported(recurrence, 2, 5, 4)
+    (point,) = [each for each in found.report.branches if each.kind == "loop"]
+    assert point.file == __file__
+    assert [(side.name, side.checks) for side in point.sides] == [("0 rounds", 0), ("1 round", 0), ("more rounds", 1)]
+
+
+def test_a_later_turn_that_differs() -> None:
+    """What depends on the turn's number is guarded in the loop: the file stops at the turn that is another."""
+
+    def late(x: Tensor) -> Tensor:
+        out = x[:, 0] * 0
+        for i in range(x.shape[1]):
+            if i == 30:
+                out = out * 2
+            out = out + x[:, i]
+        return out
+
+    found, model = exported(late, 2, 5, 4)
+    assert rolls(found)
+    same_at(found, model, [(2, 9, 4), (2, 30, 4), (2, 1, 4)])
+    with pytest.raises(hj.GuardError, match=r"bool\(tensor\), captured False, got True"):
+        found(torch.randn(2, 31, 4))
+
+
+def table(x: Tensor) -> object:
+    out = x[:, 0] * 0
+    for i in range(x.shape[1]):
+        out = out + x[:, i] * [1, 2, 3, 10, 20, 30, 40, 50, 60, 70, 80, 90][i]
+    return out
+
+
+def counter(x: Tensor) -> object:
+    out, k = x[:, 0] * 0, 1
+    for i in range(x.shape[1]):
+        out, k = out + x[:, i] * k, k * 2
+    return out
+
+
+def two_back(x: Tensor) -> object:
+    a, b = x[:, 0], x[:, 0] * 2
+    for i in range(x.shape[1]):
+        a, b = b, a + b * x[:, i]
+    return a + b
+
+
+def the_last_number(x: Tensor) -> object:
+    for i in range(x.shape[1]):
+        y = x[:, i] * 2
+    return y + i
+
+
+@pytest.mark.parametrize("fn", [table, counter, two_back, the_last_number], ids=lambda fn: fn.__name__)
+def test_turns_that_are_not_one(fn: Callable[..., object]) -> None:
+    """A list asked by the turn's number, a Python number that changes, a value from two turns ago: guarded as ever."""
+    found, model = exported(fn, 2, 5, 4)
+    same_at(found, model, [(2, 5, 4)])
+    for size in ((2, 9, 4), (2, 4, 4)):
+        with pytest.raises(hj.GuardError, match="a tensor used as an index, captured 5"):
+            found(torch.randn(size))
+
+
+def test_break_on_data() -> None:
+    """A loop that data end: right for those that end it as the example does, and loud for others, never wrong."""
+
+    def until(x: Tensor) -> Tensor:
+        y = x[:, 0] * 0
+        for i in range(x.shape[1]):
+            if y.sum() > 3:
+                break
+            y = y + x[:, i].abs()
+        return y
+
+    found, model = exported(until, 2, 5, 4)
+    for x in (torch.randn(2, 5, 4), torch.randn(2, 9, 4), torch.randn(2, 9, 4) * 0.05, torch.randn(2, 5, 4) * 0.05):
+        try:
+            result = found(x)
+        except hj.GuardError:
+            continue
+        torch.testing.assert_close(result, model(x))
+
+
+def test_fewer_turns_than_needed() -> None:
+    """Where the first turn is apart from the loop, an input without it stops the file with the line."""
+    found, _ = exported(first_turn_apart_of_zeros, 2, 5, 4)
+    with pytest.raises(hj.GuardError, match=r"loop at .*test_rolled\.py:\d+: captured at least 1 rounds, got 0"):
+        found(torch.randn(2, 0, 4))
+
+
+def first_turn_apart_of_zeros(x: Tensor) -> object:
+    out = x.new_zeros(x.shape[0], 4)
+    for i in range(x.shape[1]):
+        out = out + x[:, i] if i == 0 else out * 0.5 + x[:, i]
+    return out

@@ -103,6 +103,11 @@ def is_users(file: str) -> bool:
     return not file.startswith((_OWN, _TORCH, "<frozen")) and file not in _PLUMBING
 
 
+def file_of(thing: object) -> str:
+    """The source file of a thing's class; of one that has none, a name that is nobody's."""
+    return str(getattr(sys.modules.get(type(thing).__module__), "__file__", None) or "<frozen>")
+
+
 def site_of_error(names: Mapping[int, str], error: BaseException) -> Site:
     """The innermost line of the user's that an error passed.
 

@@ -303,6 +303,11 @@ def insert_mark(graph: Graph, text: str, values: Sequence[Value]) -> None:
     graph.insertNode(graph.create("prim::Print", [insert_constant(graph, text), *values], 0))
 
 
+def insert_seed(graph: Graph, seed: int) -> None:
+    """Inserts ``torch.manual_seed(seed)``."""
+    graph.insertNode(graph.create("aten::manual_seed", [insert_constant(graph, seed)], 0))
+
+
 def insert_if(graph: Graph, holds: Value) -> Any:
     """Inserts a ``prim::If`` without blocks or outputs."""
     return graph.insertNode(graph.create("prim::If", [holds], 0))

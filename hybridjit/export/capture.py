@@ -33,6 +33,7 @@ from .placement import follow_devices
 from .report import Branch, Finding, Scripted, Side, Static
 from .rolled import roll
 from .rolling import Line, rolling
+from .seeds import seeding
 from .standins import standing_in
 from .state import ModelState
 from .watch import Watch
@@ -242,6 +243,7 @@ def capture(
         branching(model, branches, parts),
         rolling(rolls) as loops,
         standing_in(dynamic, loops),
+        seeding(),
         watched[2],
         watched[3],
         watch,

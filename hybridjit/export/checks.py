@@ -22,6 +22,7 @@ from .coverage import Counting, Coverage
 from .devices import device_of, moved, moved_model, moved_module
 from .entries import FORWARD, Entry, rows_of
 from .report import Check
+from .seeds import SEED
 from .stages import stage
 from .state import BufferState, ModelState, kept_random_state
 from .tensors import SeenTensors
@@ -30,8 +31,6 @@ from .view import method_of
 if TYPE_CHECKING:
     from .explain import Failure
 
-_SEED = 0
-"""Model and file draw the same random numbers."""
 RAISES = "the model runs, the file raises"
 """How the difference begins where the file does not run at all."""
 UNSTEADY = "the model itself gives something else when it is called again"
@@ -68,7 +67,7 @@ def expect(
     method: str = FORWARD,
     *,
     restore: bool = True,
-    seed: int = _SEED,
+    seed: int = SEED,
     within: AbstractContextManager[Any] | None = None,
 ) -> Expectation:
     """Runs the model in eager mode, on copies of the inputs, and puts it back.
@@ -204,7 +203,7 @@ def check_on(
                     continue
                 flat = entry.call.flatten(moved(each, device, name), name)
                 stateful |= bool(expected.changed)
-                torch.manual_seed(_SEED)
+                torch.manual_seed(SEED)
                 try:
                     checks.append(check_one(str(device), name, flat, run, file, buffers, expected, counting))
                 finally:
@@ -266,7 +265,7 @@ def _failure(
     names = {id(module): path for path, module in model.named_modules()}
 
     def call(module: _torch.ScriptModule) -> object:
-        torch.manual_seed(_SEED)
+        torch.manual_seed(SEED)
         return entry.run(module, flat)
 
     return Failure(names, flat, again, copy, call, check.differences)
@@ -306,7 +305,7 @@ def check_in_a_row(
                     except CaptureError:
                         break
                 flat = run.entry.call.flatten(moved(run.calls[name], device, name), name)
-                torch.manual_seed(_SEED)
+                torch.manual_seed(SEED)
                 where = f"{name}, call {number} in a row"
                 checks.append(check_one(str(device), where, flat, run, file, buffers, expected, counting))
                 if not checks[-1].passed:

@@ -13,7 +13,7 @@ from torch import Tensor
 from .. import _torch
 from .._describe import place
 from .._errors import CaptureError, HybridJitError, InputError, compose
-from .._sites import site_of_function, user_files
+from .._sites import file_of, is_users, site_of_function, user_files
 from ..adapters.tree import scan
 from .auto import Branches
 from .branches import BranchingError
@@ -28,6 +28,7 @@ from .members import Member
 from .memory import refuse_memory
 from .probes import OF_KIND, SHARED
 from .report import Finding
+from .seeds import SEED
 from .survey import Guarding, Occurrence, Seen, exonerated, inseparable, proven, same_program, values_of
 from .task import Known, Settings, Task
 from .together import Together
@@ -114,6 +115,9 @@ class Study:
         else:
             if not any(self.known[name].told for name in wrong):  # those the verification tells of, in full
                 raise self._unexplained(wrong, captured)
+        if not wrong and not first.leaks and any(self.known[name].told for name in stopped):
+            captured, guarded = self._with(dataclasses.replace(chosen, looking=True))
+            wrong, stopped = self._wrong(captured)
         if not wrong:
             captured, guarded = self._joined(chosen, captured, guarded, stopped)
         answers = [asked for asked in captured.asked if asked.what == "value"]
@@ -158,6 +162,9 @@ class Study:
         if files:
             yield dataclasses.replace(settings, dynamic=files)
         yield settings
+        own = frozenset(filter(is_users, map(file_of, self.task.model.modules())))
+        if not files >= own:  # code that asks what kind of number a size is, say
+            yield dataclasses.replace(settings, dynamic=files | own)
         if not settings.as_eager and any(finding.code == "HJ303" for finding in first.findings):
             yield dataclasses.replace(settings, dynamic=files, as_eager=True)
         if settings.auto:  # a tensor may leave a path by a way that only shows when the file runs
@@ -167,9 +174,9 @@ class Study:
 
     def _with(self, settings: Settings) -> tuple[Captured, list[Leak]]:
         probe(self, self.first)
-        looked_at = self.first.leaks or settings.observed != self.settings.observed
+        looked_at = self.first.leaks or settings.looking or settings.observed != self.settings.observed
         seen = [self.seen(settings, settings.base) if looked_at else Seen("input", self.first)]
-        if seen[0].captured.leaks:
+        if seen[0].captured.leaks or settings.looking:
             seen += self.observed(settings)
         groups = same_program(seen)
         if settings.trusting:
@@ -246,7 +253,7 @@ class Study:
     ) -> Captured:
         """A capture on one of the inputs; the model comes back as it was."""
         known, task = self.known[name], self.task
-        torch.manual_seed(0)
+        torch.manual_seed(SEED)
         try:
             return capture(
                 task.model,
@@ -277,9 +284,11 @@ class Study:
             if not known.told and time.perf_counter() - started > max(_OBSERVED * self.seconds, SECONDS):
                 return
             try:
-                yield self.seen(settings, name)
+                seen = self.seen(settings, name)
             except HybridJitError:
                 continue
+            if known.told or not seen.captured.unrolled:  # too few turns to be seen as a loop are no other program
+                yield seen
 
     def _wrong(self, captured: Captured) -> tuple[list[str], list[str]]:
         """The inputs on which what was captured gives something else than the model, and those on which it raises.
@@ -299,6 +308,7 @@ class Study:
 
         Numbers that part them would only be a choice among those of the probes.
         """
+        before = set(self.known)
         joining = [self.known[name] for name in stopped if self._parts_by_decisions(settings, name)][:_JOINED]
         if not joining or self.seconds > SECONDS:
             return captured, guarded
@@ -307,7 +317,7 @@ class Study:
         try:
             wider, more = self._with(settings)
             wrong, left = self._wrong(wider)
-            if not wrong and set(left) < set(stopped):
+            if not wrong and before & set(left) < set(stopped):
                 return wider, more
         except (CaptureError, InputError):  # of another path, or a result of another structure
             pass  # what there is holds for the first input
@@ -353,7 +363,7 @@ class Study:
         known, adapter = self.known[name], captured.adapter
         own = moved(known.inputs, None, name)
         flat = adapter.input_schema.flatten(own)
-        torch.manual_seed(0)
+        torch.manual_seed(SEED)
         try:
             with torch.no_grad(), _torch.unoptimized():
                 got = run(*flat)

@@ -12,6 +12,7 @@ from ..adapters.inputs import Inputs
 from ..adapters.tree import scan
 from .compare import compare
 from .devices import moved
+from .seeds import SEED
 from .state import ModelState, kept_random_state
 
 _NEAR = (1e-3, 1e-4)
@@ -61,7 +62,7 @@ def refuse_memory(model: nn.Module, state: ModelState, calls: Mapping[str, Input
 def _results(model: nn.Module, inputs: Inputs, name: str) -> list[Tensor]:
     own = moved(inputs, None, name)
     with torch.no_grad(), kept_random_state():
-        torch.manual_seed(0)
+        torch.manual_seed(SEED)
         result = model(*own.args, **own.kwargs)
     tensors: list[Tensor] = []
     scan(result, tensors, "result")

@@ -24,6 +24,7 @@ from .packed import load_programs, moved_programs, save_programs
 from .quiet import quiet
 from .report import Finding, Scripted, Static
 from .rewrites import add_by_twos
+from .seeds import SEED
 from .shapes import Place, Variable
 from .sides import CountedProgram, points_from_json, points_to_json, take_points
 from .sizes import Size, input_sizes, size_questions
@@ -102,7 +103,7 @@ def _captured(subject: Subject, specs: Sequence[Mapping[int, Any]], record: Reco
     flat = adapter.flatten(*example.args, **example.kwargs)
     names = {id(module): name for name, module in model.named_modules()} | {id(view): ""}
     record.names = names
-    torch.manual_seed(0)
+    torch.manual_seed(SEED)
     try:
         with torch.no_grad(), recording(record), quiet():
             program = torch.export.export(adapter, flat, dynamic_shapes=tuple(map(dict, specs)), strict=False)

@@ -75,3 +75,14 @@ def test_the_same_each_time() -> None:
     assert torch.equal(torch.get_rng_state(), before)
     assert one.keys() == two.keys()
     assert all(torch.equal(one[says].flat[0], two[says].flat[0]) for says in one)
+
+
+def test_other_sizes_stay_in_range() -> None:
+    """A model that takes values in [0, 1] alone takes the probes of other sizes too; values repeated are others."""
+    flat = (torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(0)),)
+    found = [probe.flat[0] for probe in probes(flat, lambda probe: True) if ":" in probe.says]
+    assert len(found) >= 2
+    for made in found:
+        assert made.min() >= flat[0].min() and made.max() <= flat[0].max()
+    larger = max(found, key=Tensor.numel)
+    assert not torch.equal(larger[..., :8, :8], larger[..., 8:16, 8:16])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import operator
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -138,7 +140,7 @@ class Checks(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if x.shape.numel() == 0:
             raise ValueError("no elements")
-        return x * sum(range(x.shape[0]))
+        return x * sum([1, 2, 4, 8, 16, 32][: operator.index(x.shape[0])])
 
 
 def test_what_only_a_check_asks_is_innocent() -> None:

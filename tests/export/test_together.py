@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from pathlib import Path
 
@@ -95,7 +96,7 @@ def test_another_size_on_another_path() -> None:
     """An input of another size has a path of its own; what the first one did to its own size is not done to it."""
 
     def fn(self: nn.Module, x: Tensor) -> Tensor:
-        return torch.stack([x[index] * index for index in range(x.shape[0])]).cumsum(0)
+        return torch.stack([x[index] * (2, 7, 1, 8, 3)[index] for index in range(x.shape[0])]).cumsum(0)
 
     exported, model = told(fn, torch.rand(2, 3), torch.rand(5, 3))
     for rows in (2, 5):
@@ -162,3 +163,41 @@ def test_distinct() -> None:
     """Each value once, in order; tensors by their values."""
     assert distinct([3, 1, 3, True]) == (3, 1, True)
     assert len(distinct([UP, UP.clone(), DOWN])) == 2
+
+
+class Early(nn.Module):
+    """Takes a size out of the trace before it knows whether it needs it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        n = operator.index(x.shape[0])
+        return x.sum() * 2 if x.sum() > 0 else x.sum() * n
+
+
+UNUSED, USED = torch.rand(3, 2), -torch.rand(3, 2)
+
+
+@pytest.mark.parametrize("branches", [None, "auto"])
+@pytest.mark.parametrize("others", [(), (USED,), (USED, torch.rand(5, 2)), (USED, -torch.rand(7, 2))])
+def test_evidence_of_another_path(others: tuple[Tensor, ...], branches: str | None) -> None:
+    """That a value has no part in the path of one input says nothing of another path: that has its own guard."""
+    model = Early().eval()
+    exported = hj.export(model, UNUSED, check_inputs=others, branches=branches)
+    assert torch.equal(exported(UNUSED), model(UNUSED))
+    for x in others:
+        assert torch.equal(exported(x), model(x))
+    with pytest.raises(hj.GuardError, match="value frozen"):
+        exported(-torch.rand(6, 2))
+
+
+def test_by_sizes() -> None:
+    """Inputs that no value tells apart are told apart by their sizes at last; another size goes with the first."""
+
+    def fn(self: nn.Module, x: Tensor) -> Tensor:
+        return torch.stack([row * 2 for row in x.unbind()]).cumsum(0)
+
+    exported, model = told(fn, torch.rand(2, 3), torch.rand(4, 3), torch.rand(5, 3))
+    for rows in (2, 4, 5):
+        x = torch.rand(rows, 3)
+        torch.testing.assert_close(exported(x), model(x))
+    with pytest.raises(hj.GuardError, match="taken apart into 2 parts when captured, got 3"):
+        exported(torch.rand(3, 3))

@@ -298,16 +298,6 @@ def insert_unusable(graph: Graph, message: str) -> Value:
 # --- blocks in a running trace ------------------------------------------------------------------
 
 
-def insert_mark(graph: Graph, text: str, values: Sequence[Value]) -> None:
-    """Inserts something that stays where it is in a trace, to be found and taken out again."""
-    graph.insertNode(graph.create("prim::Print", [insert_constant(graph, text), *values], 0))
-
-
-def insert_seed(graph: Graph, seed: int) -> None:
-    """Inserts ``torch.manual_seed(seed)``."""
-    graph.insertNode(graph.create("aten::manual_seed", [insert_constant(graph, seed)], 0))
-
-
 def insert_if(graph: Graph, holds: Value) -> Any:
     """Inserts a ``prim::If`` without blocks or outputs."""
     return graph.insertNode(graph.create("prim::If", [holds], 0))

@@ -14,7 +14,7 @@ from .capture import Captured
 from .kinds import BOOL
 from .leaks import Leak
 from .report import Finding
-from .survey import Guarding, Occurrence, Place, Seen, exonerated, inseparable, proven, same_program
+from .survey import Guarding, Occurrence, Place, Seen, exonerated, inseparable, is_test, proven, same_program
 from .validation import only_validates
 
 if TYPE_CHECKING:
@@ -42,6 +42,8 @@ class Branches:
         self.settings = settings
         occurring = list(first.by_occurrence().items())
         guilty = {occurrence[0] for occurrence, _ in occurring if occurrence not in innocent}
+        # What serves but a test does so on every path.
+        self.tests = {each[0]: name for each, name in innocent.items() if is_test(first.by_occurrence().get(each))}
         # The inputs that show that a value has no part in what is captured: with branches there is more of that.
         self.witnesses = [name for name, _ in Counter(innocent.values()).most_common(_WITNESSES)]
         self.chosen: dict[str, Site] = {}
@@ -82,6 +84,8 @@ class Branches:
                     continue
                 groups = same_program([*seen, *self._witnessed(settings)])
                 innocent = exonerated(groups) if settings.trusting else {}
+                every = [each for one in seen for each in one.by_occurrence()]
+                innocent |= {each: self.tests[each[0]] for each in every if each[0] in self.tests}
                 if self.study.alone:
                     guarding = Guarding(proven(groups[0], innocent), {})
                     captured, guarded = self.study.traced(settings, settings.base, guarding), guarding.guarded

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -37,30 +39,39 @@ def probes(flat: Flat, accepted: Callable[[Probe], bool]) -> Iterator[Probe]:
     groups = _groups(flat)
     for name, change in (("larger", _larger), ("odd", _odd), ("smaller", _smaller)):
         sizes = {key: change(key[0]) for key in groups if change(key[0]) != key[0]}
-        if not sizes:
-            continue
-        probe = _resized(flat, groups, sizes, name)
-        if accepted(probe):
-            yield probe
-            continue
-        if len(sizes) == 1:
-            continue
-        alone = {}
-        for key, size in sizes.items():
-            probe = _resized(flat, groups, {key: size}, name)
-            if accepted(probe):
-                alone[key] = size
-                last = probe
-        if len(alone) > 1 and accepted(together := _resized(flat, groups, alone, name)):
-            yield together
-        elif len(alone) > 1:
-            yield from (_resized(flat, groups, {key: size}, name) for key, size in alone.items())
-        elif alone:
-            yield last
+        for vary in (_varied, _within) if sizes else ():  # a model may want an image in [0, 1]
+            found = list(_accepted(functools.partial(_resized, flat, groups, name, vary), sizes, accepted))
+            yield from found
+            if found:
+                break
     for says, change_values in (("other values", _shuffled), ("zeros", _zeroed), ("negative", _negated)):
         probe = Probe(says, tuple(change_values(tensor) for tensor in flat))
         if any(not torch.equal(a, b) for a, b in zip(flat, probe.flat, strict=True)) and accepted(probe):
             yield probe
+
+
+def _accepted(
+    made: Callable[[dict[Key, int]], Probe], sizes: dict[Key, int], accepted: Callable[[Probe], bool]
+) -> Iterator[Probe]:
+    """The probe of all sizes, or those of some that the model accepts."""
+    probe = made(sizes)
+    if accepted(probe):
+        yield probe
+        return
+    if len(sizes) == 1:
+        return
+    alone = {}
+    for key, size in sizes.items():
+        probe = made({key: size})
+        if accepted(probe):
+            alone[key] = size
+            last = probe
+    if len(alone) > 1 and accepted(together := made(alone)):
+        yield together
+    elif len(alone) > 1:
+        yield from (made({key: size}) for key, size in alone.items())
+    elif alone:
+        yield last
 
 
 def kind_probes(flat: Flat, accepted: Callable[[Probe], bool]) -> Iterator[Probe]:
@@ -118,35 +129,49 @@ def _smaller(size: int) -> int:
     return 1 if size <= 4 else (size + 1) // 2  # a count of one, of pictures say, is often a case of its own
 
 
-def _resized(flat: Flat, groups: dict[Key, list[tuple[int, int]]], sizes: dict[Key, int], name: str) -> Probe:
+def _resized(
+    flat: Flat, groups: dict[Key, list[tuple[int, int]]], name: str, vary: Vary, sizes: dict[Key, int]
+) -> Probe:
     changed = list(flat)
     for key, size in sizes.items():
         for index, dim in groups[key]:
-            changed[index] = resized(changed[index], dim, size)
+            changed[index] = resized(changed[index], dim, size, vary)
     spelled = ", ".join(f"{before} to {after} at dimension {dim}" for (before, dim), after in sizes.items())
     return Probe(f"{name}: {spelled}", tuple(changed))
 
 
-def resized(tensor: Tensor, dim: int, size: int) -> Tensor:
+def _varied(tensor: Tensor) -> Tensor:
+    """Other values of the same kind, so that what is repeated is not the same twice."""
+    if not tensor.is_floating_point():
+        return _shuffled(tensor)
+    return tensor * (0.6 + 0.8 * _factors(tensor))
+
+
+def _within(tensor: Tensor) -> Tensor:
+    """The same within the range of the values that there are."""
+    if not tensor.is_floating_point() or not tensor.numel():
+        return _shuffled(tensor)
+    low, high, made = tensor.amin(), tensor.amax(), tensor
+    for each in (1.4 - 0.8 * _factors(tensor), 0.6 + 0.8 * _factors(tensor)):
+        other = tensor * each
+        made = torch.where((other >= low) & (other <= high), other, made)
+    return made
+
+
+def _factors(tensor: Tensor) -> Tensor:
+    generator = torch.Generator().manual_seed(tensor.numel())
+    return torch.rand(tensor.shape, generator=generator).to(tensor.device, tensor.dtype)
+
+
+Vary: TypeAlias = Callable[[Tensor], Tensor]
+
+
+def resized(tensor: Tensor, dim: int, size: int, vary: Vary = _varied) -> Tensor:
     """A tensor of another size at one dimension: its values again and again, each time others of their kind."""
     if not tensor.shape[dim]:  # nothing to repeat
         return tensor.new_zeros([*tensor.shape[:dim], size, *tensor.shape[dim + 1 :]])
     places = (torch.arange(size) % tensor.shape[dim]).to(tensor.device)
-    return _varied(tensor.index_select(dim, places))
-
-
-def _varied(tensor: Tensor) -> Tensor:
-    """Other values of the same kind and range, so that what is repeated is not the same twice."""
-    if not tensor.is_floating_point() or not tensor.numel():
-        return _shuffled(tensor)
-    generator = torch.Generator().manual_seed(tensor.numel())
-    factors = torch.rand(tensor.shape, generator=generator).to(tensor.device, tensor.dtype)
-    low, high = tensor.amin(), tensor.amax()
-    made = tensor
-    for each in (1.4 - 0.8 * factors, 0.6 + 0.8 * factors):  # an image in [0, 1] stays one
-        other = tensor * each
-        made = torch.where((other >= low) & (other <= high), other, made)
-    return made
+    return vary(tensor.index_select(dim, places))
 
 
 def _shuffled(tensor: Tensor) -> Tensor:

@@ -85,7 +85,9 @@ class _Turns:
         depth = len(_turns)
 
         def mark(turn: object) -> None:
-            _torch.insert_mark(_torch.current_graph(), f"{MARK}{loop}:{turn}", bound[1])
+            graph = _torch.current_graph()
+            text = _torch.insert_constant(graph, f"{MARK}{loop}:{turn}")
+            graph.insertNode(graph.create("prim::Print", [text, *bound[1]], 0))  # stays where it is in a trace
 
         def turn(count: int) -> Tensor:
             graph = _torch.current_graph()

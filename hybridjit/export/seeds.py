@@ -23,7 +23,12 @@ def seeding() -> Iterator[None]:
     def manual_seed(seed: Any) -> torch.Generator:
         generator = draw_from(seed)
         if _torch.tracing_state() is not None:
-            as_one_operation(manual_seed, (), lambda: _torch.insert_seed(_torch.current_graph(), int(seed)))
+            graph = _torch.current_graph()
+
+            def insert() -> None:
+                graph.insertNode(graph.create("aten::manual_seed", [_torch.insert_constant(graph, int(seed))], 0))
+
+            as_one_operation(manual_seed, (), insert)
         return generator
 
     torch.manual_seed = torch.random.manual_seed = manual_seed

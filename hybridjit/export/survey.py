@@ -95,8 +95,7 @@ def exonerated(groups: Sequence[Sequence[Seen]]) -> dict[Occurrence, str]:
     two programs apart.
     """
     innocent: dict[Occurrence, str] = {}
-    tested = {each: leak for each, leak in groups[0][0].by_occurrence().items() if leak.kind is not BOOL}
-    tested = {each: leak for each, leak in tested.items() if only_tests(leak.site)}
+    tested = {each: leak for each, leak in groups[0][0].by_occurrence().items() if is_test(leak)}
     for seen in itertools.chain(*groups):  # each passed the test
         for occurrence, leak in seen.by_occurrence().items():
             if occurrence in tested and not leak.same_value(tested[occurrence]):
@@ -125,6 +124,11 @@ def exonerated(groups: Sequence[Sequence[Seen]]) -> dict[Occurrence, str]:
     return innocent
 
 
+def is_test(leak: Leak | None) -> bool:
+    """Whether a value serves but the test of what validates."""
+    return leak is not None and leak.kind is not BOOL and only_tests(leak.site)
+
+
 def proven(group: Sequence[Seen], innocent: Mapping[Occurrence, str]) -> dict[Occurrence, str]:
     """The exonerated leaks that need no guard on the path of captures that compute the same.
 
@@ -136,7 +140,7 @@ def proven(group: Sequence[Seen], innocent: Mapping[Occurrence, str]) -> dict[Oc
     for occurrence, leak in first.items():
         if occurrence not in innocent:
             continue
-        if leak.kind is not BOOL and only_tests(leak.site):
+        if is_test(leak):
             found[occurrence] = innocent[occurrence]
         for name, other in zip(names, others, strict=True):
             if occurrence in other and leak.kind not in WHOLE and not leak.same_value(other[occurrence]):

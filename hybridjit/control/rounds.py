@@ -203,7 +203,7 @@ def _record(
     """
     graph = _torch.current_graph()
     tensors = [leaf for leaf in start.leaves if isinstance(leaf, Tensor)]
-    node, index, inner = _insert_loop(graph, *counts, [_torch.value_of(each) for each in tensors])
+    node, index, inner = insert_loop(graph, *counts, [_torch.value_of(each) for each in tensors])
     note(node, kind, user_site(record.current().names), ROUNDS)
     (block,) = node.blocks()
     says = f"the body of a loop ({spell_function(own)})"
@@ -287,7 +287,7 @@ def _truth(goes: Any, cond_fn: Any) -> Tensor:
     )
 
 
-def _insert_loop(
+def insert_loop(
     graph: _torch.Graph, trips: _torch.Value, starts: _torch.Value, carried: Sequence[_torch.Value]
 ) -> tuple[Any, _torch.Value, list[_torch.Value]]:
     """Inserts a ``prim::Loop``, and returns it, its iteration number and what it carries, both inside."""

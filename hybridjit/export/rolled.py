@@ -14,6 +14,7 @@ from .. import _torch
 from .._describe import place
 from .._sites import Site
 from ..control.points import ROUNDS, note
+from ..control.rounds import insert_loop
 from .rolling import END, MARK, Line
 from .turns import FREE, Comparison, Turn, Unlike
 
@@ -205,7 +206,7 @@ class Loop:
             collected.append(empty)
         starts = [*carried.values(), *(_torch.insert_uninitialized(graph) for _ in unset)]
         goes_on = _torch.insert_constant(graph, True)
-        loop, index, params = _torch.insert_loop(graph, count, goes_on, starts)
+        loop, index, params = insert_loop(graph, count, goes_on, starts)
         note(loop, "loop", Site(*self.line), ROUNDS)
         block = next(iter(loop.blocks()))
         inside = dict(zip(carried, params, strict=False))

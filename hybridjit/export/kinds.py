@@ -124,5 +124,5 @@ FORMAT = Kind(
 )
 UNGUARDED = (ADDRESS, RESIZED)
 """What no guard can check: refused, unless ``on_frozen="ignore"``."""
-WHOLE = (TEXT, KEY, LENT, *UNGUARDED)
+WHOLE = (ARRAY, LIST, TEXT, KEY, LENT, *UNGUARDED)
 """Of these, that two other values did not matter says nothing of a third."""

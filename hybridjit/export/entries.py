@@ -154,6 +154,25 @@ class Entries:
             found.setdefault(entry.point, []).append(entry)
         return found
 
+    def alike(self, entry: Entry) -> list[Entry]:
+        """The entries that take the same calls as one, and give other results: their guards say which it is."""
+        return self._alike.get(entry.title, [])
+
+    @functools.cached_property
+    def _alike(self) -> dict[str, list[Entry]]:
+        found: dict[str, list[Entry]] = {}
+        if len(self.every) > 1:
+            groups: dict[str, list[Entry]] = {}
+            for each in self.every:
+                groups.setdefault(repr((each.point, each.combination, each.call.to_json())), []).append(each)
+            found = {
+                each.title: [other for other in group if other is not each]
+                for group in groups.values()
+                for each in group
+                if len(group) > 1
+            }
+        return found
+
     def choose(self, point: str, inputs: Inputs, where: str = "") -> tuple[Entry, tuple[Tensor, ...]]:
         """The entry that a call means, and the call's tensors.
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from .. import _torch
 from .._describe import describe
@@ -88,6 +89,15 @@ class Exported:
 
     def _run(self, point: str, inputs: Inputs) -> Any:
         entry, flat = self._entries.choose(point, inputs)
+        try:
+            return self._run_entry(entry, flat)
+        except GuardError:
+            for other in self._entries.alike(entry):
+                with contextlib.suppress(GuardError):
+                    return self._run_entry(other, flat)
+            raise
+
+    def _run_entry(self, entry: Entry, flat: Sequence[Tensor]) -> Any:
         try:
             method = self._opened.method(entry.method) if isinstance(self._opened, Opened) else None
             result = entry.run(self._runner or self._opened, flat, method)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
+import itertools
 import keyword
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +16,7 @@ from .. import _torch
 from .._describe import describe, listed, qualified
 from .._errors import InputError, compose
 from ..adapters.inputs import Inputs, as_inputs
-from ..adapters.schema import CallSchema
+from ..adapters.schema import CallSchema, ValueSchema
 from ..adapters.switch import Combination, FlagValue, spell_flags
 from ..adapters.tree import scan
 from .entries import FORWARD
@@ -91,6 +93,33 @@ def plan(
         names = clash.items()
         raise _refused([f"{name}: is also what the next structure of {point} is called" for name, point in names])
     return planned
+
+
+def by_result(planned: Sequence[Planned], result: Callable[[Planned, str], Any]) -> list[Planned]:
+    """The same with entries apart whose results hold other tensors: a list as long as the batch, say.
+
+    Args:
+        planned: The entries. One with flags stays whole, since its method has the same entries for all of them.
+        result: What the model gives for a call of an entry, by its name.
+    """
+    apart: list[Planned] = []
+    taken = [each.method for each in planned]
+    for each in planned:
+        groups: dict[tuple[str, ...], dict[str, Inputs]] = {}
+        for name, inputs in each.calls.items() if len(each.calls) > 1 and not each.flags else ():
+            paths = ValueSchema(scan(result(each, name), [], "result")).paths()
+            groups.setdefault(tuple(paths), {})[name] = inputs
+        if len(groups) < 2:
+            apart.append(each)
+            continue
+        first, *others = groups.values()
+        apart.append(dataclasses.replace(each, calls=first))
+        for calls in others:
+            number = next(count for count in itertools.count(2) if f"{each.point}_{count}" not in taken)
+            method = f"{each.point}_{number}"
+            taken.append(method)
+            apart.append(dataclasses.replace(each, method=method, case=method, calls=calls))
+    return apart
 
 
 Choice = tuple[tuple[Flag, FlagValue], ...]

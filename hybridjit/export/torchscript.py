@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import re
 import sys
 from collections.abc import Iterable, Sequence
@@ -35,12 +36,12 @@ from .flags import read_flags
 from .guarded import capture_guarded
 from .optimize import optimize_file
 from .outline import by_line, guards_by_line, guards_of, model_name, outlined
-from .plan import Planned, plan, read_methods
+from .plan import Planned, by_result, plan, read_methods
 from .refusals import failed, uncovered
 from .report import Check, EntryPoint, Report
 from .request import Request
 from .stages import stage
-from .state import ModelState, kept_random_state
+from .state import BufferState, ModelState, kept_random_state
 from .task import Task
 from .tensors import SeenTensors
 from .verify import check_tolerances, named_calls
@@ -75,7 +76,9 @@ def export_torchscript(request: Request) -> Exported:
     places = device_list(request.devices) or default_devices(home)
     with attempt(model, "torchscript") as (state, folder):
         path = folder / "module.pt"
-        planned = plan(model, points, combinations)
+        planned = by_result(
+            plan(model, points, combinations), lambda each, name: _result(model, state, each, name, request)
+        )
         declared = [_declared(model, state, each, request.dynamic_shapes) for each in planned]
         alone_in_it = len(planned) == 1 and not planned[0].flags
         for rounds_left in reversed(range(_ROUNDS)):
@@ -97,6 +100,7 @@ def export_torchscript(request: Request) -> Exported:
             ]
             for run, wanted in zip(runs, declared, strict=True):
                 made.known.update({(run.entry.title, name): each for name, each in wanted.expected.items()})
+            _check_apart(made.entries, runs, made.module)
             coverage = Coverage(sides)
             tensors = SeenTensors()
             file = File(made.module, request.rtol, request.atol, coverage, tensors)
@@ -137,6 +141,46 @@ def export_torchscript(request: Request) -> Exported:
         kinds = tensors.of(runs[0].title, checks)
         archive.append_metadata(path, metadata_of(report, made.entries, sides, kinds))
         return Exported(made.module, "torchscript", report, made.entries, archive.KeptFile(path), sides, _kinds=kinds)
+
+
+def _result(model: nn.Module, state: ModelState, planned: Planned, name: str, request: Request) -> Any:
+    """What the model gives for a call, which is kept for when it is compared."""
+    with kept_random_state(), state.switched(planned.attributes):
+        found = expect(model, state, planned.calls[name], name, None, planned.point)
+    request.eager[planned.title, name] = found
+    return found.result
+
+
+def _check_apart(entries: Entries, runs: Sequence[Run], module: _torch.ScriptModule) -> None:
+    """Makes sure that an entry raises on the calls of those after it that give other results for such calls.
+
+    Raises:
+        CaptureError: It does not, so that a caller would get its result.
+    """
+    titles = [entry.title for entry in entries]
+    if not any(entries.alike(entry) for entry in entries):
+        return
+    buffers = BufferState(module)  # a call may write to them
+    for run in runs:
+        earlier = [
+            each for each in entries.alike(run.entry) if titles.index(each.title) < titles.index(run.entry.title)
+        ]
+        for (name, call), other in itertools.product(run.calls.items(), earlier):
+            try:
+                with torch.no_grad():
+                    other.run(module, run.entry.call.flatten(moved(call, None, name), name))
+            except (_torch.JitError, RuntimeError):
+                continue
+            finally:
+                buffers.restore()
+            raise CaptureError(
+                compose(
+                    "results of another structure, for inputs that no value in the model tells apart",
+                    differences=[f"{name}: expected to stop {other.title}, which was captured for others"],
+                    instead="a result of one structure for all inputs (an empty tensor for nothing)",
+                    page="captureerror",
+                )
+            )
 
 
 def _declared(model: nn.Module, state: ModelState, planned: Planned, dynamic_shapes: Any) -> Declared:

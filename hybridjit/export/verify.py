@@ -131,7 +131,9 @@ def _runs(entries: Entries, points: Mapping[str, Mapping[str, Inputs]]) -> list[
             for entry, call in entries.matching(point, inputs, name):
                 found.setdefault(entry.title, (entry, {}))[1][name] = call
     alone = len(entries) == 1
-    return [Run(entry, calls, "" if alone else entry.title) for entry, calls in found.values()]
+    return [
+        Run(entry, calls, "" if alone else entry.title, alike=entries.alike(entry)) for entry, calls in found.values()
+    ]
 
 
 def named_calls(check_inputs: Iterable[Any], kwargs: Mapping[str, Any] | None = None) -> dict[str, Inputs]:

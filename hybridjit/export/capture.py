@@ -33,9 +33,9 @@ from .placement import follow_devices
 from .report import Branch, Finding, Scripted, Side, Static
 from .rolled import roll
 from .rolling import Line, rolling
-from .seeds import seeding
 from .standins import standing_in
 from .state import ModelState
+from .unseen import seeing
 from .watch import Watch
 
 _CPU = torch.device("cpu")
@@ -243,7 +243,7 @@ def capture(
         branching(model, branches, parts),
         rolling(rolls) as loops,
         standing_in(dynamic, loops),
-        seeding(),
+        seeing(),
         watched[2],
         watched[3],
         watch,

@@ -22,9 +22,8 @@ from .coverage import Counting, Coverage
 from .devices import device_of, moved, moved_model, moved_module
 from .entries import FORWARD, Entry, rows_of
 from .report import Check
-from .seeds import SEED
 from .stages import stage
-from .state import BufferState, ModelState, kept_random_state
+from .state import SEED, BufferState, ModelState, kept_random_state
 from .tensors import SeenTensors
 from .view import method_of
 

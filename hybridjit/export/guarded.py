@@ -28,7 +28,7 @@ from .members import Member
 from .memory import refuse_memory
 from .probes import OF_KIND, SHARED
 from .report import Finding
-from .seeds import SEED
+from .state import SEED
 from .survey import Guarding, Occurrence, Seen, exonerated, inseparable, proven, same_program, values_of
 from .task import Known, Settings, Task
 from .together import Together

@@ -12,8 +12,7 @@ from ..adapters.inputs import Inputs
 from ..adapters.tree import scan
 from .compare import compare
 from .devices import moved
-from .seeds import SEED
-from .state import ModelState, kept_random_state
+from .state import SEED, ModelState, kept_random_state
 
 _NEAR = (1e-3, 1e-4)
 """Relative and absolute: what results may differ by."""

@@ -24,10 +24,10 @@ from .packed import load_programs, moved_programs, save_programs
 from .quiet import quiet
 from .report import Finding, Scripted, Static
 from .rewrites import add_by_twos
-from .seeds import SEED
 from .shapes import Place, Variable
 from .sides import CountedProgram, points_from_json, points_to_json, take_points
 from .sizes import Size, input_sizes, size_questions
+from .state import SEED
 from .subject import Captured, Loaded, Subject, Written
 from .view import view_of
 

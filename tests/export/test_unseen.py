@@ -1,10 +1,14 @@
-"""Models that seed the random numbers they draw."""
+"""What neither a tracer nor a mode sees: models that seed their random numbers, and that lend their memory."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils import dlpack
 
 import hybridjit as hj
 
@@ -52,3 +56,23 @@ def test_a_program_that_does_not_seed_is_refused() -> None:
     """A format in which the seed is lost draws other numbers, which the comparison sees."""
     with pytest.raises(hj.VerificationError):
         hj.export(Projects().eval(), torch.ones(2, 4), format="pt2")
+
+
+class Lends(nn.Module):
+    """Decides by what it hands to another library."""
+
+    def __init__(self, lend: Callable[[Tensor], Any]) -> None:
+        super().__init__()
+        self.lend = lend
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * (2 if dlpack.from_dlpack(self.lend(x)).detach().max() > 7.5 else 1)
+
+
+@pytest.mark.parametrize("lend", ["torch.to_dlpack", "torch.utils.dlpack.to_dlpack"])
+def test_lent_memory_is_guarded(lend: str) -> None:
+    """Memory that is lent by a function is seen as that lent by the method is."""
+    model = Lends(lambda x: eval(lend)(x)).eval()
+    exported = hj.export(model, torch.rand(3))
+    with pytest.raises(hj.GuardError):
+        exported(torch.rand(3) + 9)

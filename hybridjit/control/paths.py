@@ -79,7 +79,7 @@ class Budget:
 class Generation:
     """How many runs have begun: what one run leaves in a cache must not be found by the next."""
 
-    count = 0
+    count: int = 0
 
     @classmethod
     def begin(cls) -> None:
@@ -99,7 +99,7 @@ class Run:
         self.anew = anew
         self.position: int = 0
         self.inherited: int = len(log)
-        self.over = False
+        self.over: bool = False
 
     def call(self, func: Any, args: Any, run: Callable[[], Call]) -> Any:
         """Gives what the operation gave in an earlier run, or runs it."""
@@ -240,7 +240,8 @@ def explore(
     def along(log: list[Call]) -> Any:
         frame = recorder.frames[-1]
         outer, anew = frame.path, set[int]()
-        mark = _torch.mark(_torch.current_graph())
+        block = _torch.current_graph().insertPoint().owningBlock()
+        mark = block, sum(1 for _ in block.nodes())
         while True:
             effects.put(before[0])
             random.setstate(before[1])

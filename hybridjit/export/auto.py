@@ -43,9 +43,12 @@ class Branches:
         occurring = list(first.by_occurrence().items())
         guilty = {occurrence[0] for occurrence, _ in occurring if occurrence not in innocent}
         # What serves but a test does so on every path.
-        self.tests = {each[0]: name for each, name in innocent.items() if is_test(first.by_occurrence().get(each))}
+        leaks = first.by_occurrence()
+        self.tests: dict[tuple[str, str, int], str] = {
+            occurrence[0]: name for occurrence, name in innocent.items() if is_test(leaks.get(occurrence))
+        }
         # The inputs that show that a value has no part in what is captured: with branches there is more of that.
-        self.witnesses = [name for name, _ in Counter(innocent.values()).most_common(_WITNESSES)]
+        self.witnesses: list[str] = [name for name, _ in Counter(innocent.values()).most_common(_WITNESSES)]
         self.chosen: dict[str, Site] = {}
         self.parts: set[Place] = set()
         self.plain: dict[str, tuple[Site, str]] = {}

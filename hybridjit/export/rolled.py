@@ -81,8 +81,8 @@ class Loop:
         ordered = [_text(mark).split(":")[3] for mark in marks]
         if count < 2 or ordered != [*map(str, range(count)), END]:
             raise Unlike
-        self.turns = self._turns()
-        self.first = 0
+        self.turns: list[Turn] = self._turns()
+        self.first: int = 0
         self.slots: dict[int, tuple[Any, int, int]] = {}  # what a turn takes from the one before it
 
     def _turns(self) -> list[Turn]:

@@ -56,7 +56,7 @@ _OPTIMIZED = 5_000
 
 def export_torchscript(request: Request) -> Exported:
     """Exports a model to TorchScript; raises what `export` raises."""
-    if refusal := _torch.jit_refusal():
+    if _torch.tracing_state() is None and (refusal := _torch.jit_refusal()):  # within a trace, its own refusal follows
         python = ".".join(map(str, sys.version_info[:2]))
         raise UnsupportedError(
             compose(

@@ -67,7 +67,7 @@ class Comparison:
     def __init__(self, loop: Loop, index: int) -> None:
         self.loop = loop
         self.index = index
-        self.place = 0
+        self.place: int = 0
 
     def compare(self) -> None:
         """Finds what the turn takes from the one before it.

@@ -47,7 +47,7 @@ STAGES = (
     "watch.py:Watch.leak",
     "origins.py:DeviceOrigins.__torch_function__",
     "findings.py:found",
-    "guarded.py:Study._probe",
+    "further.py:probe",
     "memory.py:refuse_memory",
     "standins.py:_uncached.<locals>.call",
     "auto.py:Branches.capture",

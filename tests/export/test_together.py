@@ -201,3 +201,22 @@ def test_by_sizes() -> None:
         torch.testing.assert_close(exported(x), model(x))
     with pytest.raises(hj.GuardError, match="taken apart into 2 parts when captured, got 3"):
         exported(torch.rand(3, 3))
+
+
+class Fails(nn.Module):
+    """Takes a size out of the trace, and fails on one side with that size in its message."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = operator.index(x.shape[0])
+        return x * 2 if x.sum() > 0 else self.fail(rows)
+
+    def fail(self, rows: int) -> Tensor:
+        raise ValueError(f"{rows} rows")
+
+
+def test_what_a_side_says_as_it_raises() -> None:
+    """A size that is only in the message of a side that raises has no part in what is computed."""
+    exported = hj.export(Fails().eval(), UNUSED, branches="auto")
+    assert torch.equal(exported(torch.ones(7, 2)), torch.full((7, 2), 2.0))
+    with pytest.raises(hj.GuardError, match="ValueError: 3 rows"):
+        exported(USED)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ from .._errors import CaptureError
 from .._sites import Site
 from .branches import BranchingError, parent
 from .capture import Captured
+from .further import SECONDS
 from .kinds import BOOL
 from .leaks import Leak
 from .report import Finding
@@ -48,7 +50,8 @@ class Branches:
             occurrence[0]: name for occurrence, name in innocent.items() if is_test(leaks.get(occurrence))
         }
         # The inputs that show that a value has no part in what is captured: with branches there is more of that.
-        self.witnesses: list[str] = [name for name, _ in Counter(innocent.values()).most_common(_WITNESSES)]
+        shown = Counter(name for each, name in innocent.items() if each[0] not in self.tests)
+        self.witnesses: list[str] = [name for name, _ in shown.most_common(_WITNESSES)]
         self.chosen: dict[str, Site] = {}
         self.parts: set[Place] = set()
         self.plain: dict[str, tuple[Site, str]] = {}
@@ -79,6 +82,12 @@ class Branches:
                 break
             settings = dataclasses.replace(self.settings, branches=tuple(self.chosen), parts=frozenset(self.parts))
             try:
+                if self.study.alone and not self.witnesses:
+                    guarding = Guarding({}, {}, self.tests)
+                    captured, guarded = self.study.traced(settings, settings.base, guarding), guarding.guarded
+                    if not self._add(guarded):
+                        break
+                    continue
                 names = [name for name, each in self.study.known.items() if each.joins]
                 seen = [self.study.seen(settings, name) for name in ([settings.base] if self.study.alone else names)]
                 groups = same_program(seen)
@@ -108,7 +117,10 @@ class Branches:
         return dataclasses.replace(captured, findings=(*captured.findings, *self._said())), guarded
 
     def _witnessed(self, settings: Settings) -> Iterator[Seen]:
-        for name in self.witnesses:
+        started = time.perf_counter()
+        for index, name in enumerate(self.witnesses):
+            if index and time.perf_counter() - started > SECONDS:
+                return
             if name != settings.base and not self.study.known[name].joins:
                 try:
                     yield self.study.seen(settings, name)

@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from types import FrameType, TracebackType
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import nn
@@ -20,6 +20,8 @@ from ._describe import place
 
 _OWN = os.path.dirname(os.path.abspath(__file__)) + os.sep
 _TORCH = os.path.dirname(os.path.abspath(torch.__file__)) + os.sep
+Line: TypeAlias = tuple[str, int]
+"""A source file, and a line in it."""
 _PLUMBING = (contextlib.__file__, warnings.__file__)
 """Standard modules whose frames stand between the user's line and what happened there."""
 

@@ -72,7 +72,7 @@ def branch_if_tracing(fn: Callable[P, R]) -> Callable[P, R]:
             return splits.run(twins, args, kwargs)
         return lower_paths(fn, args, kwargs)
 
-    wrapper = make_wrapper(fn, _captures, on_capture)
+    wrapper = make_wrapper(fn, captures, on_capture)
     functools.update_wrapper(wrapper, fn)
     return wrapper
 
@@ -90,7 +90,7 @@ class Twins:
         self.made = fn
 
 
-def _captures() -> bool | None:
+def captures() -> bool | None:
     """``None`` where the function just runs."""
     if _torch.tracing_state() is not None:
         return True

@@ -18,9 +18,8 @@ from .._describe import describe, place, qualified
 from .._errors import CaptureError, compose
 from .._sites import user_site
 from . import record
-from .branch import Twins, branch_if_tracing
+from .branch import Twins, branch_if_tracing, captures
 from .compile import compile_piece
-from .lower import capturing
 from .points import note_scripted
 from .recorder import as_one_operation
 from .targets import check_function
@@ -75,24 +74,12 @@ def script_if_tracing(fn: Callable[P, R]) -> Callable[P, R]:
     check_function("script_if_tracing", fn)
     assert isinstance(fn, FunctionType)
     piece = _Piece(fn)
-    wrapper = make_wrapper(fn, _captures, piece.on_capture)
+    wrapper = make_wrapper(fn, captures, piece.on_capture)
     functools.update_wrapper(wrapper, fn)
     setattr(wrapper, _torch.SCRIPT_IF_TRACING_MARK, True)
     # Where torch looks in: TorchScript for the source, and Dynamo, which is given branches.
     vars(wrapper)["__original_fn"] = branch_if_tracing(fn)
     return wrapper
-
-
-def _captures() -> bool | None:
-    """``None`` where the function just runs."""
-    if _torch.tracing_state() is not None:
-        return True
-    how = capturing()
-    if how == "dynamo":
-        from . import splits
-
-        return splits.are_wanted()
-    return True if how else None
 
 
 class _Piece:

@@ -9,14 +9,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from .._errors import CaptureError
-from .._sites import Site
+from .._sites import Line, Site
 from .branches import BranchingError, parent
 from .capture import Captured
 from .further import SECONDS
 from .kinds import BOOL
 from .leaks import Leak
 from .report import Finding
-from .survey import Guarding, Occurrence, Place, Seen, exonerated, inseparable, is_test, proven, same_program
+from .survey import Guarding, Occurrence, Seen, exonerated, inseparable, is_test, proven, same_program
 from .validation import only_validates
 
 if TYPE_CHECKING:
@@ -42,10 +42,9 @@ class Branches:
     def __init__(self, study: Study, settings: Settings, first: Seen, innocent: Mapping[Occurrence, str]) -> None:
         self.study = study
         self.settings = settings
-        occurring = list(first.by_occurrence().items())
-        guilty = {occurrence[0] for occurrence, _ in occurring if occurrence not in innocent}
-        # What serves but a test does so on every path.
         leaks = first.by_occurrence()
+        guilty = {occurrence[0] for occurrence in leaks if occurrence not in innocent}
+        # What serves but a test does so on every path.
         self.tests: dict[tuple[str, str, int], str] = {
             occurrence[0]: name for occurrence, name in innocent.items() if is_test(leaks.get(occurrence))
         }
@@ -53,9 +52,9 @@ class Branches:
         shown = Counter(name for each, name in innocent.items() if each[0] not in self.tests)
         self.witnesses: list[str] = [name for name, _ in shown.most_common(_WITNESSES)]
         self.chosen: dict[str, Site] = {}
-        self.parts: set[Place] = set()
+        self.parts: set[Line] = set()
         self.plain: dict[str, tuple[Site, str]] = {}
-        self._add(leak for _, leak in occurring if leak.key in guilty)
+        self._add(leak for leak in leaks.values() if leak.key in guilty)
 
     def _add(self, leaks: Iterable[Leak]) -> bool:
         """Chooses the innermost modules around leaks that are branches; says whether there were new ones."""
@@ -82,26 +81,19 @@ class Branches:
                 break
             settings = dataclasses.replace(self.settings, branches=tuple(self.chosen), parts=frozenset(self.parts))
             try:
-                if self.study.alone and not self.witnesses:
-                    guarding = Guarding({}, {}, self.tests)
-                    captured, guarded = self.study.traced(settings, settings.base, guarding), guarding.guarded
-                    if not self._add(guarded):
-                        break
-                    continue
-                names = [name for name, each in self.study.known.items() if each.joins]
-                seen = [self.study.seen(settings, name) for name in ([settings.base] if self.study.alone else names)]
-                groups = same_program(seen)
-                if len(groups) > 1 and inseparable(groups):
-                    self._drop(seen)
-                    continue
-                groups = same_program([*seen, *self._witnessed(settings)])
-                innocent = exonerated(groups) if settings.trusting else {}
-                every = [each for one in seen for each in one.by_occurrence()]
-                innocent |= {each: self.tests[each[0]] for each in every if each[0] in self.tests}
                 if self.study.alone:
-                    guarding = Guarding(proven(groups[0], innocent), {})
+                    guarding = Guarding(self._proven(settings), {}, self.tests)
                     captured, guarded = self.study.traced(settings, settings.base, guarding), guarding.guarded
                 else:
+                    seen = [self.study.seen(settings, name) for name, each in self.study.known.items() if each.joins]
+                    groups = same_program(seen)
+                    if len(groups) > 1 and inseparable(groups):
+                        self._drop(seen)
+                        continue
+                    groups = same_program([*seen, *self._witnessed(settings)])
+                    innocent = exonerated(groups) if settings.trusting else {}
+                    every = [each for one in seen for each in one.by_occurrence()]
+                    innocent |= {each: self.tests[each[0]] for each in every if each[0] in self.tests}
                     captured, guarded = self.study.final(settings, groups, innocent)
             except BranchingError as error:
                 self._give_up(error)
@@ -115,6 +107,13 @@ class Branches:
         if captured is None:
             return None, []
         return dataclasses.replace(captured, findings=(*captured.findings, *self._said())), guarded
+
+    def _proven(self, settings: Settings) -> dict[Occurrence, str]:
+        """The leaks that need no guard with these branches; without evidence none, at no cost."""
+        if not self.witnesses:
+            return {}
+        groups = same_program([self.study.seen(settings, settings.base), *self._witnessed(settings)])
+        return proven(groups[0], exonerated(groups))
 
     def _witnessed(self, settings: Settings) -> Iterator[Seen]:
         started = time.perf_counter()

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from .. import _torch
 from .._describe import describe, listed, place
 from .._errors import CaptureError, HybridJitError, InputError, UnsupportedError, compose
-from .._sites import Site, site_of_error
+from .._sites import Line, Site, site_of_error
 from ..adapters.flatten import TracingAdapter
 from ..adapters.inputs import Inputs
 from ..control.guards import guard_apart, guard_kind, guard_sizes
@@ -32,7 +32,7 @@ from .numbers import hashing
 from .placement import follow_devices
 from .report import Branch, Finding, Scripted, Side, Static
 from .rolled import roll
-from .rolling import Line, rolling
+from .rolling import rolling
 from .standins import standing_in
 from .state import ModelState
 from .unseen import seeing

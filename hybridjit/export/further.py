@@ -27,7 +27,6 @@ def probe(study: Study, captured: Captured) -> None:
         return
     study.probed = True
     started = time.perf_counter()
-    schema = captured.adapter.input_schema
     inputs = moved(study.task.first, None, "input")
     results: dict[str, Known] = {}
 
@@ -38,12 +37,7 @@ def probe(study: Study, captured: Captured) -> None:
             return False
         if not captured.leaks and ":" in probe.says and any(":" in known for known in results):
             return False  # one of another size tells whether nothing leaked, which is all there is to tell
-        made = schema.unflatten(probe.flat)
-        try:
-            results[probe.says] = Known(probe.says, made, study.task.run(made, probe.says), False)
-        except HybridJitError:  # the model itself refuses it, so it tells nothing
-            return False
-        return True
+        return _known(study, results, probe.says, probe)
 
     flat = captured.adapter.flatten(*inputs.args, **inputs.kwargs)
     for probe in probes(flat, accepted):
@@ -53,6 +47,16 @@ def probe(study: Study, captured: Captured) -> None:
     shared = shared_probe(flat)
     if shared is not None and accepted(shared):
         study.known[shared.says] = results[shared.says]
+
+
+def _known(study: Study, known: dict[str, Known], says: str, probe: Probe) -> bool:
+    """Keeps a probe with what the model gives for it; one that the model itself refuses tells nothing."""
+    made = study.first.adapter.input_schema.unflatten(probe.flat)
+    try:
+        known[says] = Known(says, made, study.task.run(made, says), False)
+    except HybridJitError:
+        return False
+    return True
 
 
 def enough(study: Study, settings: Settings, groups: list[list[Seen]]) -> list[list[Seen]]:
@@ -67,24 +71,17 @@ def enough(study: Study, settings: Settings, groups: list[list[Seen]]) -> list[l
 
 def _resized(study: Study, settings: Settings, name: str) -> list[Seen]:
     """Captures of an input at other sizes, as far as the time goes."""
-    schema = study.first.adapter.input_schema
     started = time.perf_counter()
 
     def accepted(probe: Probe) -> bool:
         says = f"{name}, {probe.says}"
         if ":" not in probe.says or time.perf_counter() - started > max(_PROBED * study.seconds, SECONDS):
             return False
-        if says not in study.known:
-            made = schema.unflatten(probe.flat)
-            try:
-                study.known[says] = Known(says, made, study.task.run(made, says), False)
-            except HybridJitError:  # the model itself refuses it, so it tells nothing
-                return False
-        return True
+        return says in study.known or _known(study, study.known, says, probe)
 
     inputs = moved(study.known[name].inputs, None, name)
     found: list[Seen] = []
-    for probe in probes(schema.flatten(inputs), accepted):
+    for probe in probes(study.first.adapter.input_schema.flatten(inputs), accepted):
         try:
             found.append(study.seen(settings, f"{name}, {probe.says}"))
         except HybridJitError:

@@ -6,7 +6,7 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 from .._errors import CaptureError
-from .rolling import Line
+from .._sites import Line
 from .survey import same_program
 
 if TYPE_CHECKING:

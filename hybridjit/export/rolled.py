@@ -12,10 +12,10 @@ from typing import Any
 
 from .. import _torch
 from .._describe import place
-from .._sites import Site
+from .._sites import Line, Site
 from ..control.points import ROUNDS, note
 from ..control.rounds import insert_loop
-from .rolling import END, MARK, Line
+from .rolling import END, MARK
 from .turns import FREE, Comparison, Turn, Unlike
 
 

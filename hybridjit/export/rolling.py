@@ -10,16 +10,15 @@ import contextlib
 import functools
 import sys
 from collections.abc import Collection, Iterator
-from typing import Any, TypeAlias
+from typing import Any
 
 from torch import Tensor
 
 from .. import _torch
+from .._sites import Line
 from ..control.recorder import as_one_operation
 from .leaks import as_traced
 
-Line: TypeAlias = tuple[str, int]
-"""A source file, and a line in it."""
 MARK = "hybridjit:turn:"
 """What the marks in a graph begin with; the number of the loop and of the turn follow."""
 END = "end"

@@ -18,8 +18,6 @@ from .leaks import Leak, same_value
 from .programs import Program, program_of
 from .validation import only_tests
 
-Place: TypeAlias = tuple[str, int]
-"""File and line."""
 Occurrence: TypeAlias = tuple[tuple[str, str, int], int]
 """A leak's kind and line, and the how-many-eth time it happened there."""
 

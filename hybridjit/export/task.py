@@ -10,10 +10,9 @@ from typing import Any
 from torch import nn
 
 from .._errors import InputError, compose
+from .._sites import Line
 from ..adapters.inputs import Inputs
-from .rolling import Line
 from .state import ModelState
-from .survey import Place
 
 ON_FROZEN = ("guard", "error", "ignore")
 
@@ -99,7 +98,7 @@ class Settings:
     auto: bool = False
     fixed: frozenset[str] = frozenset()
     branches: tuple[str, ...] = ()
-    parts: frozenset[Place] | None = None
+    parts: frozenset[Line] | None = None
     dynamic: frozenset[str] = frozenset()
     plain: frozenset[str] = frozenset()
     rolls: frozenset[Line] = frozenset()

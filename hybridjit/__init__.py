@@ -12,6 +12,9 @@ exported.save("detector.pt")
 result = hj.load("detector.pt")(image)  # the model's own result type
 """
 
+from typing import TYPE_CHECKING as _TYPE_CHECKING
+from typing import Any as _Any
+
 from ._backend import announce as _announce
 from ._errors import ArchiveError as ArchiveError
 from ._errors import CaptureError as CaptureError
@@ -35,12 +38,30 @@ from .control.questions import is_exporting as is_exporting
 from .control.questions import is_tracing as is_tracing
 from .control.script import script_if_tracing as script_if_tracing
 from .control.static import static as static
-from .export.compile_report import CompileReport as CompileReport
-from .export.compile_report import compile_report as compile_report
 from .export.export import export as export
 from .export.exported import Exported as Exported
 from .export.exported import load as load
-from .export.report import Report as Report
 from .export.verify import verify as verify
 
+if _TYPE_CHECKING:
+    from .export.compile_report import CompileReport as CompileReport
+    from .export.compile_report import compile_report as compile_report
+    from .export.report import Report as Report
+
 _announce()
+
+_LATER = {"CompileReport": "compile_report", "compile_report": "compile_report", "Report": "report"}
+"""Names by their module: telling of an export was a fifth of the import, which model code need not wait for."""
+
+
+def __getattr__(name: str) -> _Any:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    globals()[name] = getattr(import_module(f".export.{_LATER[name]}", __name__), name)
+    return globals()[name]
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LATER})

@@ -9,7 +9,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 MOST = 0.05
-RUNS = 3
+RUNS = 5
 # Slow to import, and only needed once a model is compiled or converted.
 HEAVY = ("torch._dynamo", "torch._inductor", "torch.onnx", "onnx", "onnxruntime", "onnxscript", "hybridjit.cli")
 

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -18,13 +18,15 @@ from .._describe import describe
 from .._errors import ArchiveError, GuardError, HybridJitError, InputError, compose
 from ..adapters.inputs import Inputs
 from . import archive
-from .coverage import Points, points_from_json, points_to_json
 from .devices import Runner, device_named, present
 from .entries import FORWARD, Entries, Entry, signature_with_flags
 from .formats import FORMATS, SUFFIXES, format_named
 from .opened import Opened
-from .report import Report
-from .tensors import Kinds
+
+if TYPE_CHECKING:
+    from .coverage import Points
+    from .report import Report
+    from .tensors import Kinds
 
 _COUNTED = re.compile(r"Expected (\d+) elements in a list but found (\d+)")
 """What TorchScript says where a list of tensors (of split, of unbind) has another length than in the trace."""
@@ -204,6 +206,8 @@ def is_taken(name: str) -> bool:
 
 def metadata_of(report: Report, entries: Entries, points: Points, kinds: Kinds | None = None) -> dict[str, Any]:
     """The JSON data that travels in the file; on its top level the schemas of the first entry, and its tensors."""
+    from .coverage import points_to_json
+
     first = next(iter(entries)).to_json()
     return {
         "version": archive.VERSION,
@@ -304,6 +308,10 @@ def _parts_of(metadata: Mapping[str, Any], source: Path) -> tuple[Report, Entrie
     Raises:
         ArchiveError: It is not that.
     """
+    from .coverage import points_from_json
+    from .report import Report
+    from .tensors import Kinds
+
     try:
         report = Report.from_json(metadata["report"])
         kinds = Kinds.from_json(metadata["tensors"]) if "tensors" in metadata else None

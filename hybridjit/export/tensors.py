@@ -5,11 +5,12 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from .report import Check
+if TYPE_CHECKING:
+    from .report import Check
 
 ANY = -1
 """In place of a size that the checks vary."""

@@ -12,14 +12,13 @@ from torch import Tensor, nn
 from .._describe import describe
 from .._errors import InputError, compose
 from ..adapters.inputs import Inputs, as_inputs
-from .coverage import Coverage
 from .devices import device_list, device_of
 from .entries import FORWARD, Entries, Entry
 from .exported import Exported, load
-from .report import Report
 
 if TYPE_CHECKING:
     from .checks import Run
+    from .report import Report
 
 
 def verify(
@@ -64,8 +63,10 @@ def verify(
     # By whoever verifies: code that only imports decorators does not wait for them.
     from .capture import check_ready, unwrapped
     from .checks import File, check_on
+    from .coverage import Coverage
     from .outline import outlined
     from .plan import read_methods
+    from .report import Report
     from .state import ModelState, alone
 
     exported = exported_or_path

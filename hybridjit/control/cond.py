@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -18,9 +19,9 @@ from .blocks import trace_cond
 from .effects import Effects
 from .functions import check_functions
 from .lower import capturing, lower_cond
-from .paths import as_paths
+from .paths import as_paths, with_effects
 from .points import TRUTH
-from .recorder import as_one_operation
+from .recorder import active
 from .structure import spell_function
 
 R = TypeVar("R")
@@ -93,8 +94,13 @@ def _not_plain(
         check_pred(pred)
         names = f"true_fn ({spell_function(true_fn)})", f"false_fn ({spell_function(false_fn)})"
         sides = as_paths(true_fn), as_paths(false_fn)  # here, where the path that they may be part of is known
-        effects = Effects((true_fn, false_fn), tuple(operands), {}, most=_NEAR)
-        result: R = as_one_operation(cond, (pred,), lambda: _record(pred, sides, operands, names, effects, part))
+        effects = functools.partial(Effects, (true_fn, false_fn), tuple(operands), {}, most=_NEAR)
+        run = functools.partial(_record, pred, sides, operands, names, effects, part)
+        recorder = active()
+        if recorder is not None:
+            whole = functools.partial(recorder.whole, run)
+            run = functools.partial(with_effects, recorder, cond, (pred,), effects, whole)
+        result: R = run()
         return result
     if capturing():
         kind = "switch" if part else "cond"
@@ -109,10 +115,11 @@ def _record(
     functions: tuple[Any, Any],
     operands: Any,
     names: tuple[str, str],
-    effects: Effects,
+    reached: Callable[[], Effects],
     part: tuple[str, str] | None,
 ) -> Any:
     """Records both sides, each of which finds Python's objects as they were, and must leave them alike."""
+    effects = reached()
     before = effects.take()
     left: list[Any] = []  # by each side
 

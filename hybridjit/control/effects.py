@@ -8,7 +8,8 @@ import inspect
 import itertools
 import sys
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from types import CellType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
@@ -16,8 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from .. import _torch
-from .._describe import describe
+from .._describe import describe, listed
 from .._errors import CaptureError, compose
+from .objects import put_together, taken_apart
 
 Contents = list[Any]
 """A copy of each container, one level deep, in the order of the containers."""
@@ -61,6 +63,7 @@ class Effects:
     ) -> None:
         self.names: list[str] = []
         self.containers: list[Any] = []
+        self.owners: list[Any] = []  # whose attributes a container is; else the container
         self._seen: set[int] = set()
         self._queue: deque[tuple[str, Any]] = deque()
         for fn in functions:
@@ -105,7 +108,7 @@ class Effects:
             self._queue.extend((name, held) for held in _copy(value))
         elif isinstance(value, nn.Module):
             self._seen.add(id(value))
-            self._keep(name, vars(value))
+            self._keep(name, vars(value), value)
             for key, held in list(vars(value).items()):
                 if key == "_modules":
                     self._queue.extend((f"{name}.{each}", module) for each, module in held.items())
@@ -125,14 +128,15 @@ class Effects:
             self._keep(name, value)
         elif _is_users(type(value).__module__) and hasattr(value, "__dict__"):
             self._seen.add(id(value))
-            self._keep(name, vars(value))
+            self._keep(name, vars(value), value)
             self._queue.extend((f"{name}.{key}", held) for key, held in list(vars(value).items())[:_WIDE])
 
-    def _keep(self, name: str, container: Any) -> None:
+    def _keep(self, name: str, container: Any, owner: Any = None) -> None:
         if id(container) not in self._seen:
             self._seen.add(id(container))
             self.names.append(name)
             self.containers.append(container)
+            self.owners.append(container if owner is None else owner)
 
     def take(self) -> Contents:
         """Copies what the containers hold."""
@@ -187,6 +191,78 @@ class Effects:
                     page="paths-that-differ",
                 )
             )
+
+    def left(self, before: Contents) -> Left:
+        """What the containers hold since they held something else.
+
+        Args:
+            before: What `take` gave then.
+        """
+        rows = enumerate(zip(self.containers, before, self.take(), strict=True))
+        changed = [(index, was, now) for index, (container, was, now) in rows if not _alike(was, now)]
+        return Left(self.names, {id(each): index for index, each in enumerate(self.owners)}, changed)
+
+
+@dataclass(frozen=True)
+class Left:
+    """What a function left behind besides its result.
+
+    Attributes:
+        names: Of the containers that it can reach.
+        places: Of each of them, or of whose attributes they are, by the ``id``, which one it is.
+        changed: Of each that it changed which one it is, what it held, and what it holds since.
+    """
+
+    names: list[str]
+    places: dict[int, int]
+    changed: list[tuple[int, Any, Any]]
+
+    def again(self, effects: Callable[[], Effects]) -> None:
+        """Leaves the same behind without running the function.
+
+        Args:
+            effects: What the function reaches now: lists and dicts that its caller makes are others in each run.
+
+        Raises:
+            CaptureError: It reaches something else than it did.
+        """
+        if not self.changed:
+            return
+        reached = effects()
+        if reached.names != self.names:
+            raise CaptureError(
+                compose(
+                    "a function that leaves something behind is given something else when its caller runs again",
+                    differences=[f"left in {listed([self.names[index] for index, *_ in self.changed])}"],
+                    instead="return what it leaves, and set or append it after the call",
+                    page="paths-that-differ",
+                )
+            )
+        contents = reached.take()
+        for index, was, now in self.changed:
+            contents[index] = self._moved(was, now, contents[index], reached)
+        reached.put(contents)
+
+    def _moved(self, was: Any, now: Any, here: Any, reached: Effects) -> Any:
+        """What a container has to hold: where nothing changed, what this run put there."""
+
+        def mine(value: Any) -> Any:
+            place = self.places.get(id(value))
+            return reached.owners[place] if place is not None else put_together(taken_apart(value))
+
+        def moved(value: Any) -> Any:
+            return _torch.tree_map(mine, value, is_leaf=lambda each: id(each) in self.places)
+
+        if isinstance(now, dict):
+            kept = {key: value for key, value in here.items() if key in now}
+            changed = {key: moved(value) for key, value in now.items() if key not in was or not _same(was[key], value)}
+            return kept | changed
+        if isinstance(now, list):
+            old = [
+                index < len(was) and index < len(here) and _same(was[index], now[index]) for index in range(len(now))
+            ]
+            return [here[index] if old[index] else moved(value) for index, value in enumerate(now)]
+        return now
 
 
 def _copy(container: Any) -> Any:

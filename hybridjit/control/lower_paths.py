@@ -143,6 +143,8 @@ def lower_paths(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[s
 
         result = lower_cond(pred, lambda: side(True), lambda: side(False), (), "if", site)
         names = f"the path where {site} holds", f"the path where {site} does not hold"
+        if ends:
+            effects.put([*ends.values()][-1])  # not what a side left that raises
         effects.check_same(list(ends.values()), names, str(site))
         return result
 

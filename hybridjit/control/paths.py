@@ -23,7 +23,7 @@ from .._errors import CaptureError, compose
 from .._sites import Site, user_site
 from . import record
 from .blocks import trace_cond
-from .effects import Effects
+from .effects import Effects, Left
 from .objects import put_together, taken_apart
 from .recorder import Call, Recorder, active, decision, tensors_of, watching
 from .structure import flatten
@@ -221,7 +221,44 @@ def trace_paths(
         parts: Whether paths part at a line; all others take for granted what the example has there.
     """
     with watching() as recorder:
-        return recorder.through_path(fn, args, lambda: Call(fn, explore(recorder, fn, args, kwargs, parts)))
+        reached = functools.partial(Effects, [fn], args, kwargs)
+        return with_effects(recorder, fn, args, reached, lambda: explore(recorder, fn, args, kwargs, parts))
+
+
+@dataclass(frozen=True)
+class _Done:
+    """What one operation of a path gave, and what it left behind besides."""
+
+    result: Any
+    left: Left
+
+
+def with_effects(
+    recorder: Recorder, func: Any, args: Any, effects: Callable[[], Effects], run: Callable[[], Any]
+) -> Any:
+    """Runs something as one operation of the path under way; the runs that follow find all that it left behind.
+
+    Args:
+        recorder: That of the running trace.
+        func: What runs.
+        args: Its arguments.
+        effects: What it reaches now.
+        run: Runs it.
+    """
+    if recorder.frames[-1].path is None:
+        return run()
+    ran = False
+
+    def first() -> Call:
+        nonlocal ran
+        ran, reached = True, effects()
+        before = reached.take()
+        return Call(func, _Done(run(), reached.left(before)))
+
+    done: _Done = recorder.through_path(func, args, first)
+    if not ran:
+        done.left.again(effects)
+    return copied(done.result)
 
 
 def explore(
@@ -268,6 +305,8 @@ def explore(
 
         names = (f"the path where {site} holds", f"the path where {site} does not hold")
         result = trace_cond(pred, lambda: side(True), lambda: side(False), (), names, site, "if")
+        if ends:
+            effects.put(ends[-1])  # not what a side left that raises
         effects.check_same(ends, names, str(site))
         return put_together(result)
 

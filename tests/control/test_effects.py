@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Callable
 from typing import Any
@@ -331,3 +332,90 @@ def test_side_effects_of_the_sides_of_a_cond(fn: Callable[[Tensor], Any]) -> Non
     """A number that the sides change differently, and memory written past torch: refused too."""
     with pytest.raises(CaptureError):
         traced(fn, UP)
+
+
+class Kept:
+    """A caller's object."""
+
+    count = 0
+    last: Tensor | None = None
+    items: list[Any]
+
+
+@hj.branch_if_tracing
+def leaves_in(x: Tensor, kept: Kept, items: list[Any], by_name: dict[str, Any]) -> Tensor:
+    """Leaves the same behind on both paths, in each container that it is given."""
+    kept.count = kept.count + 1
+    kept.last = x * 3
+    items.append(x + 1)
+    items[0] = kept
+    by_name["new"] = [x + 2]
+    by_name.pop("old", None)
+    return x * 2 if x.sum() > 0 else x - 1
+
+
+def reads_it(x: Tensor, inner: Callable[..., Tensor]) -> Tensor:
+    """Makes containers of its own in each run, and uses what the inner function left in them on one side alone."""
+    kept, items, by_name = Kept(), [None], {"old": x, "mine": x * 5}
+    kept.items = items
+    y = inner(x, kept, items, by_name)
+    if x.mean() > 1:
+        assert items is kept.items and items[0] is kept and kept.last is not None
+        by_name["new"].append(x)  # a list of this run alone
+        y = y + 10 * kept.count + 100 * len(items) + 1000 * len(by_name["new"]) + kept.last + by_name["new"][0]
+        y = y + by_name["mine"] + items[-1] + 10000 * ("old" in by_name)
+    return y + kept.count
+
+
+def leaves_in_cond(x: Tensor, kept: Kept, items: list[Any], by_name: dict[str, Any]) -> Tensor:
+    """Likewise, on both sides of a branch."""
+    mine = x + 1
+
+    def side(y: Tensor) -> Tensor:
+        kept.count, kept.last = kept.count + 1, mine
+        items.append(mine)
+        items[0] = kept
+        by_name["new"] = [mine]
+        by_name.pop("old", None)
+        return y
+
+    return hj.cond(x.sum() > 0, lambda: side(x * 2), lambda: side(x - 1))
+
+
+@pytest.mark.parametrize("inner", [leaves_in, leaves_in_cond])
+def test_what_one_operation_of_a_path_leaves_is_there_on_each(inner: Callable[..., Tensor]) -> None:
+    """A function within a path runs once; the path that goes on later finds what it left, in containers of its own."""
+    paths = hj.branch_if_tracing(lambda x: reads_it(x, inner))
+    check(paths, UP, DOWN, UP * 5, UP * 0, DOWN * 5)
+
+
+def test_what_a_side_leaves_that_raises() -> None:
+    """It is gone with the error; what follows finds what the other side left, although it was recorded first."""
+
+    @hj.branch_if_tracing
+    def leaves(x: Tensor, kept: Kept) -> Tensor:
+        kept.count = 1
+        if x.sum() > 0:
+            return x * 2
+        kept.count = 7
+        raise ValueError("nothing below")
+
+    check(lambda x: leaves(x, kept := Kept()) + kept.count, UP, UP * 5)
+
+
+def test_what_is_given_to_one_operation_of_a_path_differs() -> None:
+    """A function that leaves something in a container that another run has not: refused."""
+    runs = itertools.count()
+
+    @hj.branch_if_tracing
+    def outer(x: Tensor) -> Tensor:
+        y = leaves(x, [[] for _ in range(next(runs) + 1)])
+        return y if x.mean() > 1 else y + 1
+
+    @hj.branch_if_tracing
+    def leaves(x: Tensor, items: list[Any]) -> Tensor:
+        items[0].append(1)
+        return x * 2 if x.sum() > 0 else x - 1
+
+    with pytest.raises(CaptureError, match="given something else when its caller runs again"):
+        traced(outer, UP)

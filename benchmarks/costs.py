@@ -17,7 +17,7 @@ import hybridjit as hj
 from examples.faces.model import DATA, build, read_image
 
 from .models import Encoder, ResNet50
-from .table import Row, Table, paired
+from .table import Row, Table, once, paired
 
 ROUNDS = 15
 FLAT, NESTED = 8.0, 20.0
@@ -154,10 +154,3 @@ def scaling() -> Table:
 
 def side_by_side(name: str, ours: Callable[[], object], peer: Callable[[], object], rounds: int) -> Row:
     return paired(name, [(once(ours), once(peer)) for _ in range(rounds)])
-
-
-def once(function: Callable[[], object]) -> float:
-    """Its time on processors, of all threads: what else runs on the machine does not count."""
-    started = time.process_time()
-    function()
-    return time.process_time() - started

@@ -1,21 +1,18 @@
 """How long an export takes, against `torch.jit.trace` with its default self-check."""
 
 import warnings
-from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.benchmark import Timer
 
 import hybridjit as hj
 from examples.faces.model import DATA, build, read_image
 from examples.faces.plain_trace import AsTuple
 
 from .models import Encoder, ResNet50
-from .table import Row, Table, paired
+from .table import Row, Table, once, paired
 
-ROUNDS = 5
+ROUNDS = 3
 MOST = 1.5
 
 
@@ -52,9 +49,3 @@ def compare(name: str, model: nn.Module, flat: nn.Module, inputs: Tensor) -> Row
     ours()
     peer()
     return paired(name, [(once(ours), once(peer)) for _ in range(ROUNDS)])
-
-
-def once(function: Callable[[], Any]) -> float:
-    # torch's timer sets one thread unless told, which is not how models are exported
-    timer = Timer("function()", globals={"function": function}, num_threads=torch.get_num_threads())
-    return float(timer.timeit(1).median)

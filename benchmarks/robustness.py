@@ -151,7 +151,9 @@ def killed(count: int) -> dict[str, int]:
                 os.kill(child, signal.SIGKILL)
                 assert savers.stdout.readline() == "gone\n"
                 found["old or new" if target.read_bytes() in whole else "TORN"] += 1
-        found["killed while they wrote"] = len(list((folder / "out").iterdir())) - 1  # what they left
+                found["killed while they wrote"] += len(list((folder / "out").iterdir())) - 1  # what it left
+            hj.load(sources[0]).save(target)
+            found["left in the end"] = len(list((folder / "out").iterdir())) - 1
     return dict(found)
 
 

@@ -4,6 +4,7 @@ import json
 import math
 import os
 import platform
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from operator import truediv
@@ -63,6 +64,13 @@ def paired(
     ratios = [ratio_of(our, other) for our, other in pairs]
     middle = median(ratios)
     return Row(name, median(ours), median(peer), middle, median(abs(ratio - middle) for ratio in ratios))
+
+
+def once(function: Callable[[], object]) -> float:
+    """A call's time on processors, of all threads: what else runs on the machine does not count."""
+    started = time.process_time()
+    function()
+    return time.process_time() - started
 
 
 def spell(amount: float, unit: str = "s") -> str:

@@ -1,14 +1,11 @@
-"""The file: written atomically, read with its checksums, metadata as one JSON."""
+"""The file: its bytes, read with their checksums; metadata as one JSON."""
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import json
 import os
 import re
-import secrets
-import stat
 import weakref
 import zipfile
 from collections.abc import Callable, Iterable, Mapping
@@ -135,84 +132,6 @@ class KeptFile:
 
 def _stamp(status: os.stat_result) -> tuple[int, int, int, int]:
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
-
-
-def write_atomically(source: KeptFile, target: Path) -> None:
-    """Copies a file so that at every moment the target is the old file or the new one, whole.
-
-    A link is followed, and a file that is replaced hands on its mode and its owner.
-
-    Raises:
-        ArchiveError: The folder is missing or can't be written, the disk is full, or the target is
-            no plain file.
-    """
-    temporary: Path | None = None
-    try:
-        real = Path(os.path.realpath(target))
-        for name, each in source.beside.items():  # before what names them, and beside no other by that name
-            write_atomically(each, real.with_name(name))
-        before = _status(real)
-        temporary = real.with_name(f".hybridjit-{secrets.token_hex(8)}")
-        # Never readable by more than the old file was; a new one is what open() makes it.
-        mode = 0o666 if before is None else stat.S_IMODE(before.st_mode)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
-        with os.fdopen(os.open(temporary, flags, mode & 0o666), "wb") as out:
-            source.copy_to(out)
-            out.flush()
-            if before is not None:
-                _hand_on(before, temporary)
-            os.fsync(out.fileno())
-        os.replace(temporary, real)
-        temporary = None
-        _sync_folder(real.parent)
-    except OSError as error:
-        raise ArchiveError(
-            compose(
-                f"{target.name or target} could not be written: {error.strerror or error}",
-                where=str(target),
-                instead="a path in a folder that exists and can be written, with room for the file",
-                page="archiveerror",
-            )
-        ) from error
-    finally:
-        if temporary is not None:
-            with contextlib.suppress(OSError):  # on a read-only disk it was never made
-                temporary.unlink(missing_ok=True)
-
-
-def _status(path: Path) -> os.stat_result | None:
-    """The status of a plain file, ``None`` if there is none.
-
-    Raises:
-        OSError: There is something else (a folder, a device), or the links lead in a circle.
-    """
-    try:
-        status = path.lstat()
-    except FileNotFoundError:
-        return None
-    if stat.S_ISLNK(status.st_mode):
-        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
-    if not stat.S_ISREG(status.st_mode):
-        raise OSError(errno.EINVAL, "it is no plain file")
-    return status
-
-
-def _hand_on(before: os.stat_result, path: Path) -> None:
-    """Gives a new file the mode of the old one, and its owner where the system lets us."""
-    if hasattr(os, "chown"):
-        with contextlib.suppress(PermissionError):
-            os.chown(path, before.st_uid, before.st_gid)
-    path.chmod(stat.S_IMODE(before.st_mode))
-
-
-def _sync_folder(folder: Path) -> None:
-    """Makes the rename itself last; folders can't be opened on every system."""
-    if os.name == "posix":
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def read(

@@ -6,13 +6,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import nn
 
 from .exported import Exported
+from .typed import Model, Result
 
 
 def export(
-    model: nn.Module,
+    model: Model[Result],
     inputs: Any,
     kwargs: Mapping[str, Any] | None = None,
     *,
@@ -28,7 +28,7 @@ def export(
     atol: float | None = None,
     require_coverage: bool = False,
     optimize: str | None = None,
-) -> Exported:
+) -> Exported[Result]:
     """Exports a model, and compares the saved bytes with it before anyone gets them.
 
     The equivalent Python, without the comparison, the schema and the care::

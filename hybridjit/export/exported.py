@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic
 
 import torch
 from torch import Tensor, nn
@@ -18,10 +18,12 @@ from .._describe import describe
 from .._errors import ArchiveError, GuardError, HybridJitError, InputError, compose
 from ..adapters.inputs import Inputs
 from . import archive
+from .atomic import write_atomically
 from .devices import Runner, device_named, present
 from .entries import FORWARD, Entries, Entry, signature_with_flags
 from .formats import FORMATS, SUFFIXES, format_named
 from .opened import Opened
+from .typed import Result
 
 if TYPE_CHECKING:
     from .coverage import Points
@@ -37,10 +39,11 @@ _FIXED = re.compile(r"^(Guard failed: .*|Expected input .*|Runtime assertion fai
 
 
 @dataclass(frozen=True)
-class Exported:
+class Exported(Generic[Result]):
     """An exported model: the re-loaded file, with the model's own argument and result types.
 
-    It owns its parameters and buffers; the model it came from may change or go.
+    It owns its parameters and buffers; the model it came from may change or go. To a type checker a call gives what the
+    model's ``forward`` is annotated with: ``Exported[Boxes]``. Without an annotation, and from `load`, that is ``Any``.
 
     Attributes:
         module: The raw ``ScriptModule``, of flat tensors, as C++ sees it; for another format its ``ExportedProgram``,
@@ -64,7 +67,7 @@ class Exported:
     _file: archive.KeptFile = field(repr=False, compare=False)
     _points: Points = field(default_factory=dict, repr=False, compare=False)
     _runner: Runner | None = field(default=None, repr=False, compare=False)
-    others: Mapping[str, Exported] = field(default_factory=dict, repr=False, compare=False)
+    others: Mapping[str, Exported[Result]] = field(default_factory=dict, repr=False, compare=False)
     _kinds: Kinds | None = field(default=None, repr=False, compare=False)
 
     @property
@@ -72,7 +75,7 @@ class Exported:
         """The raw ``ScriptModule``, of flat tensors, as C++ sees it; see above."""
         return self._opened.module if isinstance(self._opened, Opened) else self._opened
 
-    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Result:
         """Runs the file on the model's own arguments.
 
         Args:
@@ -87,7 +90,8 @@ class Exported:
             GuardError: A value that is frozen in the file has another value for this input, or a branch is taken
                 that raised when it was recorded: the model's own validation, say.
         """
-        return self._run(FORWARD, Inputs(*args, **kwargs))
+        result: Result = self._run(FORWARD, Inputs(*args, **kwargs))
+        return result
 
     def _run(self, point: str, inputs: Inputs) -> Any:
         entry, flat = self._entries.choose(point, inputs)
@@ -164,7 +168,7 @@ class Exported:
         """
         target = _path(path, "save", f'exported.save("model{SUFFIXES[self.format][0]}")')
         archive.check_suffix(target, self.format)
-        archive.write_atomically(self._file, target)
+        write_atomically(self._file, target)
 
     def save_triton(self, path: str | os.PathLike[str], *, version: int = 1) -> None:
         """Writes the file as a model of a Triton Inference Server's repository, with its ``config.pbtxt``.

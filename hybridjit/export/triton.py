@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from .._describe import describe
 from .._errors import ArchiveError, InputError, UnsupportedError, compose
 from ..adapters.schema import flat_name
-from . import archive
+from .archive import KeptFile
+from .atomic import write_atomically
 from .entries import FORWARD, Entries, Entry
 from .tensors import ANY, Kinds, TensorKind
 
@@ -104,7 +105,7 @@ def write_model(exported: Exported, entries: Entries, kinds: Kinds | None, folde
         with tempfile.NamedTemporaryFile("w", encoding="utf-8") as out:
             out.write(text)
             out.flush()
-            archive.write_atomically(archive.KeptFile(Path(out.name)), written)
+            write_atomically(KeptFile(Path(out.name)), written)
 
 
 def _agrees(written: Path, text: str) -> bool:

@@ -80,3 +80,5 @@ def test_the_tallies_of_damaged_files() -> None:
         f"{total['refused']:,} were refused with an `ArchiveError`, and {total['right']} gave the right result" in page
     )
     assert f"Of {tallies['killed']['old or new']} writers that were killed" in page
+    assert f"what {tallies['killed']['killed while they wrote']} had begun" in page
+    assert tallies["killed"]["left in the end"] == 0

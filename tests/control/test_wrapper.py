@@ -9,6 +9,7 @@ from types import FunctionType
 from typing import Any
 
 import pytest
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import hybridjit as hj
 from hybridjit.control.wrapper import make_wrapper
@@ -41,20 +42,28 @@ CALLS: list[tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(("fn", "args", "kwargs"), CALLS)
-@pytest.mark.parametrize("capturing", [None, object()], ids=["eager", "captured"])
+@pytest.mark.parametrize("capturing", [None, object()], ids=["not captured", "captured"])
 def test_arguments_reach_the_function(
     fn: FunctionType, args: tuple[Any, ...], kwargs: dict[str, Any], capturing: Any
 ) -> None:
-    """Every kind of parameter, in eager mode directly, in a capture as a tuple and a dict."""
+    """Every kind of parameter, in eager mode directly, in a capture as a tuple and a dict; other modes are none."""
     seen: list[Any] = []
+    asked: list[Any] = []
 
     def on_capture(given: tuple[Any, ...], named: dict[str, Any]) -> Any:
         seen.append((given, named))
         return fn(*given, **named)
 
-    wrapper = make_wrapper(fn, lambda: capturing, on_capture)
+    def whether() -> Any:
+        asked.append(None)
+        return capturing
+
+    wrapper = make_wrapper(fn, whether, on_capture)
     assert wrapper(*args, **kwargs) == fn(*args, **kwargs)
-    assert len(seen) == (capturing is not None)
+    assert not asked and not seen
+    with TorchDispatchMode():
+        assert wrapper(*args, **kwargs) == fn(*args, **kwargs)
+    assert len(asked) == 1 and len(seen) == (capturing is not None)
 
 
 @pytest.mark.parametrize("fn", [positional, variadic, keyword_only, stars_only, nothing])

@@ -1,7 +1,7 @@
 """What type checkers accept: decorated functions keep their exact signatures. Checked, never run."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +33,38 @@ class Head(nn.Module):
     @hj.script_if_tracing
     def pair(self, x: Tensor) -> Boxes:
         return Boxes(x, x)
+
+
+class Detector(nn.Module):
+    """Marked pieces in it change nothing of what a checker sees."""
+
+    @hj.branch_if_tracing
+    def forward(self, image: Tensor, scale: float = 1.0) -> dict[str, Boxes]:
+        return {"boxes": Boxes(image * scale, image)}
+
+
+class Untyped(nn.Module):
+    def forward(self, x):  # type: ignore[no-untyped-def]
+        return x
+
+
+def results(x: Tensor, model: nn.Module, scripted: torch.jit.ScriptModule) -> None:
+    """A call of an export gives what the model's `forward` returns, as far as that is annotated."""
+    exported = hj.export(Detector().eval(), (x,), check_inputs=[(x,)])
+    assert_type(exported, hj.Exported[dict[str, Boxes]])
+    assert_type(exported(x, scale=2.0), dict[str, Boxes])
+    assert_type(exported.others["onnx"](x), dict[str, Boxes])
+    assert_type(hj.export(nn.Linear(2, 3), x)(x), Tensor)
+    assert_type(hj.export(Head(), x)(x), Tensor)
+    assert_type(hj.export(model, x)(x), Any)
+    assert_type(hj.export(scripted, x)(x), Any)
+    hj.export(Untyped(), x)(x).anything()
+    loaded: hj.Exported[Boxes] = hj.load("model.pt")
+    assert_type(loaded(x), Boxes)
+    general: hj.Exported[object] = exported
+    plain: hj.Exported = exported
+    hj.verify(general, model, [x])
+    hj.verify(plain, model, [x])
 
 
 def calls(x: Tensor, head: Head, model: nn.Module) -> None:

@@ -35,4 +35,8 @@ def calls(x: Tensor, head: Head, model: nn.Module) -> None:
     hj.static(3)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
     hj.export(tensor, (x,))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     hj.export(model, (x,), None, "torchscript")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    hj.export(keep, (x,))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    name: str = hj.export(nn.Linear(2, 3), x)(x)  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]
+    held: hj.Exported[str] = hj.export(nn.ReLU(), x)  # type: ignore[arg-type]  # pyright: ignore[reportAssignmentType]
+    held(name)
     hj.load(3)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]

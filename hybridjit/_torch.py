@@ -741,8 +741,7 @@ def compile_method(fn: FunctionType, module: nn.Module, parsed: Any, called: Cal
     with quiet(), _resolved_annotations(module):
         scripted = recursive.create_script_module(module, stubs, share_types=False)
         method = scripted._c._get_method(fn.__name__)
-    graph = method.graph.copy()
-    _C._jit_pass_inline(graph)
+    graph = inline(method.graph.copy())
     attributes = _lift_attributes(graph)
     schema = method.schema
     return Compiled(
@@ -1074,8 +1073,13 @@ def inlined(module: ScriptModule, method: str) -> Graph:
                 graph.setInsertPoint(end)  # torch ends the process if it finds itself at a node that is gone
                 node.destroy()
                 calls = True
+    return inline(graph)  # functions
+
+
+def inline(graph: Graph) -> Graph:
+    """Puts what a graph calls in the place of the calls."""
     with without_autocast():
-        _C._jit_pass_inline(graph)  # functions
+        _C._jit_pass_inline(graph)
     return graph
 
 

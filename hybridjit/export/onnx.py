@@ -26,9 +26,10 @@ from .entries import FORWARD
 from .onnx_file import append_metadata, imported, write
 from .onnx_merge import METHOD, WRONG, Call, Graph, merge
 from .onnx_rewrites import rewrite
+from .onnx_types import state_types
 from .quiet import quiet
 from .report import Finding, Guard
-from .rewrites import count_for_any, sort_by_topk
+from .rewrites import count_for_any, sort_by_topk, whole_of_floats
 from .shapes import Place, Variable
 from .sizes import Size, input_sizes
 from .subject import Captured, Loaded, Subject, Written
@@ -68,6 +69,16 @@ class Translated:
         program, written = pt2.capture(subject, specs)
         names = written.call.names()
         results = result_names(written.result, [*names, *_chosen(subject)])
+        if (wide := whole_of_floats(program)) is not None:
+            raise CaptureError(
+                compose(
+                    "torch's translation to ONNX computes Python's floats with 32 bits",
+                    where=_line(wide.meta.get("stack_trace") or ""),
+                    differences=["a size, or whether a condition holds, is computed by way of a float"],
+                    instead="whole numbers: x.shape[0] * 3 // 5 for int(x.shape[0] * 0.6)",
+                    page="captureerror",
+                )
+            )
         sort_by_topk(program)
         count_for_any(program)
         with _silent(), _explained(subject, self.name), _torch.onnx_functions():
@@ -153,6 +164,7 @@ class Traced:
         results = result_names(entry.result, [*names, *_chosen(subject)])
         axes = {name: {dim: f"{name}_{dim}" for dim in row} for name, row in zip(names, specs, strict=True) if row}
         rewrite(traced.module)
+        state_types(traced.module, (entry.call.flatten(moved(each, None, "input")) for each in planned.calls.values()))
         with tempfile.TemporaryDirectory(prefix="hybridjit-") as folder:
             path = Path(folder) / "module.onnx"
             with _silent(), _explained(subject, self.name):

@@ -23,7 +23,7 @@ from .devices import Runner, case_of, moved
 from .packed import load_programs, moved_programs, save_programs
 from .quiet import quiet
 from .report import Finding, Scripted, Static
-from .rewrites import add_by_twos
+from .rewrites import add_by_twos, round_by_truncating
 from .shapes import Place, Variable
 from .sides import CountedProgram, points_from_json, points_to_json, take_points
 from .sizes import Size, input_sizes, size_questions
@@ -56,9 +56,29 @@ class Program:
 
 def pack(entries: Sequence[Captured], path: Path) -> Mapping[str, Any]:
     """Saves the programs, their weights once."""
-    with quiet():
-        save_programs({each.name: each.made for each in entries}, path)
+    try:
+        with quiet():
+            save_programs({each.name: each.made for each in entries}, path)
+    except Exception as error:
+        if "Failed serializing node" not in str(error):
+            raise
+        raise _unsaved(entries, str(error).splitlines()[0]) from error
     return {}
+
+
+def _unsaved(entries: Sequence[Captured], text: str) -> CaptureError:
+    nodes = [node for each in entries for node in each.made.graph.nodes if f" node {node.name} " in text]
+    traces = [node.meta.get("stack_trace") or "" for node in nodes]
+    lines = [place for place in re.findall(r'File "([^"]+)", line (\d+)', "".join(traces)) if is_users(place[0])]
+    return CaptureError(
+        compose(
+            f"{type(entries[0].subject.model).__qualname__} is captured, but torch.export can't save its program",
+            where=":".join(lines[-1]) if lines else "",
+            differences=[text],
+            instead="whole numbers of sizes: x.shape[0] * 3 // 5 for round(x.shape[0] * 0.6)",
+            page="captureerror",
+        )
+    )
 
 
 def routes(subject: Subject) -> Sequence[Program]:
@@ -114,6 +134,7 @@ def _captured(subject: Subject, specs: Sequence[Mapping[int, Any]], record: Reco
     finally:
         state.restore(thorough=True)
     add_by_twos(program)
+    round_by_truncating(program)
     call = adapter.input_schema
     paths = list(_paths(call.names(), flat))
     lines: dict[str, tuple[str, int]] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Iterator
 from typing import Any
@@ -31,6 +32,44 @@ def add_by_twos(program: Any) -> None:
             first.meta.update(node.meta)
         node.replace_all_uses_with(first)
         graph.erase_node(node)
+
+
+def round_by_truncating(program: Any) -> None:
+    """Writes ``floor`` and ``ceil`` of a size's multiple by what of them torch.export can save: ``int``."""
+    for graph, node in _calls(program):
+        if node.target not in (math.floor, math.ceil):
+            continue
+        up = node.target is math.ceil
+        (x,) = node.args
+        with graph.inserting_before(node):
+            cut = _call(graph, node, torch.sym_int, x)
+            over = _call(graph, node, operator.lt if up else operator.gt, _call(graph, node, torch.sym_float, cut), x)
+            step = _call(graph, node, torch.sym_ite, over, 1 if up else -1, 0)
+            whole = graph.call_function(operator.add, (cut, step))
+        whole.meta.update(node.meta)
+        node.replace_all_uses_with(whole)
+        graph.erase_node(node)
+
+
+def _call(graph: torch.fx.Graph, node: Any, function: Any, *args: Any) -> Any:
+    """A call in the place of another, with the value that it has."""
+    made = graph.call_function(function, args)
+    values = [each.meta["val"] if isinstance(each, torch.fx.Node) else each for each in args]
+    made.meta = {**node.meta, "val": function(*values)}
+    return made
+
+
+def whole_of_floats(program: Any) -> Any:
+    """The first call that makes a size or a decision of one of Python's floats, if there is one."""
+
+    def value(node: Any) -> Any:
+        return node.meta.get("val") if isinstance(node, torch.fx.Node) else None
+
+    for _, node in _calls(program):
+        floats = any(isinstance(value(each), torch.SymFloat) for each in node.args)
+        if floats and isinstance(value(node), (torch.SymInt, torch.SymBool)):
+            return node
+    return None
 
 
 def sort_by_topk(program: Any) -> None:

@@ -20,6 +20,9 @@ import torch
 from . import archive
 
 _NAME = re.compile(r"[A-Za-z_][\w.]*|")
+_NUMBER = re.compile(r"-?\d+(\.\d*)?(e[-+]?\d+)?")
+_TEXTS = {"Symbol": _NAME, "Float": _NUMBER}
+"""What may be text in an expression: a symbol's name, and the digits of a number."""
 _TARGET = re.compile(
     r"torch\.ops\.(?!load_library|import_module)\w+\.\w+(\.\w+)?|(_operator|math)\.\w+|torch\.(_?sym_\w+)"
 )
@@ -90,16 +93,16 @@ def _is_arithmetic(text: str) -> bool:
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return False
     nodes = list(ast.walk(tree))
-    named: set[int] = set()  # the texts that are a symbol's name
+    allowed: set[int] = set()
     for node in nodes:
         if isinstance(node, ast.Call):
             if not isinstance(node.func, ast.Name) or not _is_function(node.func.id):
                 return False
-            named |= {id(each) for each in node.args if node.func.id == "Symbol"}
+            if (pattern := _TEXTS.get(node.func.id)) is not None:
+                values = [(each, getattr(each, "value", None)) for each in node.args]
+                allowed |= {id(each) for each, value in values if isinstance(value, str) and pattern.fullmatch(value)}
     texts = [node for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, (str, bytes))]
-    return all(isinstance(node, _PARTS) for node in nodes) and all(
-        id(node) in named and isinstance(node.value, str) and _is_name(node.value) for node in texts
-    )
+    return all(isinstance(node, _PARTS) for node in nodes) and all(id(node) in allowed for node in texts)
 
 
 def _is_function(name: str) -> bool:

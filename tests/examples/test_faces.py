@@ -113,3 +113,13 @@ def test_show(detector: FaceDetector, tmp_path: Path) -> None:
     drawn = read_image(tmp_path / "faces.png")
     x, y = faces.landmarks[0, 2].int().tolist()
     assert drawn[:, y, x].tolist() == [255, 0, 0]
+
+
+def test_as_onnx(detector: FaceDetector) -> None:
+    """The file for onnxruntime finds the same faces, on pictures that take every way through the detector."""
+    pytest.importorskip("onnxruntime")
+    first = CHECKS["two faces, half the size"]
+    others = [picture[:, ::2, ::2].contiguous() for picture in CHECKS.values()]
+    exported = hj.export(detector, first, format="onnx", check_inputs=others[:2])
+    for picture in (first, *others, *UNSEEN.values()):
+        assert_same(exported(picture), detector(picture))

@@ -109,6 +109,7 @@ CHANGES: dict[str, tuple[Change, str]] = {
     "an expression": (program("expr_str", code), "expr_str"),
     "a function": (program("expr_str", lambda folder: "eval(chr(49))"), "expr_str 'eval(chr(49))'"),
     "a text": (program("expr_str", lambda folder: "Max('1', 2) + Function('print(1)')"), "expr_str"),
+    "a text for a number": (program("expr_str", lambda folder: "Float('print(1)')"), "expr_str"),
     "an attribute": (program("expr_str", lambda folder: "Integer(1).func"), "expr_str 'Integer(1).func'"),
     "a name": (program("name", lambda folder: f"x={code(folder)}"), 'name "x=__import__'),
     "a target": (program("target", lambda folder: "torch.ops.load_library"), "target 'torch.ops.load_library'"),

@@ -73,6 +73,7 @@ def subjects() -> Iterator[Subject]:
         yield Subject(case.name, model, first, checks, [case.draw(generator) for _ in range(20)])
     words = torch.arange(20) * 7 % 1000
     yield Subject("decoder", decoder.build(), words[:5], [words[:3]], [words[:11], words[4:5], words])
+    yield Subject("cache", decoder.build(grows=False), words[:5], [words[:3]], [words[:11], words[4:6], words])
     for kind in KINDS:
         torch.manual_seed(0)
         model = kind.build().eval()

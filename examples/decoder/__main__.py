@@ -25,17 +25,20 @@ def greedy(decoder: Any, prompt: Tensor, steps: int) -> tuple[list[int], list[Te
 
 
 def main() -> None:
-    """Writes `decoder.pt`, and prints the report and both continuations."""
+    """Writes `decoder.pt` or `decoder.pt2`, and prints the report and both continuations."""
     parser = argparse.ArgumentParser(prog="python -m examples.decoder", description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("build/decoder"), help="where to write (default: %(default)s)")
-    out: Path = parser.parse_args().out
+    parser.add_argument("--format", choices=("torchscript", "pt2"), default="torchscript", help="default: %(default)s")
+    options = parser.parse_args()
+    out: Path = options.out
     out.mkdir(parents=True, exist_ok=True)
-    exported = export_decoder()
+    exported = export_decoder(format=options.format)
     print(exported.report)
-    exported.save(out / "decoder.pt")
+    path = out / ("decoder.pt" if options.format == "torchscript" else "decoder.pt2")
+    exported.save(path)
     prompt = torch.tensor([3, 1, 4, 1, 5])
     print("\nmodel:", *greedy(build(), prompt, 64)[0])
-    print("file: ", *greedy(hj.load(out / "decoder.pt"), prompt, 64)[0])
+    print("file: ", *greedy(hj.load(path), prompt, 64)[0])
 
 
 if __name__ == "__main__":

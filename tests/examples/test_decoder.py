@@ -33,6 +33,23 @@ def test_as_long_as_eager(decoder_pt: Path) -> None:
         torch.testing.assert_close(others, logits)
 
 
+def test_as_pt2() -> None:
+    """With a cache of fixed size it is two programs of one state, which say what the growing one says."""
+    exported = export_decoder(format="pt2")
+    assert [entry.method for entry in exported.report.entries] == ["forward", "prefill", "decode"]
+    for prompt in (PROMPT, PROMPT[:2]):
+        said, logits = greedy(build(), prompt, STEPS)
+        again, others = greedy(exported, prompt, STEPS)
+        assert again == said
+        torch.testing.assert_close(others, logits)
+
+
+def test_a_growing_cache_is_refused() -> None:
+    """A cache that grows can't be in a program, which the error says with its names and what to write."""
+    with pytest.raises(hj.UnsupportedError, match=r"attend\.0\.keys.*\n.*index_copy_"):
+        export_decoder(build(), format="pt2")
+
+
 def test_in_a_row_is_verified() -> None:
     """The export compares the methods in turn, on one cache, and leaves the model's empty."""
     model = build()

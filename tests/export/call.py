@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -10,9 +11,9 @@ from torch import Tensor, nn
 class Call(nn.Module):
     """Calls a function on its arguments."""
 
-    def __init__(self, fn: Callable[..., object]) -> None:
+    def __init__(self, fn: Callable[..., Any]) -> None:
         super().__init__()
         self.fn = fn
 
-    def forward(self, *args: Tensor) -> object:
+    def forward(self, *args: Tensor) -> Any:
         return self.fn(*args)

@@ -163,8 +163,8 @@ def test_sizes_are_fixed_for_the_entry_alone(monkeypatch: pytest.MonkeyPatch) ->
     told = [each.message for each in exported.report.findings if each.code == "HJ304"]
     assert [text.partition(":")[0] for text in told] == ["forward(asks=False)", "forward(asks=True)"]
     declared = {"x": {0: Dim("rows", min=2)}}
-    exported = hj.export(Model().eval(), X, format="pt2", dynamic_shapes=declared, methods=METHODS)
-    assert "rows 2, 3" in exported.report.scope and "x[0] 0, 1" in exported.report.scope
+    scope = hj.export(Model().eval(), X, format="pt2", dynamic_shapes=declared, methods=METHODS).report.scope
+    assert "rows 2, 3" in scope and "x[0] 0, 1" in scope
 
 
 class One(nn.Module):
@@ -255,7 +255,7 @@ def test_a_package_of_several_models(tmp_path: Path) -> None:
     """AOTInductor's package has each weight once, outside of the code, and torch's own loader runs its models."""
     model = Model().eval()
     flags: list[dict[str, Any]] = [{"points": True, "mode": "fast"}, {"points": False, "mode": "fast"}]
-    exported = hj.export(model, X, format="aoti", flags=flags, check_inputs=[OTHER])
+    exported: hj.Exported = hj.export(model, X, format="aoti", flags=flags, check_inputs=[OTHER])
     exported.save(tmp_path / "model.pt2")
     loaded = hj.load(tmp_path / "model.pt2")
     for each in (exported, loaded):

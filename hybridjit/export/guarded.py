@@ -99,7 +99,7 @@ class Study:
             refuse_memory(self.task.model, self.task.state, calls, remembers)
         for chosen in self._tries(settings, first):
             try:
-                captured, guarded = self._with(chosen)
+                chosen, captured, guarded = self._widened(chosen)
             except CaptureError:
                 if chosen == settings:
                     raise
@@ -171,6 +171,16 @@ class Study:
             yield dataclasses.replace(settings, auto=False)
         yield dataclasses.replace(settings, trusting=False)
         yield dataclasses.replace(settings, trusting=False, fixed=frozenset(("kinds", "sizes")))
+
+    def _widened(self, settings: Settings) -> tuple[Settings, Captured, list[Leak]]:
+        """A capture with stand-ins in the files, too, that were handed a number they keep traced, and refused it."""
+        try:
+            return settings, *self._with(settings)
+        except CaptureError as error:
+            wider = settings.dynamic | user_files(error)
+            if not settings.dynamic or wider == settings.dynamic:
+                raise
+            return self._widened(dataclasses.replace(settings, dynamic=wider))
 
     def _with(self, settings: Settings) -> tuple[Captured, list[Leak]]:
         probe(self, self.first)

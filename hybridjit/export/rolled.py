@@ -97,6 +97,7 @@ class Loop:
         if len(turns) != len(self.marks):
             raise Unlike  # some are in other blocks
         for turn in turns[:-1]:
+            turn.merge()
             turn.count([node for node in turn.nodes if node.kind() not in FREE])
             for node in list(turn.nodes):
                 if node.kind() in FREE and not any(each.unique() in turn.numbers for each in node.inputs()):
@@ -145,7 +146,7 @@ class Loop:
         lists: dict[int, tuple[Any, int, list[int]]] = {}
         finals: dict[int, None] = {}
         for index in range(self.first, last + 1):
-            for number, value in enumerate(self.turns[index].values):
+            for number, value in self.turns[index].values.items():
                 for use in value.uses():
                     user = use.user
                     if not user.isAfter(self.marks[-1]):

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 FREE = ("prim::Constant", "prim::GetAttr")
 """Operations that may as well stand before the loop."""
 
+PURE = ("prim::ListConstruct", "prim::TupleConstruct", "prim::ListUnpack", "prim::TupleUnpack", "prim::NumToTensor")
+"""Operations besides torch's own that torch takes out of a trace where nothing uses what they give."""
+
 ONE_EACH = ("aten::Int", "aten::Float", "aten::ScalarImplicit", "aten::IntImplicit", "aten::FloatImplicit")
 """Operations that the tracer writes for each use of a tensor anew, where the tensor was made."""
 
@@ -40,7 +43,20 @@ class Turn:
     mark: Any
     nodes: list[Any]
     numbers: dict[int, int] = field(default_factory=dict)
-    values: list[Any] = field(default_factory=list)
+    values: dict[int, Any] = field(default_factory=dict)
+
+    def merge(self) -> None:
+        """Makes one of what the tracer wrote for each use anew, which a turn with fewer uses has fewer of."""
+        kept: dict[tuple[str, int], Any] = {}
+        for node in list(self.nodes):
+            if node.kind() not in ONE_EACH:
+                kept.clear()  # between two there may be a write
+                continue
+            one = kept.setdefault((node.kind(), node.inputsAt(0).unique()), node)
+            if one is not node:
+                node.output().replaceAllUsesWith(one.output())
+                self.nodes.remove(node)
+                node.destroy()
 
     def count(self, nodes: Sequence[Any]) -> None:
         """Numbers the values that operations compute, in their blocks too."""
@@ -53,7 +69,7 @@ class Turn:
     def _own(self, values: Any) -> None:
         for value in values:
             self.numbers[value.unique()] = len(self.values)
-            self.values.append(value)
+            self.values[len(self.values)] = value
 
 
 class Comparison:
@@ -75,8 +91,38 @@ class Comparison:
         Raises:
             Unlike: It does something else than the first.
         """
-        turns = self.loop.turns
-        self._nodes(turns[self.loop.first].nodes, turns[self.index].nodes)
+        turns, first = self.loop.turns, self.loop.first
+        one, other = turns[first], turns[self.index]
+        if len(one.nodes) > len(other.nodes) and self.index > first + 1:
+            self._needed(one, other)
+        else:
+            self._nodes(one.nodes, other.nodes)
+
+    def _needed(self, one: Turn, other: Turn) -> None:
+        """The same for a turn that lacks what only a further one would use, which torch takes out of a trace."""
+        left = list(other.nodes)
+        other.numbers, other.values = {}, {}
+        for node in one.nodes:
+            place, mine, its = self.place, Turn(node, []), Turn(node, [])
+            mine.count([node])
+            if left:
+                its.count(left[:1])
+                numbers = [one.numbers[value.unique()] for value in mine.values.values()]
+                pairs = dict(zip(numbers, its.values.values(), strict=False))
+                known = dict(other.numbers)
+                other.numbers |= {value.unique(): number for number, value in pairs.items()}
+                try:
+                    self._nodes([node], left[:1])
+                    other.values |= pairs
+                    del left[0]
+                    continue
+                except Unlike:
+                    other.numbers = known
+            if node.kind() not in PURE and "!" in (node.schema() if node.kind().startswith("aten::") else "!"):
+                raise Unlike
+            self.place = place + node.inputsSize()
+        if left:
+            raise Unlike
 
     def _nodes(self, one: Sequence[Any], other: Sequence[Any]) -> None:
         if len(one) != len(other):

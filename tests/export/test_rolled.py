@@ -94,9 +94,41 @@ def by_fraction(x: Tensor) -> object:
     return out
 
 
+def for_the_next_turn(x: Tensor) -> object:
+    """Both states of the last turn are used by nothing, and torch takes them out of the trace."""
+    out, total, most = torch.zeros_like(x), torch.zeros_like(x[:, 0]), torch.zeros_like(x[:, 0])
+    for i in range(x.shape[1]):
+        highest = torch.maximum(most, x[:, i] + 1)
+        out[:, i] = (total + x[:, i]) * torch.exp(most - highest)
+        total = torch.exp(most - highest) * total + x[:, i]
+        most = torch.maximum(most - 1, x[:, i])
+    return out
+
+
+def but_in_the_last_turn(x: Tensor) -> object:
+    """The last turn lacks what the others do, and what it gives depends on that."""
+    out, step = [], x[:, 0] * 0
+    for i in range(x.shape[1]):
+        if i < x.shape[1] - 1:
+            step = step + x[:, i]
+        out.append(step * 2)
+    return torch.stack(out, 1)
+
+
 @pytest.mark.parametrize(
     "fn",
-    [recurrence, in_steps, backwards, nested, first_turn_apart, in_place, two_a_turn, grows, by_fraction],
+    [
+        recurrence,
+        in_steps,
+        backwards,
+        nested,
+        first_turn_apart,
+        in_place,
+        two_a_turn,
+        grows,
+        by_fraction,
+        for_the_next_turn,
+    ],
     ids=lambda fn: fn.__name__,
 )
 def test_right_at_every_size(fn: Callable[..., object]) -> None:
@@ -104,6 +136,15 @@ def test_right_at_every_size(fn: Callable[..., object]) -> None:
     found, model = exported(fn, 2, 5, 4)
     assert rolls(found)
     same_at(found, model, SIZES)
+
+
+def test_a_last_turn_that_does_less_is_no_turn_of_the_loop() -> None:
+    """Where what the last turn leaves out matters, the turns stay apart, and another size is loud."""
+    found, model = exported(but_in_the_last_turn, 2, 5, 4)
+    same_at(found, model, [(2, 5, 4), (3, 5, 4)])
+    for size in ((2, 4, 4), (2, 9, 4)):
+        with pytest.raises(hj.GuardError):
+            found(torch.randn(*size))
 
 
 def test_a_module_called_in_each_turn() -> None:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 import hybridjit as hj
 from hybridjit.export.rolling import Rolling
 from hybridjit.export.standins import standing_in
+from tests.export.call import times
 
 
 class Call(nn.Module):
@@ -46,6 +47,7 @@ KEPT: dict[str, Callable[[Tensor], Any]] = {
     "isinstance": lambda x: _only_integers(x, x.shape[0]),
     "isinstance of a fraction": lambda x: x * (2 if isinstance(x.shape[0] / 2, float) else 3),
     "is_integer": lambda x: x[: int(x.shape[0] // 2)] if (x.shape[0] / 2).is_integer() else x * 2,
+    "isinstance in another file": lambda x: times(x, math.ceil(x.shape[0] / 4)),
     "numpy": lambda x: x.new_ones(int(np.ceil(x.shape[0] / 4)) * 4),
 }
 

@@ -21,7 +21,7 @@ from .capture import Captured, capture, placed
 from .compare import NEAR, compare, is_chaotic
 from .devices import moved
 from .further import SECONDS, enough, probe
-from .kinds import BOOL, INDEX
+from .kinds import BOOL, INDEX, LIST, ROWS
 from .leaks import Leak
 from .loops import rolled
 from .members import Member
@@ -110,6 +110,12 @@ class Study:
                 chosen = dataclasses.replace(chosen, fixed=frozenset(fixed))
                 captured, guarded = self._with(chosen)
                 wrong, stopped = self._wrong(captured)
+            if chosen.rolls and not wrong and any(self.known[name].told for name in stopped):
+                try:
+                    captured, guarded = self._with(dataclasses.replace(chosen, few=True))
+                except CaptureError:
+                    continue
+                wrong, stopped = self._wrong(captured)
             if not wrong:
                 break
         else:
@@ -154,7 +160,7 @@ class Study:
     def _tries(self, settings: Settings, first: Captured) -> Iterator[Settings]:
         """The ways of capturing, the most general first, the safest last."""
         files = frozenset(leak.site.file for leak in first.leaks)
-        lines = frozenset((leak.site.file, leak.site.line) for leak in first.leaks if leak.kind is INDEX)
+        lines = frozenset((leak.site.file, leak.site.line) for leak in first.leaks if leak.kind in (INDEX, LIST, ROWS))
         probe(self, first)
         rolls = rolled(self, dataclasses.replace(settings, dynamic=files, rolls=lines))
         if rolls is not None:
@@ -297,7 +303,7 @@ class Study:
                 seen = self.seen(settings, name)
             except HybridJitError:
                 continue
-            if known.told or not seen.captured.unrolled:  # too few turns to be seen as a loop are no other program
+            if (known.told and settings.few) or not seen.captured.unrolled:  # too few turns are no other program
                 yield seen
 
     def _wrong(self, captured: Captured) -> tuple[list[str], list[str]]:

@@ -30,6 +30,7 @@ def roll(traced: _torch.ScriptModule | _torch.Graph, loops: Sequence[tuple[Line,
         The lines of the loops that stay unrolled.
     """
     left = {number for number in range(len(loops))}
+    loops_left = {line for line, _ in loops}
     for owner, graph in _graphs(traced):
         marks: dict[int, list[Any]] = {}
         for node in _torch.every_node(graph):
@@ -42,7 +43,11 @@ def roll(traced: _torch.ScriptModule | _torch.Graph, loops: Sequence[tuple[Line,
                 continue
             del marks[number]
             left.discard(number)
-        for each in marks.values():
+            loops_left.discard(loops[number][0])
+        for number, each in marks.items():
+            if loops[number][1] < 2 and loops[number][0] not in loops_left:
+                _guard(graph, each[0], *loops[number])
+                left.discard(number)
             for mark in each:
                 mark.destroy()
     return {loops[number][0] for number in left}
@@ -56,6 +61,21 @@ def _graphs(traced: _torch.ScriptModule | _torch.Graph) -> Iterator[tuple[Any, _
         if isinstance(part, _torch.ScriptModule) and _torch.is_traced(part):
             for graph in _torch.method_graphs(part).values():
                 yield part, graph
+
+
+def _guard(graph: _torch.Graph, mark: Any, line: Line, count: int) -> None:
+    """Has the file raise where a loop of one turn, or none, takes others: on the path of an input that is alike."""
+    point = graph.insertPoint()
+    graph.setInsertPoint(mark)
+    got = _torch.insert(graph, "aten::__range_length", list(mark.inputs())[1:], _torch.type_named("IntType"))
+    same = _torch.insert(graph, "aten::eq", [got, _torch.insert_constant(graph, count)], _torch.type_named("BoolType"))
+    says = f"hybridjit: loop at {place(*line)}: captured {count} rounds on this path, got "
+    head, tail = (_torch.insert_constant(graph, text) for text in (says, _ADVICE))
+    _torch.insert_raise_unless(graph, same, "{}{}{}", [head, got, tail])
+    graph.setInsertPoint(point)
+
+
+_ADVICE = "; export the model with such an input among check_inputs"
 
 
 def _text(node: Any) -> str:
@@ -191,10 +211,7 @@ class Loop:
         if least:
             enough = _torch.insert(graph, "aten::ge", [count, _torch.insert_constant(graph, least)], truth)
             says = f"hybridjit: loop at {place(*self.line)}: captured at least {least} rounds, got "
-            head, tail = (
-                _torch.insert_constant(graph, text)
-                for text in (says, "; export the model with such an input among check_inputs")
-            )
+            head, tail = (_torch.insert_constant(graph, text) for text in (says, _ADVICE))
             _torch.insert_raise_unless(graph, enough, "{}{}{}", [head, count, tail])
         graph.setInsertPoint(body.mark)
         if self.first:

@@ -1,4 +1,4 @@
-"""Loops over a traced range: while a model is traced, where each turn begins and ends is marked in the graph.
+"""Loops over a traced range or the rows of a tensor: where each turn begins and ends is marked in the graph of a trace.
 
 The trace has such a loop unrolled, as often as the example has it. Turns that turn out to do the same are made one
 loop afterwards; see `rolled`.
@@ -9,14 +9,16 @@ from __future__ import annotations
 import contextlib
 import functools
 import sys
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
+from types import FrameType
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from .. import _torch
-from .._sites import Line
-from ..control.recorder import as_one_operation
+from .._sites import Line, user_frame
+from ..control.recorder import active, as_one_operation
 from .leaks import as_traced
 
 MARK = "hybridjit:turn:"
@@ -47,11 +49,84 @@ class Rolling:
 
     def over(self, args: tuple[Any, ...]) -> Any:
         """``range(*args)`` for the code that called the caller, to be gone through; ``None`` for no loop of these."""
-        frame = sys._getframe(2)
-        line = frame.f_code.co_filename, frame.f_lineno
+        line = _line(sys._getframe(2))
         if line not in self.lines or not any(isinstance(each, Tensor) for each in args):
             return None
         return _Turns(self, line, ((0, *args) if len(args) == 1 else args)[:2], args[2] if len(args) == 3 else 1)
+
+    def rows(self, frame: FrameType, tensors: Sequence[Any]) -> Iterator[tuple[Tensor, ...]] | None:
+        """The number of each turn of a loop in a frame and the rows of tensors; ``None`` for no loop of these."""
+        line = _line(frame)
+        if line not in self.lines or not all(map(_has_rows, tensors)):
+            return None
+        held = [each.tensor if isinstance(each, Listed) else each for each in tensors]
+        takes = [each.row if isinstance(each, Listed) else each.__getitem__ for each in tensors]
+        turns = _Turns(self, line, (0, functools.reduce(_least, [Tensor.size(each, 0) for each in held])), 1)
+        return ((turn, *(take(turn) for take in takes)) for turn in turns)
+
+
+def _line(frame: FrameType) -> Line:
+    return frame.f_code.co_filename, frame.f_lineno
+
+
+class Listed(list[Any]):
+    """What ``tensor.tolist()`` gives in a trace.
+
+    Args:
+        numbers: The list.
+        tensor: The tensor.
+        number: A number of the list, of the traced one.
+        met: Is told that something goes through the list, in a loop that is not rolled.
+    """
+
+    def __init__(
+        self, numbers: Sequence[Any], tensor: Tensor, number: Callable[[Tensor], Any], met: Callable[[], None]
+    ) -> None:
+        super().__init__(numbers)
+        self.tensor = tensor
+        self._number = number
+        self._met = met
+
+    def row(self, turn: Any) -> Any:
+        """What there is at a traced place."""
+        row = self.tensor[turn]
+        with _torch.paused_tracing(), _torch.unwatched():
+            one = row.dim() == 0
+        return self._number(row) if one else [self._number(each) for each in row.unbind()]
+
+    def __iter__(self) -> Iterator[Any]:
+        if _torch.tracing_state() is not None:
+            if (rows := rows_of(self, user_frame())) is not None:
+                return rows
+            self._met()
+        return super().__iter__()
+
+
+def _has_rows(value: object) -> bool:
+    value = value.tensor if isinstance(value, Listed) else value
+    if not isinstance(value, Tensor) or _torch.tracing_state() is None:
+        return False
+    with _torch.paused_tracing(), _torch.unwatched():
+        return value.dim() > 0
+
+
+def _least(one: Any, other: Any) -> Any:
+    return torch.minimum(one, other)
+
+
+def rows_of(tensor: Tensor | Listed, frame: FrameType | None) -> Iterator[Tensor] | None:
+    """What goes through a tensor or its list in a frame, if that is a loop that may be rolled.
+
+    Not on a path that may run again: there, what a call gave is given again, and this is used up.
+    """
+    on_path = (recorder := active()) is not None and any(each.path is not None for each in recorder.frames)
+    if frame is None or not _current or on_path:
+        return None
+    rows = _current[-1].rows(frame, (tensor,))
+    return None if rows is None else (row for _, row in rows)
+
+
+_current: list[Rolling] = []
 
 
 class _Turns:
@@ -109,7 +184,9 @@ class _Turns:
 def rolling(lines: Collection[Line]) -> Iterator[Rolling]:
     """Marks the turns of some loops, within the body."""
     before = list(_turns)
+    _current.append(Rolling(lines))
     try:
-        yield Rolling(lines)
+        yield _current[-1]
     finally:
+        _current.pop()
         _turns[:] = before

@@ -85,6 +85,28 @@ def _range(loops: Rolling) -> type:
     return Range
 
 
+def _over_rows(loops: Rolling) -> dict[str, type]:
+    """``enumerate`` and ``zip``, of traced tensors ones whose turns may become those of a loop."""
+
+    class Enumerate(metaclass=_Truthful):
+        real = enumerate
+
+        def __new__(cls, rows: Any, start: int = 0) -> Any:
+            found = loops.rows(sys._getframe(1), (rows,))
+            return enumerate(rows, start) if found is None else ((turn + start, row) for turn, row in found)
+
+    class Zip(metaclass=_Truthful):
+        real = zip
+
+        def __new__(cls, *rows: Any, **kwargs: Any) -> Any:
+            found = loops.rows(sys._getframe(1), rows) if rows and not any(kwargs.values()) else None
+            if found is None:
+                return zip(*rows, **kwargs)  # noqa: B905 - strict where the model says so
+            return (each[1:] for each in found)
+
+    return {"enumerate": Enumerate, "zip": Zip}
+
+
 def _len(value: Any) -> Any:
     """``len``, of a traced tensor its traced size."""
     if isinstance(value, Tensor) and _torch.tracing_state() is not None and _dims(value):
@@ -215,7 +237,7 @@ def standing_in(files: Iterable[str], loops: Rolling) -> Iterator[None]:
         loops: The loops in them that may be rolled.
     """
     wanted = set(files)
-    builtin = {**_BUILTINS, "range": _range(loops)} if loops.lines else _BUILTINS
+    builtin = {**_BUILTINS, "range": _range(loops), **_over_rows(loops)} if loops.lines else _BUILTINS
     changed: list[tuple[Any, str, Any]] = []
     modules = [module for module in list(sys.modules.values()) if vars_of(module).get("__file__") in wanted]
     by_identity = {id(getattr(math, name)): function for name, function in _MATH.items()}

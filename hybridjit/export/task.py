@@ -87,6 +87,7 @@ class Settings:
         dynamic: Source files whose code gets stand-ins for ``len``, ``int`` and the like.
         plain: Source files whose code is given sizes as Python's numbers.
         rolls: Lines of loops over a traced range that become loops in the graph; a trace unrolls all others.
+        few: Whether a check input that takes too few turns of such a loop has a path of its own.
         looking: Whether further inputs are captured though nothing left the first one's trace.
         base: The input that is traced: another one than the first where that takes but one turn of a loop.
         as_eager: Whether code that asks if it is traced is told that it is not.
@@ -102,6 +103,7 @@ class Settings:
     dynamic: frozenset[str] = frozenset()
     plain: frozenset[str] = frozenset()
     rolls: frozenset[Line] = frozenset()
+    few: bool = False
     looking: bool = False
     base: str = "input"
     as_eager: bool = False
@@ -110,4 +112,4 @@ class Settings:
     @property
     def observed(self) -> Settings:
         """What of them makes a difference to a capture without guards."""
-        return dataclasses.replace(self, trusting=True, fixed=frozenset(), auto=False, looking=False)
+        return dataclasses.replace(self, trusting=True, fixed=frozenset(), auto=False, few=False, looking=False)

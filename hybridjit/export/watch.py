@@ -13,13 +13,14 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from .. import _torch
-from .._sites import user_frame, user_site, writes_text
+from .._sites import is_users, user_frame, user_site, writes_text
 from ..control.recorder import call_at, tensors_of
 from . import answers, made
 from .answers import See
-from .kinds import ARRAY, BOOL, CONTAINS, FLOAT, INDEX, INT, ITEM, LEN, LENT, LIST, TEXT, Kind
+from .kinds import ARRAY, BOOL, CONTAINS, FLOAT, INDEX, INT, ITEM, LEN, LENT, LIST, ROWS, TEXT, Kind
 from .leaks import Leak
 from .numbers import promoted
+from .rolling import Listed, rows_of
 from .validation import only_says
 
 
@@ -157,11 +158,27 @@ def _see_item(watch: Watch, func: Any, args: Any, kwargs: Any) -> Any:
 
 
 def _see_list(watch: Watch, func: Any, args: Any, kwargs: Any) -> Any:
+    tensor = args[0]
     with _torch.paused_tracing():
-        few = 0 < args[0].dim() <= 2 and 0 < args[0].numel() <= _LISTED and not args[0].is_complex()
-    if watch.exact and few and watch.varies(args[0]):
-        return _parts(watch, args[0])
-    return _values(LIST)(watch, func, args, kwargs)
+        few = 0 < tensor.dim() <= 2 and 0 < tensor.numel() <= _LISTED and not tensor.is_complex()
+    if not few or not watch.varies(tensor):
+        return _values(LIST)(watch, func, args, kwargs)
+    numbers = _parts(watch, tensor) if watch.exact else _values(LIST)(watch, func, args, kwargs)
+    made = user_site()
+
+    def met() -> None:
+        if watch.exact or user_site() != made:  # the line has been told of
+            _count_rows(watch, tensor)
+
+    return Listed(numbers, tensor, lambda number: _kept(watch, number), met)
+
+
+def _count_rows(watch: Watch, tensor: Tensor) -> None:
+    size = Tensor.size(tensor, 0)  # a tensor, in a trace
+    if isinstance(size, Tensor) and watch.varies(size):
+        with _torch.paused_tracing():
+            count = tensor.size(0)
+        watch.leak(ROWS, size, count)
 
 
 _LISTED = 64
@@ -207,6 +224,19 @@ def _see_len(watch: Watch, func: Any, args: Any, kwargs: Any) -> Any:
     return value
 
 
+def _see_rows(watch: Watch, func: Any, args: Any, kwargs: Any) -> Any:
+    """Sees ``for x in tensor``; a part taken by ``unbind`` itself stands in the graph as the model has it."""
+    frame: FrameType | None = sys._getframe()
+    while frame is not None and frame.f_code is not Tensor.__iter__.__code__ and not is_users(frame.f_code.co_filename):
+        frame = frame.f_back
+    if frame is None or frame.f_code is not Tensor.__iter__.__code__:
+        return func(*args, **kwargs)
+    if (rows := rows_of(args[0], user_frame())) is not None:
+        return rows
+    _count_rows(watch, args[0])
+    return func(*args, **kwargs)
+
+
 def _see_contains(watch: Watch, func: Any, args: Any, kwargs: Any) -> Any:
     with _torch.paused_tracing():
         value = func(*args, **kwargs)
@@ -230,6 +260,7 @@ _SEEN: dict[Any, See] = {
     Tensor.__format__: _values(TEXT),
     Tensor.__repr__: _values(TEXT),
     Tensor.__len__: _see_len,
+    Tensor.unbind: _see_rows,
     Tensor.__contains__: _see_contains,
     **answers.SEEN,
     **made.SEEN,

@@ -169,6 +169,51 @@ def test_a_module_called_in_each_turn() -> None:
         same_at(found, model, SIZES)
 
 
+ROWS: dict[str, Callable[[Tensor, Tensor], object]] = {
+    "for": lambda x, n: torch.stack([each.cumsum(0) * 2 for each in x]),
+    "enumerate": lambda x, n: torch.stack([x[i, :count].mean(0) for i, count in enumerate(n)]),
+    "enumerate from 1": lambda x, n: torch.stack([row * i for i, row in enumerate(x, 1)]),
+    "zip": lambda x, n: torch.stack([row[: int(count)].sum(0) for row, count in zip(x, n, strict=False)]),
+    "tolist": lambda x, n: torch.stack([row[:count].sum(0) for row, count in zip(x, n.tolist(), strict=False)]),
+    "rows of a list": lambda x, n: torch.cat([x[0, a : a + b] for a, b in torch.stack([n - n, n], 1).tolist()]),
+    "a list of lengths": lambda x, n: nn.utils.rnn.pad_sequence([x[0, :count] for count in n], batch_first=True),
+}
+
+
+@pytest.mark.parametrize("kind", ROWS)
+def test_rows(kind: str) -> None:
+    """Going through a tensor, or its list, is a loop in the file: as many rows as there are."""
+    model = Call(ROWS[kind]).eval()
+    found = hj.export(model, (torch.randn(2, 6, 3), torch.tensor([3, 5])), branches="auto")
+    assert rolls(found)
+    for lengths in ([3, 5, 2], [4], [1, 6], [2, 2, 2, 6, 1]):
+        x, n = torch.randn(len(lengths), 6, 3), torch.tensor(lengths)
+        torch.testing.assert_close(found(x, n), model(x, n))
+
+
+def test_rows_that_stay_apart() -> None:
+    """Where a loop can't stay one, another number of rows is loud, with its line."""
+    model = Call(lambda x: tuple(each * 2 for each in x)).eval()
+    found = hj.export(model, torch.randn(2, 3))
+    torch.testing.assert_close(found(torch.ones(2, 3)), model(torch.ones(2, 3)))
+    with pytest.raises(hj.GuardError, match=r"test_rolled\.py:\d+: for x in tensor, captured 2, got 3"):
+        found(torch.ones(3, 3))
+
+
+def test_a_told_input_of_one_turn_on_a_path_of_its_own() -> None:
+    """One of few turns that takes a path no other takes is told apart by what parts it."""
+
+    def once(x: Tensor) -> Tensor:
+        out = x[:, 0] * 0
+        for i in range(x.shape[1]):
+            out = out * 0.5 + x[:, i]
+        return out.exp() if x.shape[1] == 1 else x[:, 1] + out
+
+    model = Call(once).eval()
+    found = hj.export(model, torch.randn(2, 5, 4), check_inputs=[torch.randn(2, 1, 4)])
+    same_at(found, model, [(2, 5, 4), (2, 1, 4), (3, 5, 4), (2, 9, 4), (2, 2, 4)])
+
+
 def test_the_example_has_one_turn() -> None:
     """Of one turn no loop can be told: another size of the example is traced instead."""
     found, model = exported(lambda x: torch.stack([each(x, b) for b in range(x.shape[0])]), 1, 5, 4)

@@ -22,6 +22,7 @@ from ..control.points import TRUTH
 from ..control.record import Record, recording
 from ..control.static import static_modules
 from .branches import branching
+from .classnames import readable
 from .devices import device_of
 from .findings import collecting, found
 from .forks import forks
@@ -251,7 +252,8 @@ def capture(
         try:
             with following(guarding) as origins, forks(names, as_eager) as forked, inlined(names) as functions:
                 graph = _torch.observe(adapter, flat, beside) if beside else None
-                traced = beside or _torch.trace(adapter, flat)
+                with readable(model):
+                    traced = beside or _torch.trace(adapter, flat)
             unrolled = roll(graph or traced, loops.loops) if rolls else set()
             if unrolled and not beside:
                 raise CaptureError(compose(f"a loop can't stay one: {listed([place(*each) for each in unrolled])}"))

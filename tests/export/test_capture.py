@@ -385,3 +385,29 @@ def test_no_values_in_messages() -> None:
     with pytest.raises(hj.CaptureError, match="a trace loses what the tensor was made of") as error:
         hj.export(Resized().eval(), torch.ones(2, 2))
     assert "12345" not in str(error.value) and "test_capture.py:" in str(error.value)
+
+
+ODD = """
+from torch import nn
+class Inner(nn.Module):
+    def forward(self, x):
+        return x * 2 if x.shape[0] > 1 else x
+class Odd(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner = Inner()
+    def forward(self, x):
+        return {"y": self.inner(x)}
+"""
+
+
+@pytest.mark.parametrize("module", ["<stdin>", "a b", "1x", "ü.x", "a.class.b", ""])
+def test_classes_of_any_name(module: str, tmp_path: Path) -> None:
+    """A class that was typed in or made by `exec` is in a file that can be read, and is called what it was."""
+    made: dict[str, Any] = {"__name__": module}
+    exec(compile(ODD, module, "exec"), made)
+    odd = type("Most odd", (made["Odd"],), {"__module__": module})
+    hj.export(odd().eval(), torch.ones(2), check_inputs=[torch.ones(1)]).save(tmp_path / "odd.pt")
+    for size in (1, 3):
+        assert torch.equal(hj.load(tmp_path / "odd.pt")(torch.ones(size))["y"], torch.ones(size) * (1 + (size > 1)))
+    assert (odd.__module__, odd.__name__, made["Inner"].__module__) == (module, "Most odd", module)

@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-from . import control, costs, eager, export_time, flag_formats, flags, power
+from . import control, costs, eager, export_formats, export_time, flag_formats, flags, power, wrappers
 from .plot import picture
 from .table import Table, environment, worse, write
 
@@ -12,10 +12,12 @@ BENCHMARKS: dict[str, Callable[[], tuple[Table, ...]]] = {
     "control": control.run,
     "costs": costs.run,
     "eager": eager.run,
+    "export_formats": export_formats.run,
     "export_time": export_time.run,
     "flag_formats": flag_formats.run,
     "flags": flags.run,
     "power": power.run,
+    "wrappers": wrappers.run,
 }
 
 

@@ -4,7 +4,6 @@ import gc
 import math
 import sys
 import tempfile
-import time
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -15,7 +14,7 @@ from torch import Tensor
 import hybridjit as hj
 
 from .flags import Text, measured, resident, size
-from .table import Row, Table
+from .table import Row, Table, spent
 
 SUFFIXES = {"torchscript": ".pt", "pt2": ".pt2", "onnx": ".onnx", "aoti": ".pt2"}
 MOST = {"torchscript": 1.01, "pt2": 1.02, "onnx": 1.02, "aoti": 1.1}
@@ -35,9 +34,9 @@ def measure_export(folder: Path, format: str, count: int) -> dict[str, float]:
     torch.manual_seed(0)
     model = Text("wide").eval()
     flags = {"narrow": (False, True)} if count > 1 else None
-    started = time.perf_counter()
+    started = spent()
     exported = hj.export(model, tokens(), format=format, flags=flags, devices=["cpu"])
-    seconds = time.perf_counter() - started
+    seconds = spent() - started
     path = path_of(folder, format, count)
     exported.save(path)
     return {"size": size(path), "seconds": seconds}

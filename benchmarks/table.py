@@ -4,6 +4,7 @@ import json
 import math
 import os
 import platform
+import resource
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -66,11 +67,17 @@ def paired(
     return Row(name, median(ours), median(peer), middle, median(abs(ratio - middle) for ratio in ratios))
 
 
+def spent() -> float:
+    """Seconds on processors so far, of this process and those that it waited for: what else runs does not count."""
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.process_time() + children.ru_utime + children.ru_stime
+
+
 def once(function: Callable[[], object]) -> float:
-    """A call's time on processors, of all threads: what else runs on the machine does not count."""
-    started = time.process_time()
+    """What a call spends."""
+    started = spent()
     function()
-    return time.process_time() - started
+    return spent() - started
 
 
 def spell(amount: float, unit: str = "s") -> str:
@@ -102,10 +109,12 @@ def write(tables: Sequence[Table], path: Path) -> None:
 
 _NOISE = 4
 """How many times the spread of two runs a ratio may be worse."""
+_LEAST, _ALONE = 0.1, 0.35
+"""By how much of itself it always may; and a time that was taken once, whose noise nobody knows."""
 
 
 def worse(tables: Sequence[Table], path: Path) -> list[str]:
-    """Where ratios are worse than in the results at a path, by more than a tenth and than their own noise."""
+    """Where ratios are worse than in the results at a path, by more than their own noise."""
     if not path.exists():
         return []
     before = json.loads(path.read_text())
@@ -116,9 +125,11 @@ def worse(tables: Sequence[Table], path: Path) -> list[str]:
     for table in tables:
         for row in table.rows:
             old = known.get((table.title, row.name))
-            if old is None or table.unit != "s":
+            if old is None:
                 continue
-            noise = max(0.1 * abs(old["ratio"]), _NOISE * (row.spread + old.get("spread", 0.0)))
+            spread = row.spread + old.get("spread", 0.0)
+            least = _ALONE if table.unit == "s" and not spread else _LEAST
+            noise = max(least * abs(old["ratio"]), _NOISE * spread)
             if row.ratio > old["ratio"] + noise:
                 found.append(f"{table.title}, {row.name}: {old['ratio']:.2f} before, {row.ratio:.2f} now")
     return found

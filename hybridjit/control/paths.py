@@ -88,7 +88,17 @@ class Generation:
 
 
 class Run:
-    """One run of a function, along the decisions made so far."""
+    """One run of a function, along the decisions made so far.
+
+    Attributes:
+        recorder: That of the running trace.
+        log: What each operation gave, of earlier runs and then of this one; in place of the truths that paths part at,
+            what was decided.
+        inherited: How many operations of `log` are of earlier runs: those are not done again.
+        position: How many operations this run has come to.
+        anew: Memory that earlier runs made and this path changes: operations that touch it are done again.
+        over: Whether the run ends here, and only leaves its context managers.
+    """
 
     def __init__(self, recorder: Recorder, budget: Budget, log: list[Call], anew: set[int]) -> None:
         Generation.begin()

@@ -22,7 +22,7 @@ from .formats import unsupported
 from .packed import flat_memory, memory_of
 from .quiet import quiet
 from .shapes import Variable
-from .subject import Captured, Loaded, Subject, Written
+from .subject import CapturedEntry, Loaded, Subject, Written
 
 __all__ = ["append_metadata", "check", "code", "load", "pack", "places", "routes"]
 
@@ -92,7 +92,7 @@ def routes(subject: Subject) -> Sequence[Compiled]:
     return [Compiled()]
 
 
-def pack(entries: Sequence[Captured], path: Path) -> Mapping[str, Any]:
+def pack(entries: Sequence[CapturedEntry], path: Path) -> Mapping[str, Any]:
     """Writes what was compiled as one package; of several models the weights lie in it once, outside of their code."""
     package = path.with_suffix(".pt2")  # AOTInductor takes no other
     code = {each.name: [file for file in each.made if isinstance(file, str)] for each in entries}

@@ -32,7 +32,7 @@ from .report import Finding, Guard
 from .rewrites import count_for_any, sort_by_topk, whole_of_floats
 from .shapes import Place, Variable
 from .sizes import Size, input_sizes
-from .subject import Captured, Loaded, Subject, Written
+from .subject import CapturedEntry, Loaded, Subject, Written
 from .view import view_of
 
 __all__ = ["append_metadata", "check", "code", "load", "pack", "places", "routes"]
@@ -192,7 +192,7 @@ class Traced:
         return Graph(lambda: model, planned.method, planned.flags, names, results), written
 
 
-def pack(entries: Sequence[Captured], path: Path) -> Mapping[str, Any]:
+def pack(entries: Sequence[CapturedEntry], path: Path) -> Mapping[str, Any]:
     """Writes the graphs as one model: flags and methods are inputs, weights are there once."""
     graphs = [each.made for each in entries]
     if len(graphs) == 1 and not graphs[0].flags:

@@ -23,7 +23,7 @@ from .report import Check, Finding, Report
 from .request import Request
 from .shapes import read_specs
 from .state import ModelState, kept_random_state
-from .subject import Captured, Route, Subject, Written
+from .subject import CapturedEntry, Route, Subject, Written
 from .torchscript import run_declared
 from .view import signature_of
 
@@ -79,7 +79,7 @@ class Part:
         self.given: Any = _given(subject.request, subject.planned)
         self.tried: list[str] = []
         self._specs = _specs(subject, self.given)
-        self._captured: Captured | None = None
+        self._captured: CapturedEntry | None = None
         self.declared: Declared = Declared()
 
     @property
@@ -88,7 +88,7 @@ class Part:
         return self._captured is None
 
     @property
-    def captured(self) -> Captured:
+    def captured(self) -> CapturedEntry:
         """What it was captured to."""
         assert self._captured is not None
         return self._captured
@@ -115,7 +115,7 @@ class Part:
             declared = Declared(subject.call, subject.flat, written.variables)
             declared.add(list(sized(subject.flat, written.variables)))
         run_declared(subject.model, subject.state, subject.planned, declared)
-        self.declared, self._captured = declared, Captured(self.name, subject, made, written)
+        self.declared, self._captured = declared, CapturedEntry(self.name, subject, made, written)
 
     def refused(self, error: HybridJitError) -> bool:
         """Notes that it could not be captured; whether it may be tried again, with all sizes fixed."""

@@ -28,7 +28,7 @@ from .shapes import Place, Variable
 from .sides import CountedProgram, points_from_json, points_to_json, take_points
 from .sizes import Size, input_sizes, size_questions
 from .state import SEED
-from .subject import Captured, Loaded, Subject, Written
+from .subject import CapturedEntry, Loaded, Subject, Written
 from .view import view_of
 
 __all__ = ["append_metadata", "check", "code", "load", "pack", "places", "routes"]
@@ -54,7 +54,7 @@ class Program:
         return capture(subject, specs)
 
 
-def pack(entries: Sequence[Captured], path: Path) -> Mapping[str, Any]:
+def pack(entries: Sequence[CapturedEntry], path: Path) -> Mapping[str, Any]:
     """Saves the programs, their weights once."""
     try:
         with quiet():
@@ -66,7 +66,7 @@ def pack(entries: Sequence[Captured], path: Path) -> Mapping[str, Any]:
     return {}
 
 
-def _unsaved(entries: Sequence[Captured], text: str) -> CaptureError:
+def _unsaved(entries: Sequence[CapturedEntry], text: str) -> CaptureError:
     nodes = [node for each in entries for node in each.made.graph.nodes if f" node {node.name} " in text]
     traces = [node.meta.get("stack_trace") or "" for node in nodes]
     lines = [place for place in re.findall(r'File "([^"]+)", line (\d+)', "".join(traces)) if is_users(place[0])]

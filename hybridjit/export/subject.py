@@ -85,7 +85,7 @@ class Written:
 
 
 @dataclass(frozen=True)
-class Captured:
+class CapturedEntry:
     """An entry that goes into a file.
 
     Attributes:
@@ -156,7 +156,7 @@ class Format(Protocol):
         """The devices that a file can run on; ``None`` for any."""
         ...
 
-    def pack(self, entries: Sequence[Captured], path: Path) -> Mapping[str, Any]:
+    def pack(self, entries: Sequence[CapturedEntry], path: Path) -> Mapping[str, Any]:
         """Writes a file of all entries with one set of weights.
 
         Args:

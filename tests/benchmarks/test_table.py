@@ -1,17 +1,19 @@
 """What the benchmarks make of their tables: pictures, and what got worse."""
 
+import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 
+from benchmarks import __main__ as main
 from benchmarks.plot import picture
 from benchmarks.table import Row, Table, paired, worse, write
 
 
-def table(ratio: float, spread: float = 0.0, most: float = 1.5) -> Table:
+def table(ratio: float, spread: float = 0.01, most: float = 1.5, unit: str = "s") -> Table:
     row = Row("a <call>", ratio * 1e-6, 1e-6, ratio, spread)
-    return Table("a title", "a peer", (row,), f"at most {most}", most)
+    return Table("a title", "a peer", (row,), f"at most {most}", most, unit)
 
 
 def test_pairs_tell_how_far_they_vary() -> None:
@@ -27,11 +29,14 @@ def test_pairs_tell_how_far_they_vary() -> None:
         (table(1.0), table(1.05), []),
         (table(1.0), table(1.2), ["a title, a <call>: 1.00 before, 1.20 now"]),
         (table(1.0, 0.05), table(1.2, 0.05), []),
+        (table(1.0, 0.0), table(1.2, 0.0), []),
+        (table(1.0, 0.0), table(1.4, 0.0), ["a title, a <call>: 1.00 before, 1.40 now"]),
+        (table(1.0, 0.0, unit="B"), table(1.2, 0.0, unit="B"), ["a title, a <call>: 1.00 before, 1.20 now"]),
         (table(1.2), table(1.0), []),
     ],
 )
 def test_a_ratio_is_worse_by_more_than_its_noise(tmp_path: Path, before: Table, now: Table, found: list[str]) -> None:
-    """Than a tenth, and than four times what both runs vary by."""
+    """Than a tenth, and than four times what both runs vary by; of a time that was taken once, than a third."""
     write([before], tmp_path / "x.json")
     assert worse([now], tmp_path / "x.json") == found
 
@@ -53,3 +58,16 @@ def test_a_picture_has_a_bar_for_each_row_and_says_what_does_not_hold() -> None:
     assert len(widths) == 1 and widths[0] > 300
     assert "a <call>" in texts and "claim: at most 1.5: NOT held" in texts
     assert "claim: at most 1.5: held" in ["".join(each.itertext()) for each in held.iter(f"{space}text")]
+
+
+@pytest.mark.parametrize(("ratio", "status"), [(1.0, 0), (1.3, 1), (1.6, 1)])
+def test_the_command_fails_where_a_ratio_is_worse(
+    ratio: float, status: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Than the results that it is given, though the claim holds; results and picture are written all the same."""
+    write([table(1.0)], tmp_path / "before" / "one.json")
+    monkeypatch.setattr(main, "BENCHMARKS", {"one": lambda: (table(ratio),)})
+    monkeypatch.setattr(sys, "argv", ["benchmarks", "--out", str(tmp_path), "--against", str(tmp_path / "before")])
+    assert main.main() == status
+    assert ("worse: a title, a <call>: 1.00 before" in capsys.readouterr().out) == (status == 1)
+    assert (tmp_path / "one.json").exists() and (tmp_path / "one.svg").exists()

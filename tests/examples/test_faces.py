@@ -120,6 +120,6 @@ def test_as_onnx(detector: FaceDetector) -> None:
     pytest.importorskip("onnxruntime")
     first = CHECKS["two faces, half the size"]
     others = [picture[:, ::2, ::2].contiguous() for picture in CHECKS.values()]
-    exported = hj.export(detector, first, format="onnx", check_inputs=others[:2])
+    exported: hj.Exported = hj.export(detector, first, format="onnx", check_inputs=others[:2])
     for picture in (first, *others, *UNSEEN.values()):
         assert_same(exported(picture), detector(picture))

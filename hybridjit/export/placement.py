@@ -73,16 +73,12 @@ class Placement:
         self._root = module
         self._home = home
         self._methods: dict[str, Method] = {}
-        self._given: dict[str, tuple[Label, ...]] = {}
-        """Of each method the labels of its arguments, joined over the calls seen."""
-        self._done: dict[str, Label] = {}
-        """Of each method the label of its result."""
-        self._free: set[Origin] = set()
-        """What nobody wanted on the CPU and meets what follows: it goes along."""
+        self._given: dict[str, tuple[Label, ...]] = {}  # of each method its arguments, joined over the calls
+        self._done: dict[str, Label] = {}  # of each method its result
+        self._free: set[Origin] = set()  # what nobody wanted on the CPU, and meets what follows: it goes along
         self._moves: list[tuple[Method, Use, _torch.Value | None, Any]] = []
-        """What the model wants where it is, and is moved where it is used: to the device of a value, or to the CPU."""
-        self._stuck: list[tuple[Method, Any]] = []
-        """Operations on two devices that nothing can be done about."""
+        """What the model wants where it is, and is moved where it is used, to the device of a value or to the CPU."""
+        self._stuck: list[tuple[Method, Any]] = []  # on two devices, and nothing helps
         self._foreign: list[tuple[Method, Any]] = []
         """Operations whose device is another than the CPU and the one traced on, or that no tensor can tell."""
 

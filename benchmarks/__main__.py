@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-from . import control, costs, eager, export_formats, export_time, flag_formats, flags, power, wrappers
+from . import control, costs, eager, export_formats, export_time, flag_formats, flags, power, run_time, wrappers
 from .plot import picture
 from .table import Table, environment, worse, write
 
@@ -17,6 +17,7 @@ BENCHMARKS: dict[str, Callable[[], tuple[Table, ...]]] = {
     "flag_formats": flag_formats.run,
     "flags": flags.run,
     "power": power.run,
+    "run_time": run_time.run,
     "wrappers": wrappers.run,
 }
 

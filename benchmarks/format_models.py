@@ -31,9 +31,9 @@ class Kind:
 class Table(nn.Module):
     """Rows of a table, outliers clipped."""
 
-    def __init__(self) -> None:
+    def __init__(self, columns: int = 6, width: int = 16) -> None:
         super().__init__()
-        self.norm, self.first, self.last = nn.BatchNorm1d(6), nn.Linear(6, 16), nn.Linear(16, 2)
+        self.norm, self.first, self.last = nn.BatchNorm1d(columns), nn.Linear(columns, width), nn.Linear(width, 2)
 
     def forward(self, rows: Tensor) -> Tensor:
         rows = hj.cond(rows.abs().amax() > 2, lambda: rows.clamp(-2, 2), lambda: rows)
@@ -44,10 +44,10 @@ class Table(nn.Module):
 class Pictures(nn.Module):
     """A convolutional classifier that looks twice at dark pictures."""
 
-    def __init__(self) -> None:
+    def __init__(self, width: int = 8) -> None:
         super().__init__()
-        self.stem, self.norm = nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8)
-        self.again, self.head = nn.Conv2d(8, 8, 3, padding=1), nn.Linear(8, 5)
+        self.stem, self.norm = nn.Conv2d(3, width, 3, padding=1), nn.BatchNorm2d(width)
+        self.again, self.head = nn.Conv2d(width, width, 3, padding=1), nn.Linear(width, 5)
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.norm(self.stem(x)).relu()
@@ -74,9 +74,9 @@ class Recurrent(nn.Module):
 class Encoder(nn.Module):
     """A transformer layer that sees what is not padding."""
 
-    def __init__(self) -> None:
+    def __init__(self, width: int = 8, heads: int = 2) -> None:
         super().__init__()
-        self.layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+        self.layer = nn.TransformerEncoderLayer(width, heads, 2 * width, batch_first=True)
 
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = self.layer(x, src_key_padding_mask=x[..., 0] > 2)
@@ -166,9 +166,9 @@ class Head(nn.Module):
 class Chosen(nn.Module):
     """One of three networks, by what the input is like."""
 
-    def __init__(self) -> None:
+    def __init__(self, width: int = 4) -> None:
         super().__init__()
-        self.networks = nn.ModuleList(nn.Linear(4, 4) for _ in range(3))
+        self.networks = nn.ModuleList(nn.Linear(width, width) for _ in range(3))
 
     def forward(self, x: Tensor) -> Tensor:
         which = (x.amax() > 1).long() + (x.amax() > 2).long()
@@ -179,9 +179,9 @@ class Chosen(nn.Module):
 class Hourglass(nn.Module):
     """Down and up again, to the size it came from."""
 
-    def __init__(self) -> None:
+    def __init__(self, width: int = 6) -> None:
         super().__init__()
-        self.down, self.up = nn.Conv2d(3, 6, 3, 2, 1), nn.Conv2d(9, 3, 3, padding=1)
+        self.down, self.up = nn.Conv2d(3, width, 3, 2, 1), nn.Conv2d(3 + width, 3, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
         small = self.down(x).relu()
@@ -193,9 +193,9 @@ class Hourglass(nn.Module):
 class Codebook(nn.Module):
     """The nearest codes, and whether any is far."""
 
-    def __init__(self) -> None:
+    def __init__(self, codes: int = 10, width: int = 4) -> None:
         super().__init__()
-        self.codes = nn.Parameter(torch.randn(10, 4))
+        self.codes = nn.Parameter(torch.randn(codes, width))
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         distances = torch.cdist(x, self.codes)

@@ -1601,24 +1601,24 @@ def onnx_functions() -> Any:
     return mock.patch.object(passes, "_maybe_set_opset_version", same)
 
 
-def compile_program(program: Any, *, weights_apart: bool) -> Any:
+def compile_program(program: Any, *, weights_apart: bool, **options: Any) -> Any:
     """Compiles an exported program by AOTInductor.
 
     Args:
         program: The program.
         weights_apart: Whether its weights stay outside of the machine code, for a package that has them once.
+        **options: Inductor's.
 
     Returns:
         What goes into a package: the paths of files, and the weights.
     """
     from torch import _inductor  # slow to import
 
-    args, kwargs = program.example_inputs
-    options: dict[str, Any] = {"aot_inductor.package": True}
+    options["aot_inductor.package"] = True
     if weights_apart:
         options["aot_inductor.package_constants_in_so"] = False
         options["aot_inductor.package_constants_on_disk_format"] = "pickle_weights"
-    return _inductor.aot_compile(program.module(check_guards=False), args, kwargs, options=options)
+    return _inductor.aot_compile(program.module(check_guards=False), *program.example_inputs, options=options)
 
 
 def packing() -> Any:

@@ -22,7 +22,7 @@ from .atomic import write_atomically
 from .devices import Runner, device_named, present
 from .entries import FORWARD, Entries, Entry, signature_with_flags
 from .formats import FORMATS, SUFFIXES, format_named
-from .opened import Opened
+from .opened import Opened, Waiting
 from .typed import Result
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ class Exported(Generic[Result]):
     @property
     def module(self) -> Any:
         """The raw ``ScriptModule``, of flat tensors, as C++ sees it; see above."""
-        return self._opened.module if isinstance(self._opened, Opened) else self._opened
+        return self._opened.module if isinstance(self._opened, (Opened, Waiting)) else self._opened
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Result:
         """Runs the file on the model's own arguments.

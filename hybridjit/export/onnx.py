@@ -27,6 +27,7 @@ from .onnx_file import append_metadata, imported, write
 from .onnx_merge import METHOD, WRONG, Call, Graph, merge
 from .onnx_rewrites import rewrite
 from .onnx_types import state_types
+from .opened import Waiting
 from .quiet import quiet
 from .report import Finding, Guard
 from .rewrites import count_for_any, sort_by_topk, whole_of_floats
@@ -296,18 +297,18 @@ class Session(Runner):
     """Runs an ONNX file with onnxruntime, on the CPU.
 
     Args:
-        model: The file's bytes, or its path where some of it is in another file.
+        path: The file.
         metadata: What was written into it.
     """
 
-    def __init__(self, model: bytes | str, metadata: Mapping[str, Any]) -> None:
+    def __init__(self, path: str, metadata: Mapping[str, Any]) -> None:
         rows = zip(metadata["cases"], metadata["onnx"], strict=True)
         super().__init__({case_of(case): partial(self._call, *call) for case, call in rows})
         runtime = imported("onnxruntime")
         options = runtime.SessionOptions()
         options.log_severity_level = 4  # what fails is an error here
         try:
-            self.session: Any = runtime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+            self.session: Any = runtime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime's own kinds differ by release
             if type(error).__module__.split(".")[0] != "onnxruntime":
                 raise
@@ -358,9 +359,7 @@ def load(path: Path, metadata: Mapping[str, Any], device: torch.device | None) -
                 page="inputerror",
             )
         )
-    data = path.read_bytes()
-    raw = imported("onnx").load_from_string(data)
-    return Loaded(raw, Session(os.path.realpath(path) if metadata.get("beside") else data, metadata))
+    return Loaded(Waiting(path, imported("onnx").load_from_string), Session(os.path.realpath(path), metadata))
 
 
 def code(raw: Any) -> str:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import io
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -45,7 +46,7 @@ def write(model: Any, path: Path) -> dict[str, Any]:
     That file is called by its checksum, so that no model ever finds another's beside it.
 
     Args:
-        model: The ``ModelProto``, of which large tensors are taken out.
+        model: The ``ModelProto``, which is taken apart.
         path: Where to.
 
     Returns:
@@ -53,7 +54,7 @@ def write(model: Any, path: Path) -> dict[str, Any]:
     """
     every = list(initializers(model.graph))
     if sum(len(tensor.raw_data) for tensor in every) <= MOST:
-        path.write_bytes(model.SerializeToString())
+        _write_whole(model, path)
         return {}
     sum_, end = hashlib.sha256(), 0
     large = [tensor for tensor in every if len(tensor.raw_data) >= _BESIDE]
@@ -78,10 +79,39 @@ def write(model: Any, path: Path) -> dict[str, Any]:
     return {"beside": {name: {"bytes": end, "sha256": digest}}}
 
 
+def _write_whole(model: Any, path: Path) -> None:
+    """Writes one message, of which never more than a tensor is in memory twice."""
+    graph = model.graph
+    tensors = list(graph.initializer)
+    del graph.initializer[:]
+    rest = graph.SerializeToString()
+    model.ClearField("graph")
+    number = imported("onnx").GraphProto.INITIALIZER_FIELD_NUMBER
+    heads = [_head(number, tensor.ByteSize()) for tensor in tensors]
+    sizes = [len(head) + tensor.ByteSize() for head, tensor in zip(heads, tensors, strict=True)]
+    with path.open("wb") as out:
+        out.write(model.SerializeToString())
+        out.write(_head(type(model).GRAPH_FIELD_NUMBER, len(rest) + sum(sizes)) + rest)
+        for head, tensor in zip(heads, tensors, strict=True):
+            out.write(head)
+            out.write(tensor.SerializeToString())
+
+
+def _head(number: int, size: int) -> bytes:
+    """What stands before a field of so many bytes."""
+    found = bytearray()
+    for value in (number << 3 | 2, size):
+        while value > 127:
+            found.append(value & 127 | 128)
+            value >>= 7
+        found.append(value)
+    return bytes(found)
+
+
 def append_metadata(path: Path, metadata: Mapping[str, Any]) -> None:
     """Adds the metadata as a property of the model: bytes at the end, as protobuf has it."""
-    data = path.read_bytes()
-    sum_ = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    with path.open("rb") as file:
+        sum_ = {"bytes": path.stat().st_size, "sha256": _digest(file)}
     text = json.dumps({**metadata, "sum": sum_}, allow_nan=False)
     extra = imported("onnx").ModelProto()
     extra.metadata_props.add(key=archive.METADATA, value=text)
@@ -95,20 +125,19 @@ def read_metadata(path: Path) -> Any:
     Raises:
         ArchiveError: It is none, not hybridjit's, or not as it was written: protobuf itself has no checksum.
     """
-    onnx = imported("onnx")
-    data = path.read_bytes()
-    try:
-        model = onnx.load_from_string(data)
-    except Exception as error:  # protobuf's own error, of whichever protobuf there is
-        raise archive.broken(path, f"{type(error).__name__}: {error}") from error
-    for each in model.metadata_props:
-        if each.key == archive.METADATA:
+    with path.open("rb") as file:
+        try:
+            found = dict(_properties(file)).get(archive.METADATA)
+        except Exception as error:  # protobuf's own error too, of whichever protobuf there is
+            raise archive.broken(path, f"{type(error).__name__}: {error}") from error
+        if found is not None:
             try:
-                metadata = json.loads(each.value)
-                size, wanted = metadata["sum"]["bytes"], metadata["sum"]["sha256"]
+                metadata = json.loads(found)
+                size, wanted = int(metadata["sum"]["bytes"]), metadata["sum"]["sha256"]
             except (ValueError, LookupError, TypeError) as error:
                 raise archive.broken(path, f"its metadata can't be read: {error}") from error
-            if hashlib.sha256(data[:size]).hexdigest() != wanted:
+            file.seek(0)
+            if _digest(file, size) != wanted:
                 raise archive.broken(path, "the graph does not match its checksum")
             for name, wanted in metadata.get("beside", {}).items():
                 _check_beside(path, name, wanted["sha256"])
@@ -133,8 +162,50 @@ def _check_beside(path: Path, name: str, wanted: str) -> None:
             raise archive.broken(path, f"the file {name} beside it does not match its checksum")
 
 
-def _digest(file: BinaryIO) -> str:
+def _digest(file: BinaryIO, size: int | None = None) -> str:
+    """The checksum of what is in a file from here on, or of so many bytes of it."""
     sum_ = hashlib.sha256()
-    while chunk := file.read(1 << 20):
+    left = size
+    while chunk := file.read(1 << 20 if left is None else min(left, 1 << 20)):
         sum_.update(chunk)
+        left = None if left is None else left - len(chunk)
     return sum_.hexdigest()
+
+
+def _properties(file: BinaryIO) -> Iterator[tuple[str, str]]:
+    """The metadata of a model, without the rest of the message in memory, which has the weights.
+
+    Raises:
+        ValueError: It is no such message.
+    """
+
+    def number() -> int:
+        value = shift = 0
+        while shift < 64 and (byte := file.read(1)):
+            value |= (byte[0] & 127) << shift
+            if byte[0] < 128:
+                return value
+            shift += 7
+        raise ValueError("it ends within a number")
+
+    end = file.seek(0, io.SEEK_END)
+    file.seek(0)
+    while file.tell() < end:
+        tag = number()
+        if tag & 7 not in _WIDTHS:
+            raise ValueError(f"it has a field of kind {tag & 7}")
+        if (width := _WIDTHS[tag & 7]) is None:
+            width = number()
+        elif not width:
+            number()
+        if file.tell() + width > end:
+            raise ValueError("it ends within a field")
+        if tag >> 3 == imported("onnx").ModelProto.METADATA_PROPS_FIELD_NUMBER:
+            entry = imported("onnx").StringStringEntryProto.FromString(file.read(width))
+            yield entry.key, entry.value
+        else:
+            file.seek(width, io.SEEK_CUR)
+
+
+_WIDTHS = {0: 0, 1: 8, 2: None, 5: 4}
+"""How many bytes a field of protobuf's takes, by its kind: 0 if a number, and ``None`` if it is told by one."""

@@ -1,8 +1,10 @@
-"""A TorchScript file that was opened for its methods."""
+"""A file that was opened for what runs it; the rest waits for a reader."""
 
 from __future__ import annotations
 
 import functools
+import os
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -35,3 +37,26 @@ class Opened:
     def module(self) -> _torch.ScriptModule:
         """The script module."""
         return _torch.script_view(self._module)
+
+
+class Waiting:
+    """A file as its format's own object, made when somebody asks for it: what runs the file has it all already.
+
+    Args:
+        path: The file, which may be gone by then.
+        read: Makes the object from its bytes.
+    """
+
+    def __init__(self, path: Path, read: Callable[[bytes], Any]) -> None:
+        self._read = read
+        self._descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+        weakref.finalize(self, os.close, self._descriptor)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Waiting:
+        return self
+
+    @functools.cached_property
+    def module(self) -> Any:
+        """The object."""
+        with os.fdopen(os.dup(self._descriptor), "rb") as file:
+            return self._read(file.read())

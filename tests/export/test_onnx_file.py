@@ -79,3 +79,27 @@ def test_size_of_both(exported: hj.Exported, tmp_path: Path) -> None:
     """What a table of formats tells as the size is that of the file with the other."""
     exported.save(tmp_path / "model.onnx")
     assert exported._file.size == sum(each.stat().st_size for each in tmp_path.iterdir())
+
+
+def test_a_file_is_the_message_that_was_written(tmp_path: Path) -> None:
+    """A graph that is written tensor by tensor is read as it was, its properties without the rest of it."""
+    onnx = pytest.importorskip("onnx")
+    file = importlib.import_module("hybridjit.export.onnx_file")
+    tensors = [onnx.numpy_helper.from_array(X.numpy(), f"x{index}") for index in range(3)]
+    graph = onnx.helper.make_graph([onnx.helper.make_node("Identity", ["x0"], ["y"])], "g", [], [], tensors)
+    model = onnx.helper.make_model(graph, doc_string="what it is")
+    wanted = onnx.ModelProto()
+    wanted.CopyFrom(model)
+    path = tmp_path / "whole.onnx"
+    assert file.write(model, path) == {}
+    assert onnx.load(path) == wanted
+    file.append_metadata(path, {"version": 2})
+    assert file.read_metadata(path)["version"] == 2
+
+
+@pytest.mark.parametrize("data", [b"\xff" * 20, b"\x0a\x7f", b"\x0b", b"\x72\x02\xff\xff"])
+def test_no_such_message(data: bytes, tmp_path: Path) -> None:
+    """Bytes that are no message of protobuf's are refused as a file that is altered."""
+    (tmp_path / "no.onnx").write_bytes(data)
+    with pytest.raises(hj.ArchiveError, match=r"truncated, altered or no ONNX file"):
+        hj.load(tmp_path / "no.onnx")

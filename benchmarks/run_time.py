@@ -76,9 +76,10 @@ def peers(model: nn.Module, x: Tensor) -> dict[str, Callable[[], Call]]:
         return partial(made, x)
 
     def packaged() -> Call:
-        inductor: Any = torch._inductor
+        from torch._inductor import aoti_compile_and_package, aoti_load_package
+
         program = torch.export.export(model, (x,), strict=False)
-        return partial(inductor.aoti_load_package(inductor.aoti_compile_and_package(program)), x)
+        return partial(aoti_load_package(aoti_compile_and_package(program)), x)
 
     return {
         "eager": lambda: partial(model, x),

@@ -527,6 +527,26 @@ def test_a_compiled_package(tmp_path: Path) -> None:
             loaded(wrong, more)
 
 
+class Convolved(nn.Module):
+    """A convolution whose result a branch takes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.second = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.first(x)
+        return hj.cond(x.mean() > 0, lambda: self.second(y).sum((2, 3)), lambda: y.sum((2, 3)))
+
+
+def test_a_compiled_convolution_before_a_branch() -> None:
+    """It is right: AOTInductor by itself gives the branch a tensor in another layout than the branch reads."""
+    model, x = Convolved().eval(), torch.rand(2, 3, 8, 9)
+    exported = hj.export(model, x, format="aoti", dynamic_shapes=(None,), check_inputs=[-x])
+    torch.testing.assert_close(exported(x - 0.4), model(x - 0.4))
+
+
 class Placed(nn.Module):
     """Makes tensors on the device of its argument, whose name torch.export changes."""
 

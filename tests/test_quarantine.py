@@ -97,7 +97,7 @@ def test_package_touches_private_torch_in_one_file(path: Path) -> None:
 def test_what_users_copy_has_no_private_torch(path: Path) -> None:
     """Examples and benchmarks compare with `torch.jit`, but name no private part of torch."""
     # One runs programs, the others compare with packages and compilers, that torch keeps among its private parts.
-    if name(path) in ("benchmarks/cases.py", "benchmarks/flags.py", "benchmarks/export_formats.py"):
+    if name(path) in {f"benchmarks/{each}.py" for each in ("cases", "flags", "export_formats", "run_time")}:
         return
     assert [(line, found) for line, found in torch_paths(path.read_text()) if is_private(found)] == []
 

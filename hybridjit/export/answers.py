@@ -145,11 +145,39 @@ def _see_sparse(watch: Watch, func: Any, args: Any, kwargs: Any) -> Any:
     return result
 
 
+def _see_assignment(watch: Watch, func: Any, args: Any, kwargs: Any) -> Any:
+    """Writes a part of a tensor that is broadcast: the tracer keeps the size that it is broadcast to."""
+    tensor, index, value = args
+    parts = index if isinstance(index, tuple) else (index,)
+    if not isinstance(value, Tensor) or not all(map(_is_place, parts)):
+        return func(*args, **kwargs)
+    with _torch.paused_tracing():
+        into = tensor[index]
+        more = value.dim() - into.dim()
+        ones = all(size == 1 for size in value.shape[: max(more, 0)])
+        plain = not value.dim() or not ones or value.shape == into.shape
+    if plain:
+        return func(*args, **kwargs)
+    for _ in range(more):
+        value = value.squeeze(0)
+    tensor[index].copy_(value)
+    return None
+
+
+def _is_place(part: object) -> bool:
+    """Whether a part of an index gives a view."""
+    if isinstance(part, Tensor):
+        with _torch.paused_tracing():
+            return part.dim() == 0 and part.dtype in (torch.int64, torch.int32)
+    return part is None or part is Ellipsis or isinstance(part, slice) or type(part) is int
+
+
 _SPARSE = ["sparse_coo", "sparse_csr", "sparse_csc", "sparse_bsr", "sparse_bsc", "sparse_compressed"]
 _OF_FORMAT = ("is_sparse", "is_mkldnn", "is_quantized", "is_nested")
 """What TorchScript knows too; of the rest a file checks the layout."""
 SEEN: dict[Any, See] = {
     **dict.fromkeys((getattr(torch, f"{name}_tensor") for name in _SPARSE), _see_sparse),
+    Tensor.__setitem__: _see_assignment,
     Tensor.stride: _see_strides,
     Tensor.is_contiguous: _see_contiguous,
     Tensor.storage_offset: _see_offset,

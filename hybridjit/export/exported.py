@@ -30,7 +30,9 @@ if TYPE_CHECKING:
     from .report import Report
     from .tensors import Kinds
 
-_COUNTED = re.compile(r"Expected (\d+) elements in a list but found (\d+)")
+_COUNTED = re.compile(
+    r"Expected (?:chunk to return at least )?(\d+) (?:elements|outputs).* but (?:found|got only) (\d+)"
+)
 """What TorchScript says where a list of tensors (of split, of unbind) has another length than in the trace."""
 _GUARD = re.compile(r"^\w*Error: (?:KeyError: )?hybridjit: (.*)", re.MULTILINE | re.DOTALL)
 """At the end of TorchScript's traceback; before it, the line that raises is quoted."""

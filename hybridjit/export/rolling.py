@@ -59,8 +59,10 @@ class Rolling:
         line = _line(frame)
         if line not in self.lines or not all(map(_has_rows, tensors)):
             return None
-        held = [each.tensor if isinstance(each, Listed) else each for each in tensors]
-        takes = [each.row if isinstance(each, Listed) else each.__getitem__ for each in tensors]
+        held = [each.tensor if isinstance(each, Held) else each for each in tensors]
+        takes = [
+            each.row if isinstance(each, Listed) else one.__getitem__ for each, one in zip(tensors, held, strict=True)
+        ]
         turns = _Turns(self, line, (0, functools.reduce(_least, [Tensor.size(each, 0) for each in held])), 1)
         return ((turn, *(take(turn) for take in takes)) for turn in turns)
 
@@ -69,7 +71,48 @@ def _line(frame: FrameType) -> Line:
     return frame.f_code.co_filename, frame.f_lineno
 
 
-class Listed(list[Any]):
+class Held:
+    """A container that Python has of a tensor's rows.
+
+    Attributes:
+        tensor: The tensor.
+    """
+
+    tensor: Tensor
+    _met: Callable[[], None]
+
+    def _turns(self) -> Iterator[Any] | None:
+        frame = user_frame()
+        if _torch.tracing_state() is None or frame is None or _unpacks(frame):
+            return None
+        if (rows := rows_of(self, frame)) is None:
+            self._met()
+        return rows
+
+
+def _unpacks(frame: FrameType) -> bool:
+    """Whether what a frame is at is ``a, b = ...``, which is for a number of parts that the code knows."""
+    import dis  # by whoever asks, not by everyone who imports this
+
+    return frame.f_lasti >= 0 and dis.opname[frame.f_code.co_code[frame.f_lasti]] in ("UNPACK_SEQUENCE", "UNPACK_EX")
+
+
+class Parts(Held, tuple[Tensor, ...]):
+    """What ``tensor.unbind()`` gives in a trace."""
+
+    @classmethod
+    def of(cls, parts: Sequence[Tensor], tensor: Tensor, met: Callable[[], None]) -> Parts:
+        """With the tensor whose rows they are."""
+        made = cls(parts)
+        made.tensor, made._met = tensor, met
+        return made
+
+    def __iter__(self) -> Iterator[Tensor]:
+        rows = self._turns()
+        return super().__iter__() if rows is None else rows
+
+
+class Listed(Held, list[Any]):
     """What ``tensor.tolist()`` gives in a trace.
 
     Args:
@@ -92,18 +135,18 @@ class Listed(list[Any]):
         row = self.tensor[turn]
         with _torch.paused_tracing(), _torch.unwatched():
             one = row.dim() == 0
-        return self._number(row) if one else [self._number(each) for each in row.unbind()]
+        if one:
+            return self._number(row)
+        parts = row.unbind()
+        return [self._number(parts[at]) for at in range(len(parts))]
 
     def __iter__(self) -> Iterator[Any]:
-        if _torch.tracing_state() is not None:
-            if (rows := rows_of(self, user_frame())) is not None:
-                return rows
-            self._met()
-        return super().__iter__()
+        rows = self._turns()
+        return super().__iter__() if rows is None else rows
 
 
 def _has_rows(value: object) -> bool:
-    value = value.tensor if isinstance(value, Listed) else value
+    value = value.tensor if isinstance(value, Held) else value
     if not isinstance(value, Tensor) or _torch.tracing_state() is None:
         return False
     with _torch.paused_tracing(), _torch.unwatched():
@@ -114,7 +157,7 @@ def _least(one: Any, other: Any) -> Any:
     return torch.minimum(one, other)
 
 
-def rows_of(tensor: Tensor | Listed, frame: FrameType | None) -> Iterator[Tensor] | None:
+def rows_of(tensor: Tensor | Held, frame: FrameType | None) -> Iterator[Tensor] | None:
     """What goes through a tensor or its list in a frame, if that is a loop that may be rolled.
 
     Not on a path that may run again: there, what a call gave is given again, and this is used up.

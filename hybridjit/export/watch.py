@@ -20,7 +20,7 @@ from .answers import See
 from .kinds import ARRAY, BOOL, CONTAINS, FLOAT, INDEX, INT, ITEM, LEN, LENT, LIST, ROWS, TEXT, Kind
 from .leaks import Leak
 from .numbers import promoted
-from .rolling import Listed, rows_of
+from .rolling import Listed, Parts, rows_of
 from .validation import only_says
 
 
@@ -188,7 +188,8 @@ _LISTED = 64
 def _parts(watch: Watch, tensor: Tensor) -> list[Any]:
     with _torch.paused_tracing():
         last = tensor.dim() == 1
-    return [_kept(watch, each) if last else _parts(watch, each) for each in tensor.unbind()]
+    each = tensor.unbind()  # by number, since going through it is the model's loop
+    return [_kept(watch, each[at]) if last else _parts(watch, each[at]) for at in range(len(each))]
 
 
 def _kept(watch: Watch, number: Tensor) -> Tensor:
@@ -225,16 +226,32 @@ def _see_len(watch: Watch, func: Any, args: Any, kwargs: Any) -> Any:
 
 
 def _see_rows(watch: Watch, func: Any, args: Any, kwargs: Any) -> Any:
-    """Sees ``for x in tensor``; a part taken by ``unbind`` itself stands in the graph as the model has it."""
+    """Sees ``for x in tensor`` and ``for x in tensor.unbind()``."""
     frame: FrameType | None = sys._getframe()
     while frame is not None and frame.f_code is not Tensor.__iter__.__code__ and not is_users(frame.f_code.co_filename):
         frame = frame.f_back
     if frame is None or frame.f_code is not Tensor.__iter__.__code__:
-        return func(*args, **kwargs)
+        dim = kwargs.get("dim", args[1] if len(args) > 1 else 0)
+        rows = args[0].movedim(dim, 0)
+        return Parts.of(func(*args, **kwargs), rows, lambda: _count_rows(watch, rows))
     if (rows := rows_of(args[0], user_frame())) is not None:
         return rows
     _count_rows(watch, args[0])
     return func(*args, **kwargs)
+
+
+def _see_split(watch: Watch, func: Any, args: Any, kwargs: Any) -> Any:
+    """Splits by a traced size, of which torch would make a number: into as many parts as there were."""
+    given = dict(zip(("tensor", "size", "dim"), args, strict=False))
+    dim = given.get("dim", kwargs.get("dim", 0))
+    size = given.get("size", kwargs.get("split_size", kwargs.get("split_size_or_sections")))
+    if not given or not isinstance(size, Tensor) or not watch.varies(size):
+        return func(*args, **kwargs)
+    with _torch.paused_tracing():
+        count = len(func(*args, **kwargs))
+    whole = Tensor.size(args[0], dim)
+    watch.leak(ROWS, torch.div(whole + size - 1, size, rounding_mode="floor"), count)
+    return args[0].split_with_sizes([*(size for _ in range(count - 1)), whole - size * (count - 1)], dim)
 
 
 def _see_contains(watch: Watch, func: Any, args: Any, kwargs: Any) -> Any:
@@ -260,7 +277,8 @@ _SEEN: dict[Any, See] = {
     Tensor.__format__: _values(TEXT),
     Tensor.__repr__: _values(TEXT),
     Tensor.__len__: _see_len,
-    Tensor.unbind: _see_rows,
+    **dict.fromkeys((Tensor.unbind, torch.unbind), _see_rows),
+    **dict.fromkeys((Tensor.split, torch.split), _see_split),
     Tensor.__contains__: _see_contains,
     **answers.SEEN,
     **made.SEEN,

@@ -122,3 +122,30 @@ def test_sizes_of_sparse_tensors(fn: Callable[[Tensor], Tensor]) -> None:
     for n in (3, 5, 1):
         x = torch.rand(n, 2)
         torch.testing.assert_close(exported(x), fn(x))
+
+
+def _written(x: Tensor, write: Callable[[Tensor, Tensor], None]) -> Tensor:
+    made = torch.zeros(x.shape[0] + 1, x.shape[1], 3)
+    write(made, x)
+    return made
+
+
+ASSIGNED: dict[str, Callable[[Tensor, Tensor], None]] = {
+    "a row to rows": lambda made, x: made.__setitem__(slice(1, None), x[0, 0]),
+    "a row to the rest": lambda made, x: made.__setitem__((slice(None), slice(x.shape[1] // 2, None)), x[0, 0]),
+    "a row to nothing": lambda made, x: made.__setitem__((0, slice(6, None)), x[0, 0]),
+    "one of one more dimension": lambda made, x: made.__setitem__((0, ...), x[:1]),
+    "every other": lambda made, x: made.__setitem__((..., slice(None, None, 2), slice(None)), torch.arange(3.0)),
+    "the same size": lambda made, x: made.__setitem__(slice(None, -1), x),
+    "a number": lambda made, x: made.__setitem__((slice(None), 0), x.sum()),
+}
+
+
+@pytest.mark.parametrize("kind", ASSIGNED)
+def test_a_part_that_is_written(kind: str) -> None:
+    """What is broadcast to a slice is at every size, where a trace keeps the size that it was broadcast to."""
+    model = Call(lambda x: _written(x, ASSIGNED[kind])).eval()
+    found = hj.export(model, torch.randn(2, 6, 3))
+    for size in ((3, 6, 3), (2, 9, 3), (1, 4, 3), (4, 1, 3)):
+        x = torch.randn(size)
+        torch.testing.assert_close(found(x), model(x))

@@ -175,6 +175,8 @@ ROWS: dict[str, Callable[[Tensor, Tensor], object]] = {
     "enumerate from 1": lambda x, n: torch.stack([row * i for i, row in enumerate(x, 1)]),
     "zip": lambda x, n: torch.stack([row[: int(count)].sum(0) for row, count in zip(x, n, strict=False)]),
     "tolist": lambda x, n: torch.stack([row[:count].sum(0) for row, count in zip(x, n.tolist(), strict=False)]),
+    "unbind": lambda x, n: torch.stack([row * 2 for row in x.unbind()]),
+    "unbind elsewhere": lambda x, n: torch.stack([row.cumsum(0) for row in torch.unbind(x.transpose(0, 2), dim=2)], 1),
     "rows of a list": lambda x, n: torch.cat([x[0, a : a + b] for a, b in torch.stack([n - n, n], 1).tolist()]),
     "a list of lengths": lambda x, n: nn.utils.rnn.pad_sequence([x[0, :count] for count in n], batch_first=True),
 }
@@ -198,6 +200,30 @@ def test_rows_that_stay_apart() -> None:
     torch.testing.assert_close(found(torch.ones(2, 3)), model(torch.ones(2, 3)))
     with pytest.raises(hj.GuardError, match=r"test_rolled\.py:\d+: for x in tensor, captured 2, got 3"):
         found(torch.ones(3, 3))
+
+
+def test_parts_of_a_known_number_are_no_loop() -> None:
+    """What is unpacked into as many names is as the trace has it, and leaves no guard."""
+    model = Call(_two).eval()
+    found = hj.export(model, torch.randn(2, 5, 4))
+    assert not found.report.findings
+    same_at(found, model, [(2, 9, 4), (2, 1, 3)])
+
+
+def _two(x: Tensor) -> tuple[Tensor, Tensor]:
+    q, k = x.unbind(0)
+    return q * k, q
+
+
+def test_split_by_a_size() -> None:
+    """The size of the parts stays computed; another number of parts is loud."""
+    fn = lambda x: [part * i for i, part in enumerate(torch.cat([x, x + 1]).split(x.shape[0]))]  # noqa: E731
+    model = Call(fn).eval()
+    found = hj.export(model, torch.randn(2, 3))
+    same_at(found, model, [(5, 3), (1, 4), (2, 3)])
+    other = hj.export(Call(lambda x: [part.sum() for part in x.split(x.shape[1])]).eval(), torch.randn(6, 3))
+    with pytest.raises(hj.GuardError, match=r"test_rolled\.py:\d+"):
+        other(torch.randn(6, 2))
 
 
 def test_a_told_input_of_one_turn_on_a_path_of_its_own() -> None:

@@ -193,7 +193,7 @@ def test_by_sizes() -> None:
     """Inputs that no value tells apart are told apart by their sizes at last; another size goes with the first."""
 
     def fn(self: nn.Module, x: Tensor) -> Tensor:
-        return torch.stack([row * 2 for row in x.unbind()]).cumsum(0)
+        return torch.stack([row * 2 for row in x.split(1)]).cumsum(0)
 
     exported, model = told(fn, torch.rand(2, 3), torch.rand(4, 3), torch.rand(5, 3))
     for rows in (2, 4, 5):

@@ -47,6 +47,28 @@ class _Anew(BaseException):
     """A run changes memory that an earlier run made; it begins again, with memory of its own."""
 
 
+class TooManyPathsError(CaptureError):
+    """One function has more paths than the limit.
+
+    Attributes:
+        sites: Where they part.
+    """
+
+    def __init__(self, fn: Any, sites: list[Site]) -> None:
+        lines = {str(each): sites.count(each) for each in sites}
+        super().__init__(
+            compose(
+                f"{getattr(fn, '__qualname__', fn)} has more than {PATH_LIMIT} paths",
+                where=str(sites[0]),
+                differences=[f"{line}: an if that parts {count} paths" for line, count in lines.items()],
+                instead="a function of its own with @branch_if_tracing around each if, so that its paths "
+                "meet again before the next one, or hj.cond",
+                page="too-many-paths",
+            )
+        )
+        self.sites: list[Site] = sites
+
+
 @dataclass
 class Budget:
     """How many paths one call may have, the lines where they part, and the lines where they may."""
@@ -59,21 +81,11 @@ class Budget:
         """Counts one more branch.
 
         Raises:
-            CaptureError: There are more paths than the limit.
+            TooManyPathsError: There are more paths than the limit.
         """
         self.sites.append(site)
         if len(self.sites) >= PATH_LIMIT:
-            lines = {str(each): self.sites.count(each) for each in self.sites}
-            raise CaptureError(
-                compose(
-                    f"{getattr(self.fn, '__qualname__', self.fn)} has more than {PATH_LIMIT} paths",
-                    where=str(self.sites[0]),
-                    differences=[f"{line}: an if that parts {count} paths" for line, count in lines.items()],
-                    instead="a function of its own with @branch_if_tracing around each if, so that its paths "
-                    "meet again before the next one, or hj.cond",
-                    page="too-many-paths",
-                )
-            )
+            raise TooManyPathsError(self.fn, self.sites)
 
 
 class Generation:

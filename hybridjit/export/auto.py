@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from .._errors import CaptureError
 from .._sites import Line, Site
-from .branches import BranchingError, parent
+from ..control.paths import TooManyPathsError
+from .branches import BranchingError, begins, helper_at, parent
 from .capture import Captured
 from .further import SECONDS
 from .kinds import BOOL
@@ -54,6 +55,8 @@ class Branches:
         self.chosen: dict[str, Site] = {}
         self.parts: set[Line] = set()
         self.plain: dict[str, tuple[Site, str]] = {}
+        self.meets: set[Line] = set()
+        self.apart: set[Line] = set()
         self._add(leak for leak in leaks.values() if leak.key in guilty)
 
     def _add(self, leaks: Iterable[Leak]) -> bool:
@@ -76,10 +79,15 @@ class Branches:
         """The capture with branches that becomes the file; ``None`` if there are none to be had."""
         captured: Captured | None = None
         guarded: list[Leak] = []
-        for _ in range(_ROUNDS):
-            if not self.chosen:
-                break
-            settings = dataclasses.replace(self.settings, branches=tuple(self.chosen), parts=frozenset(self.parts))
+        rounds = _ROUNDS
+        while rounds and self.chosen:
+            rounds -= 1
+            settings = dataclasses.replace(
+                self.settings,
+                branches=tuple(self.chosen),
+                parts=frozenset(self.parts),
+                meets=frozenset(self.meets - self.apart),
+            )
             try:
                 if self.study.alone:
                     guarding = Guarding(self._proven(settings), {}, self.tests)
@@ -96,13 +104,15 @@ class Branches:
                     innocent |= {each: self.tests[each[0]] for each in every if each[0] in self.tests}
                     captured, guarded = self.study.final(settings, groups, innocent)
             except BranchingError as error:
-                self._give_up(error)
+                if self._meet(error):
+                    rounds += 1
+                else:
+                    self._give_up(error)
                 continue
             except CaptureError:
                 return None, []
             if not self._add(guarded):
                 break
-        else:
             captured = None
         if captured is None:
             return None, []
@@ -125,6 +135,20 @@ class Branches:
                     yield self.study.seen(settings, name)
                 except CaptureError:  # no evidence
                     continue
+
+    def _meet(self, error: BranchingError) -> bool:
+        """Has too many paths meet again in the functions around their ``if``s, but for functions that can't branch."""
+        if isinstance(error.error, TooManyPathsError):
+            lines = {(site.file, site.line) for site in error.error.sites} - self.meets
+            own = type(self.study.task.model.get_submodule(error.path)).forward
+            new = {line for line in lines if (helper := helper_at(line)) and helper is not own}
+            self.meets |= new
+            if new:
+                return True
+        if error.helper is None:
+            return False
+        self.apart |= {line for line in self.meets if (helper := helper_at(line)) and begins(helper) == error.helper}
+        return True
 
     def _give_up(self, error: BranchingError) -> None:
         site = self.chosen.pop(error.path)

@@ -1,11 +1,14 @@
-"""`branches=`: `branch_if_tracing` for submodules whose code can't be edited, by name or found."""
+"""`branches=`: `branch_if_tracing` for code that can't be edited: submodules by name or found, and helpers in them."""
 
 from __future__ import annotations
 
 import contextlib
 import difflib
-from collections.abc import Callable, Iterator, Sequence
+import gc
+import inspect
+from collections.abc import Callable, Collection, Iterator, Sequence
 from fnmatch import fnmatchcase
+from types import CodeType, FunctionType
 from typing import Any
 
 from torch import nn
@@ -13,8 +16,9 @@ from torch import nn
 from .. import _torch
 from .._describe import describe, listed
 from .._errors import CaptureError, InputError, compose
-from .._sites import Site
+from .._sites import Line, Site
 from ..control.paths import trace_paths
+from ..control.recorder import Recorder, active
 
 
 class Branching:
@@ -44,13 +48,87 @@ class BranchingError(CaptureError):
     Attributes:
         error: Why.
         path: The module, by its path; the innermost that was to branch.
+        helper: Where the function begins that it is, if not a module's ``forward``.
     """
 
-    def __init__(self, error: CaptureError, path: str) -> None:
+    def __init__(self, error: CaptureError, path: str, helper: Line | None = None) -> None:
         inner = error if isinstance(error, BranchingError) else None
         super().__init__(str(error))
         self.error: CaptureError = inner.error if inner else error
-        self.path: str = inner.path if inner else path
+        self.helper: Line | None = inner.helper if inner else helper
+        self.path: str = inner.path if inner and not inner.helper else path
+
+
+def helper_at(line: Line) -> FunctionType | None:
+    """The innermost function around a line that is there before the model is called; no generator."""
+    file, number = line
+    functions = [each for each in gc.get_objects() if type(each) is FunctionType and each.__code__.co_filename == file]
+    # What calls operations as if from a line of the model's is none of its functions.
+    around = [each for each in functions if number in _lines(each.__code__) and each.__globals__ is not _CALLS]
+    found = max(around, key=lambda each: each.__code__.co_firstlineno, default=None)
+    flags = inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
+    return None if found is None or found.__code__.co_flags & flags else found
+
+
+_CALLS = Recorder.__torch_function__.__globals__
+
+
+def _lines(code: CodeType) -> set[int | None]:
+    """The lines of a function, with those of the functions and comprehensions in it."""
+    inner = [_lines(each) for each in code.co_consts if isinstance(each, CodeType)]
+    return {line for *_, line in code.co_lines()}.union(*inner)
+
+
+def begins(helper: FunctionType) -> Line:
+    """Where a function begins."""
+    return helper.__code__.co_filename, helper.__code__.co_firstlineno
+
+
+@contextlib.contextmanager
+def meeting(lines: Collection[Line], parts: Callable[[Site], bool]) -> Iterator[None]:
+    """Makes functions branch by themselves within the body where they are part of a path: theirs meet at their end.
+
+    Who calls them may hold them under any name, so that it is their code that is another meanwhile.
+
+    Args:
+        lines: A line in each.
+        parts: Whether an ``if`` at a line becomes a branch.
+    """
+    changed: list[tuple[FunctionType, CodeType]] = []
+    try:
+        for helper in {id(each): each for each in map(helper_at, lines) if each}.values():
+            code = helper.__code__
+            twin = FunctionType(code, helper.__globals__, helper.__name__, helper.__defaults__, helper.__closure__)
+            twin.__kwdefaults__, twin.__qualname__ = helper.__kwdefaults__, helper.__qualname__
+            twin.__module__ = helper.__module__
+            changed.append((helper, code))
+            helper.__code__ = _calling(_Helper(twin, parts).__call__, code)
+        yield
+    finally:
+        for helper, code in changed:
+            helper.__code__ = code
+
+
+class _Helper:
+    def __init__(self, fn: FunctionType, parts: Callable[[Site], bool]) -> None:
+        self.fn = fn
+        self.parts = parts
+
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
+        recorder = active()
+        if recorder is None or recorder.frames[-1].path is None or _torch.tracing_state() is None:
+            return self.fn(*args, **kwargs)
+        try:
+            return trace_paths(self.fn, args, kwargs, self.parts)
+        except CaptureError as error:
+            raise BranchingError(error, "", begins(self.fn)) from error
+
+
+def _calling(run: Callable[..., Any], code: CodeType) -> CodeType:
+    """Code that does nothing but call something, for a function with the variables of another's closure."""
+    stands = (lambda *args, **kwargs: "run".__call__(*args, **kwargs)).__code__  # type: ignore[operator]
+    constants = tuple(run if each == "run" else each for each in stands.co_consts)
+    return stands.replace(co_consts=constants, co_freevars=code.co_freevars, co_name=code.co_name)
 
 
 @contextlib.contextmanager

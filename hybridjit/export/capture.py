@@ -21,7 +21,7 @@ from ..control.origins import Asked, following
 from ..control.points import TRUTH
 from ..control.record import Record, recording
 from ..control.static import static_modules
-from .branches import branching
+from .branches import branching, meeting
 from .classnames import readable
 from .devices import device_of
 from .findings import collecting, found
@@ -170,6 +170,7 @@ def capture(
     plain: Collection[str] = (),
     as_eager: bool = False,
     rolls: Collection[Line] = (),
+    meets: Collection[Line] = (),
 ) -> Captured:
     """Traces a model under ``no_grad``; its state must have been taken before.
 
@@ -190,6 +191,7 @@ def capture(
         plain: Source files whose code is given sizes as Python's numbers.
         as_eager: Whether code that asks if it is traced is told that it is not.
         rolls: Lines of loops over a traced range that become loops.
+        meets: Lines of ``if``s whose paths meet again where the function around them ends.
 
     Raises:
         CaptureError: The model can't be traced.
@@ -242,6 +244,7 @@ def capture(
         watched[0] as findings,
         watched[1],
         branching(model, branches, parts),
+        meeting(meets, parts),
         rolling(rolls) as loops,
         standing_in(dynamic, loops),
         seeing(),

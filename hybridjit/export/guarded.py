@@ -287,6 +287,7 @@ class Study:
                 plain=settings.plain,
                 as_eager=settings.as_eager,
                 rolls=settings.rolls,
+                meets=settings.meets,
             )
         finally:
             task.state.restore(thorough=True)

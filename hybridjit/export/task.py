@@ -84,6 +84,7 @@ class Settings:
     Attributes:
         branches: Paths of submodules whose ``if``s become branches.
         parts: The lines where paths part in them; all lines if absent.
+        meets: Lines of ``if``s whose paths meet again where the function around them ends, and not only in the end.
         dynamic: Source files whose code gets stand-ins for ``len``, ``int`` and the like.
         plain: Source files whose code is given sizes as Python's numbers.
         rolls: Lines of loops over a traced range that become loops in the graph; a trace unrolls all others.
@@ -100,6 +101,7 @@ class Settings:
     fixed: frozenset[str] = frozenset()
     branches: tuple[str, ...] = ()
     parts: frozenset[Line] | None = None
+    meets: frozenset[Line] = frozenset()
     dynamic: frozenset[str] = frozenset()
     plain: frozenset[str] = frozenset()
     rolls: frozenset[Line] = frozenset()

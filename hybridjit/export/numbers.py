@@ -40,11 +40,23 @@ def is_number(tensor: Tensor, known: Collection[int] = ()) -> bool:
         if value.unique() in known or value.node().kind() == "prim::NumToTensor":
             found = True
             continue
-        given = [each for each in value.node().inputs() if _torch.kind(each.type()) == "TensorType"]
+        given = _made_of(value)
         left += [each for each in given if each.node().kind() != "prim::Constant"]
         if not given:
             return False
     return found
+
+
+def _made_of(value: _torch.Value) -> list[_torch.Value]:
+    """The tensors that a value of the graph is computed from, or that the sides of a branch give for it."""
+    node = value.node()
+    place = [each.unique() for each in node.outputs()].index(value.unique())
+    if node.kind() == "prim::If":
+        given = [list(block.outputs())[place] for block in node.blocks()]
+        return [each for each in given if not _torch.is_unusable(each)] or given  # of a side that raises
+    if node.kind() == "prim::TupleUnpack" and (packed := next(node.inputs()).node()).kind() == "prim::TupleConstruct":
+        return [list(packed.inputs())[place]]
+    return [each for each in node.inputs() if _torch.kind(each.type()) == "TensorType"]
 
 
 @functools.lru_cache(maxsize=256)

@@ -298,7 +298,7 @@ def insert_unusable(graph: Graph, message: str) -> Value:
 def is_unusable(value: Value) -> bool:
     """Whether `insert_unusable` gave it."""
     given = list(value.node().inputs())
-    return value.node().kind() == "aten::__getitem__" and given[0].node().kind() == "prim::DictConstruct"
+    return bool(value.node().kind() == "aten::__getitem__" and given[0].node().kind() == "prim::DictConstruct")
 
 
 # --- blocks in a running trace ------------------------------------------------------------------

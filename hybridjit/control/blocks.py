@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from typing_extensions import Protocol
 
 from .. import _torch
 from .._errors import HybridJitError
@@ -33,6 +34,16 @@ class Side:
     frame: Frame
     result: Flat | None
     raised: str = ""
+
+
+class Beside(Protocol):
+    """What the sides of a branch leave behind besides their results."""
+
+    def pairs(self) -> list[tuple[Any, Any]]:
+        """What they leave different: tensors and numbers, of the one side and of the other."""
+
+    def join(self, values: list[Any]) -> None:
+        """Is given what the branch gives for each pair."""
 
 
 def run_side(
@@ -101,6 +112,7 @@ def trace_cond(
     site: Site | None = None,
     kind: str = "cond",
     spelled: tuple[str, str] = TRUTH,
+    beside: Beside | None = None,
 ) -> Any:
     """Records both sides of a branch into the running trace.
 
@@ -113,6 +125,7 @@ def trace_cond(
         site: Where the branch is; where `cond` was called if absent.
         kind: What kind of branch point it is.
         spelled: What its sides are called in the report.
+        beside: What both left behind besides their results, once they ran.
     """
     site = site or user_site(record.current().names)
     if not isinstance(pred, Tensor):
@@ -130,7 +143,7 @@ def trace_cond(
             with recorder.assuming(pred, holds):
                 sides.append(run_side(recorder, block, name, fn, operands, must=holds == taken))
         record.current().branches.append(record.BranchPoint(site, tuple(bool(side.raised) for side in sides)))
-        return _join(recorder, node, sides, taken, names, str(site))
+        return _join(recorder, node, sides, taken, names, str(site), beside)
 
 
 def trace_ends(
@@ -162,22 +175,32 @@ def trace_ends(
         return _join(recorder, node, sides, True, names, str(site))
 
 
-def _join(recorder: Recorder, node: Any, sides: list[Side], taken: bool, names: tuple[str, str], where: str) -> Any:
+def _join(
+    recorder: Recorder,
+    node: Any,
+    sides: list[Side],
+    taken: bool,
+    names: tuple[str, str],
+    where: str,
+    beside: Beside | None = None,
+) -> Any:
     """Closes both blocks, and gives the results of the side that the example took, as the branch's own."""
     graph = _torch.current_graph()
     one, other = (side.result or sides[1 - index].result for index, side in enumerate(sides))
     assert one is not None and other is not None  # the side that was taken has not raised
     with _torch.paused_tracing():
         check_same("the sides of a branch return different things", where, names, (one, other))
-    dynamic = [not is_static(a, b) for a, b in zip(one.leaves, other.leaves, strict=True)]
+    pairs = beside.pairs() if beside and not any(side.raised for side in sides) else []
+    leaves = [[*each.leaves, *(pair[index] for pair in pairs)] for index, each in enumerate((one, other))]
+    dynamic = [not is_static(a, b) for a, b in zip(*leaves, strict=True)]
     results: list[list[Any]] = []
     made: list[Tensor] = []
-    for side, is_taken in zip(sides, (taken, not taken), strict=True):
+    for side, given, is_taken in zip(sides, leaves, (taken, not taken), strict=True):
         with _torch.recording_into(graph, side.block):
             if side.result is None:
                 results.append([_torch.insert_uninitialized(graph) for moves in dynamic if moves])
                 continue
-            tensors = [as_tensor(leaf) for leaf, moves in zip(side.result.leaves, dynamic, strict=True) if moves]
+            tensors = [as_tensor(leaf) for leaf, moves in zip(given, dynamic, strict=True) if moves]
             results.append([_torch.value_of(tensor) for tensor in tensors])
             made = [fresh(tensor) for tensor in tensors] if is_taken else made
     for tensor, output in zip(made, _torch.close_blocks(graph, node, results, nested=recorder.depth > 0), strict=True):
@@ -187,10 +210,11 @@ def _join(recorder: Recorder, node: Any, sides: list[Side], taken: bool, names: 
     following = iter(made)
     flat = own.result
     assert flat is not None
-    rebuilt = flat.rebuild(
-        [next(following) if moves else leaf for leaf, moves in zip(flat.leaves, dynamic, strict=True)]
-    )
-    del tensors, flat, one, other
+    joined = [next(following) if moves else leaf for leaf, moves in zip(leaves[not taken], dynamic, strict=True)]
+    rebuilt = flat.rebuild(joined[: len(flat.leaves)])
+    if beside and pairs:
+        beside.join(joined[len(flat.leaves) :])
+    del tensors, flat, one, other, given, leaves, pairs
     for side in sides:
         side.result = None  # seal looks for tensors that somebody else still holds
         if not side.frame.ends:

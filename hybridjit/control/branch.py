@@ -36,7 +36,7 @@ def branch_if_tracing(fn: Callable[P, R]) -> Callable[P, R]:
 
     Args:
         fn: A function or a method. It must do the same when it runs again on the same tensors, and
-            its paths must return the same structure and leave the same attributes behind.
+            its paths must return the same structure and leave the same behind, but for tensors and numbers.
 
     Returns:
         A function of the same signature.

@@ -98,8 +98,7 @@ def _not_plain(
         run = functools.partial(_record, pred, sides, operands, names, effects, part)
         recorder = active()
         if recorder is not None:
-            whole = functools.partial(recorder.whole, run)
-            run = functools.partial(with_effects, recorder, cond, (pred,), effects, whole)
+            run = functools.partial(with_effects, recorder, cond, (pred,), effects, run)
         result: R = run()
         return result
     if capturing():

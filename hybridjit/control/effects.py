@@ -20,6 +20,7 @@ from .. import _torch
 from .._describe import describe, listed
 from .._errors import CaptureError, compose
 from .objects import put_together, taken_apart
+from .structure import Flat, can_join, flatten
 
 Contents = list[Any]
 """A copy of each container, one level deep, in the order of the containers."""
@@ -153,13 +154,13 @@ class Effects:
             elif isinstance(container, Global):
                 container.write(held)
             elif isinstance(container, list):
-                if not _alike(container, held):
+                if not _alike(container, held, exactly=True):
                     container[:] = held
             elif isinstance(container, set):
                 if container != held:
                     container.clear()
                     container |= held
-            elif not _alike(container, held):
+            elif not _alike(container, held, exactly=True):
                 container.clear()
                 container.update(held)
 
@@ -265,6 +266,54 @@ class Left:
         return now
 
 
+class Ends:
+    """What the sides of a branch left in the containers; tensors and numbers that differ become those of the branch.
+
+    Args:
+        effects: The containers.
+        names: What the sides are called.
+        where: Where they part.
+    """
+
+    def __init__(self, effects: Effects, names: tuple[str, str], where: str) -> None:
+        self.effects = effects
+        self.names = names
+        self.where = where
+        self.left: list[Contents] = []
+        self._differing: list[tuple[int, Any, Flat, Flat]] = []
+
+    def pairs(self) -> list[tuple[Any, Any]]:
+        """The tensors and numbers that they left different, of the one side and of the other.
+
+        Raises:
+            CaptureError: They left something else different, too.
+        """
+        known = {id(container) for container in self.effects.containers}
+        for index, (first, second) in enumerate(zip(*self.left, strict=True)):
+            if _alike(first, second, exactly=True):
+                continue
+            keys = _keys(first)
+            if isinstance(first, set) or keys != _keys(second):
+                self.effects.check_same(self.left, self.names, self.where)
+            for key in keys:
+                if not _same(first[key], second[key], exactly=True):
+                    one, other = (flatten(taken_apart(each[key], known)) for each in (first, second))
+                    self._differing.append((index, key, one, other))
+        if not all(can_join(one, other) for *_, one, other in self._differing):
+            self.effects.check_same(self.left, self.names, self.where)
+        return [pair for *_, one, other in self._differing for pair in zip(one.leaves, other.leaves, strict=True)]
+
+    def join(self, values: list[Any]) -> None:
+        """Puts what the branch gives for each pair in their place."""
+        following = iter(values)
+        for index, key, one, _ in self._differing:
+            self.left[-1][index][key] = put_together(one.rebuild([next(following) for _ in one.leaves]))
+
+
+def _keys(contents: Any) -> Any:
+    return contents.keys() if isinstance(contents, dict) else range(len(contents))
+
+
 def _copy(container: Any) -> Any:
     if isinstance(container, CellType):
         try:
@@ -301,21 +350,23 @@ def _is_users(module: str) -> bool:
     return package not in sys.stdlib_module_names and package not in ("builtins", "torch", "numpy", "hybridjit")
 
 
-def _alike(first: Any, second: Any) -> bool:
+def _alike(first: Any, second: Any, exactly: bool = False) -> bool:
     if isinstance(first, dict):
-        return first.keys() == second.keys() and all(_same(first[key], second[key]) for key in first)
+        return first.keys() == second.keys() and all(_same(first[key], second[key], exactly) for key in first)
     if isinstance(first, list):
-        return len(first) == len(second) and all(map(_same, first, second))
+        return len(first) == len(second) and all(_same(*pair, exactly) for pair in zip(first, second, strict=True))
     return bool(first == second)
 
 
-def _same(first: Any, second: Any) -> bool:
+def _same(first: Any, second: Any, exactly: bool = False) -> bool:
+    """Whether two values are the same; exactly, if two tensors of the same memory are not."""
     if first is second:
         return True
     if isinstance(first, (list, tuple)):
-        return type(first) is type(second) and len(first) == len(second) and all(map(_same, first, second))
+        alike = type(first) is type(second) and len(first) == len(second)
+        return alike and all(_same(*pair, exactly) for pair in zip(first, second, strict=True))
     if isinstance(first, Tensor) and isinstance(second, Tensor):  # x.to(x.device) is x, named anew on each path
         with _torch.paused_tracing(), _torch.unwatched():
             strided = first.layout is second.layout is torch.strided and first.dtype is second.dtype
-            return strided and first.is_set_to(second)
+            return not exactly and strided and first.is_set_to(second)
     return type(first) is type(second) and isinstance(first, (int, float, str, bytes)) and first == second

@@ -23,7 +23,7 @@ from .._errors import CaptureError, compose
 from .._sites import Site, user_site
 from . import record
 from .blocks import trace_cond
-from .effects import Effects, Left
+from .effects import Effects, Ends, Left
 from .objects import put_together, taken_apart
 from .recorder import Call, Recorder, active, decision, tensors_of, watching
 from .structure import flatten
@@ -275,7 +275,7 @@ def with_effects(
         nonlocal ran
         ran, reached = True, effects()
         before = reached.take()
-        return Call(func, _Done(run(), reached.left(before)))
+        return Call(func, _Done(recorder.whole(run), reached.left(before)))
 
     done: _Done = recorder.through_path(func, args, first)
     if not ran:
@@ -318,18 +318,16 @@ def explore(
                 frame.path = outer
         refuse_while(site)
         budget.spend(site)
-        ends: list[Any] = []
+        names = (f"the path where {site} holds", f"the path where {site} does not hold")
+        ends = Ends(effects, names, str(site))
 
         def side(holds: bool) -> Any:
             result = along([*run.log, Call(func, holds)])
-            ends.append(effects.take())
+            ends.left.append(effects.take())
             return taken_apart(result, known)
 
-        names = (f"the path where {site} holds", f"the path where {site} does not hold")
-        result = trace_cond(pred, lambda: side(True), lambda: side(False), (), names, site, "if")
-        if ends:
-            effects.put(ends[-1])  # not what a side left that raises
-        effects.check_same(ends, names, str(site))
+        result = trace_cond(pred, lambda: side(True), lambda: side(False), (), names, site, "if", beside=ends)
+        effects.put(ends.left[-1])  # not what a side left that raises
         return put_together(result)
 
     return along([])

@@ -85,6 +85,12 @@ def check_same(what: str, where: str, names: tuple[str, str], sides: tuple[Flat,
         raise CaptureError(compose(what, where=where, differences=rows, instead=instead, page="branches-that-differ"))
 
 
+def can_join(first: Flat, second: Flat) -> bool:
+    """Whether two results can be one of a branch: alike but for tensors and numbers of the same dtypes."""
+    pairs = zip(first.leaves, second.leaves)  # noqa: B905
+    return first.spec == second.spec and all(is_static(a, b) or "" != _dtype(a) == _dtype(b) for a, b in pairs)
+
+
 _NUMBERS = {bool: "bool", int: "int64", float: "float64"}
 
 

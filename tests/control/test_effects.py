@@ -25,6 +25,7 @@ class Stateful(nn.Module):
         self.table: dict[str, Any] = {}
         self.last: Any = None
         self.count = 0
+        self.mode = ""
         self.register_buffer("total", torch.zeros(()))
         self.inner = nn.Linear(3, 3)
 
@@ -32,7 +33,7 @@ class Stateful(nn.Module):
 class Attribute(Stateful):
     @hj.branch_if_tracing
     def forward(self, x: Tensor) -> Tensor:
-        self.count = 1 if x.sum() > 0 else 2
+        self.mode = "up" if x.sum() > 0 else "down"
         return x
 
 
@@ -62,16 +63,16 @@ class Keyed(Stateful):
 class Submodule(Stateful):
     @hj.branch_if_tracing
     def forward(self, x: Tensor) -> Tensor:
-        self.inner.scale = 2 if x.sum() > 0 else 3  # type: ignore[assignment]
+        self.inner.scale = "up" if x.sum() > 0 else "down"  # type: ignore[assignment]
         return x
 
 
 REFUSED: dict[type[nn.Module], str] = {
-    Attribute: "self.count: int or int",
+    Attribute: "self.mode: str or str",
     TensorAttribute: "self.last: float32[3] cpu or None",
     Appended: "self.seen: differs in what it holds",
     Keyed: "self.table.up: int or None",
-    Submodule: "self.inner.scale: int or int",
+    Submodule: "self.inner.scale: str or str",
 }
 
 
@@ -95,16 +96,16 @@ def test_a_variable_of_an_outer_function_is_refused() -> None:
     """nonlocal is a way out of a path that no branch can follow."""
 
     def forward(x: Tensor) -> Tensor:
-        state = 0
+        state = ""
 
         @hj.branch_if_tracing
         def path() -> Tensor:
             nonlocal state
             if x.sum() > 0:
-                state = 1
+                state = "up"
             return x
 
-        return path() * state
+        return path() * len(state)
 
     with pytest.raises(CaptureError) as error:
         traced(forward, UP)
@@ -246,7 +247,9 @@ def test_a_write_to_a_tensor_from_outside_is_refused(fn: Callable[[Tensor], Tens
 
 
 class Plain:
-    number = 0
+    def __init__(self) -> None:
+        self.number = 0
+        self.table = torch.arange(4.0)
 
 
 def on_an_object(x: Tensor) -> Any:
@@ -296,14 +299,59 @@ def on_a_module_in_a_list(x: Tensor) -> Any:
     return path() * modules[0].number
 
 
-HIDDEN = [on_an_object, on_a_global, in_a_list_of_a_dict, on_a_module_in_a_list]
-
-
-@pytest.mark.parametrize("fn", HIDDEN, ids=lambda fn: str(fn.__name__))
-def test_what_the_paths_leave_different_further_away(fn: Callable[[Tensor], Any]) -> None:
-    """An attribute of a plain object, a global, a container in a container: refused too."""
+def test_a_length_that_the_paths_leave_different() -> None:
+    """A list in a dict of a closure that only one path appends to: refused too."""
     with pytest.raises(CaptureError):
-        traced(fn, UP)
+        traced(in_a_list_of_a_dict, UP)
+
+
+def on_a_nested_if(x: Tensor) -> Any:
+    state = Plain()
+
+    @hj.branch_if_tracing
+    def path() -> Tensor:
+        if x.sum() > 0:
+            state.number = 3 if x.sum() > 5 else 4
+        elif x.sum() < -5:
+            state.number = 5
+        return x
+
+    return path() * state.number
+
+
+def in_a_tuple(x: Tensor) -> Any:
+    state: dict[str, Any] = {"kept": x, "pair": (x, 1)}
+
+    @hj.branch_if_tracing
+    def path() -> Tensor:
+        if x.sum() > 0:
+            state["pair"] = (x * 2, 3)
+            state["kept"] = x + 1
+        return x
+
+    return path() * state["pair"][0] + state["pair"][1] + state["kept"]
+
+
+def a_table_that_grows(x: Tensor) -> Any:
+    state = Plain()
+
+    @hj.branch_if_tracing
+    def path() -> Tensor:
+        if x.size(0) > state.table.size(0):
+            state.table = torch.arange(x.size(0)) * 1.0
+        return x + state.table[: x.size(0)].sum()
+
+    y = path()
+    return y.sum() + state.table.sum()
+
+
+JOINED = [on_an_object, on_a_global, on_a_module_in_a_list, on_a_nested_if, in_a_tuple, a_table_that_grows]
+
+
+@pytest.mark.parametrize("fn", JOINED, ids=lambda fn: str(fn.__name__))
+def test_tensors_and_numbers_that_the_paths_leave_different(fn: Callable[[Tensor], Any]) -> None:
+    """They are results of the branch, wherever they were left."""
+    check(fn, UP, DOWN, UP * 5, DOWN * 5, torch.arange(9.0))
 
 
 def counted_in_cond(x: Tensor) -> Any:

@@ -295,12 +295,6 @@ def insert_unusable(graph: Graph, message: str) -> Value:
     return insert(graph, "aten::__getitem__", [empty, insert_constant(graph, message)], _TYPES["TensorType"])
 
 
-def is_unusable(value: Value) -> bool:
-    """Whether `insert_unusable` gave it."""
-    given = list(value.node().inputs())
-    return bool(value.node().kind() == "aten::__getitem__" and given[0].node().kind() == "prim::DictConstruct")
-
-
 # --- blocks in a running trace ------------------------------------------------------------------
 
 

@@ -47,13 +47,18 @@ def is_number(tensor: Tensor, known: Collection[int] = ()) -> bool:
     return found
 
 
+def _raises(node: Any) -> bool:
+    """Whether a node stands for a tensor that there is none: that a dict would lack, of a side that raises."""
+    return node.kind() == "aten::__getitem__" and bool(next(node.inputs()).node().kind() == "prim::DictConstruct")
+
+
 def _made_of(value: _torch.Value) -> list[_torch.Value]:
     """The tensors that a value of the graph is computed from, or that the sides of a branch give for it."""
     node = value.node()
     place = [each.unique() for each in node.outputs()].index(value.unique())
     if node.kind() == "prim::If":
         given = [list(block.outputs())[place] for block in node.blocks()]
-        return [each for each in given if not _torch.is_unusable(each)] or given  # of a side that raises
+        return [each for each in given if not _raises(each.node())] or given
     if node.kind() == "prim::TupleUnpack" and (packed := next(node.inputs()).node()).kind() == "prim::TupleConstruct":
         return [list(packed.inputs())[place]]
     return [each for each in node.inputs() if _torch.kind(each.type()) == "TensorType"]

@@ -170,7 +170,7 @@ def test_verify(stage: str, error: type[BaseException]) -> None:
 
 
 @pytest.mark.parametrize(
-    "stage", ["archive.py:write_atomically", "archive.py:KeptFile.copy_to", "archive.py:_sync_folder"]
+    "stage", ["atomic.py:write_atomically", "archive.py:KeptFile.copy_to", "atomic.py:_sync_folder"]
 )
 def test_save(stage: str, tmp_path: Path) -> None:
     """Ctrl-C while a file is written leaves the old file or the new one, and no other."""
@@ -180,7 +180,7 @@ def test_save(stage: str, tmp_path: Path) -> None:
     with raising_at(named(stage), KeyboardInterrupt), pytest.raises(KeyboardInterrupt):
         exported.save(target)
     assert [path.name for path in tmp_path.iterdir()] == ["model.pt"]
-    assert (target.read_bytes() == b"old") is (stage != "archive.py:_sync_folder")
+    assert (target.read_bytes() == b"old") is (stage != "atomic.py:_sync_folder")
 
 
 # --- that these tests can fail ------------------------------------------------------------------

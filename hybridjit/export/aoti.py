@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -56,11 +57,13 @@ class Compiled:
                 files = _torch.compile_program(program, weights_apart=subject.several, **plain)
         except Exception as error:
             rows = [row.strip() for row in str(error).splitlines() if row.strip()]
+            absent = re.search(r"[Cc]ompiler|C\+\+|CXX", rows[0] if rows else "")
+            compiler = "a C++ compiler (CXX=g++) that works here; or " if absent else ""
             raise CaptureError(
                 compose(
                     f"AOTInductor can't compile {type(subject.model).__qualname__}",
                     differences=[f"{type(error).__name__}: {rows[0] if rows else ''}"],
-                    instead='a C++ compiler (CXX=g++) that works here; or format="pt2", which is not compiled',
+                    instead=f'{compiler}format="pt2", which is not compiled',
                     page="captureerror",
                 )
             ) from error

@@ -70,7 +70,7 @@ def convert(request: Request, name: str) -> Exported:
                 raise unsupported(
                     name,
                     f"keeps no state: the model changes {listed(known.changed)}",
-                    'format="torchscript", which keeps state',
+                    'format="torchscript", which keeps state, or "pt2", which keeps buffers of fixed sizes',
                 )
             grown = [name for name in known.replaced if known.changed[name].shape != before[name].shape]
             if grown:

@@ -29,18 +29,19 @@ _OF_NUMBERS = {each: each for each in (*_ARITHMETIC, *_COMPARISONS, "aten::neg",
 }
 """What is computed with numbers, by its name for tensors."""
 _INT64, _FLOAT64, _BOOL = (ENUMERATIONS["dtype"].index(each) for each in (torch.int64, torch.float64, torch.bool))
+_KINDS = {"TensorType", "IntType", "FloatType", "BoolType"}
 _STATED = "hybridjit::stated"
 
 
 def state_types(module: Any, inputs: Iterable[tuple[Tensor, ...]]) -> None:
-    """Says in the graph of a script module what its tensors are, if it has branches, loops or floats of Python's.
+    """Says in the graph of a script module what its tensors are, if it has branches, loops, masks or Python's floats.
 
     Args:
         module: The module, whose ``forward`` computes the same after that.
         inputs: What to run it on, to see them.
     """
     graph = _torch.inline(_torch.method_graphs(module)["forward"])
-    if not any(list(node.blocks()) or _on_floats(node) for node in graph.nodes()):
+    if not any(list(node.blocks()) or _on_floats(node) or node.kind() == "aten::index" for node in graph.nodes()):
         return
     _register()
     seen = _seen(module, graph.copy(), inputs)
@@ -100,8 +101,8 @@ def _is_tensor(value: Any) -> bool:
 
 def _on_floats(node: Any) -> bool:
     """Whether an operation computes with Python's floats, alone or beside a tensor."""
-    values = [*list(node.inputs())[:2], *node.outputs()]
-    return node.kind() in _OF_NUMBERS and "FloatType" in [_torch.kind(value.type()) for value in values]
+    kinds = {_torch.kind(value.type()) for value in (*list(node.inputs())[:2], *node.outputs())}
+    return node.kind() in _OF_NUMBERS and "FloatType" in kinds <= _KINDS
 
 
 def nothing(count: int) -> List[int]:  # noqa: UP006
@@ -163,13 +164,13 @@ class _Edit:
 
     def put_mask_first(self, node: Any) -> None:
         """Makes ``x[:, mask]`` what it is with the mask first: torch takes others for ones of one dimension."""
-        if node.kind() != "aten::index":
+        if node.kind() != "aten::index" or node.inputsAt(1).node().kind() != "prim::ListConstruct":
             return
         x, indices = node.inputsAt(0), list(node.inputsAt(1).node().inputs())
         masks = [each for each in indices if _is_tensor(each)]
-        dtype, count = self.known.get(masks[0].unique(), (0, 0))
-        first = indices.index(masks[0])
-        if len(masks) > 1 or not first or dtype != _BOOL or count < 2 or x.unique() not in self.known:
+        first = indices.index(masks[0]) if len(masks) == 1 else 0
+        dtype, count = self.known.get(indices[first].unique(), (0, 0))
+        if not first or dtype != _BOOL or count < 2 or x.unique() not in self.known:
             return
         self.graph.setInsertPoint(node)
         every = list(range(self.known[x.unique()][1]))

@@ -11,6 +11,7 @@ from benchmarks.arena.plot import NAMES, PICTURE, RESULTS, ROOT, counts, draw
 
 MODELS = json.loads(RESULTS.read_text())["models"]
 PAGE = (ROOT / "docs" / "why.md").read_text()
+FORMATS = (ROOT / "docs" / "export" / "formats.md").read_text()
 
 
 def results(name: str) -> Any:
@@ -97,3 +98,33 @@ def test_the_tallies_of_damaged_files() -> None:
     assert f"Of {tallies['killed']['old or new']} writers that were killed" in page
     assert f"what {tallies['killed']['killed while they wrote']} had begun" in page
     assert tallies["killed"]["left in the end"] == 0
+
+
+def test_the_table_of_the_formats() -> None:
+    """For each model what became of it in each format: those of the table, and eleven that all formats hold."""
+    told = {
+        "faces": "a face detector",
+        "experts": "a mixture of experts",
+        "depth": "depth that depends on the input",
+        "decode": "decoding until a word",
+        "decoder": "a decoder with a cache that grows",
+        "cache": "the same, its cache of fixed size",
+        "recurrent": "a recurrent cell",
+    }
+    found = {(cell["model"], cell["format"]): cell["result"] for cell in results("formats")["cells"]}
+    rows = {model: [found[model, format] for format in ("torchscript", "pt2", "onnx", "aoti")] for model, _ in found}
+    for model, name in told.items():
+        assert f"\n| {name} | {' | '.join(rows.pop(model))} |\n" in FORMATS
+    assert len(rows) == 11 and {each for row in rows.values() for each in row} == {"right"}
+
+
+def test_the_table_of_the_run_time() -> None:
+    """For each model the time of the fastest format and of the fastest peer over eager mode, and their ratio."""
+    each, best = results("run_time")["tables"]
+    over_eager = {row["name"]: row["ratio"] for row in each["rows"]}
+    assert len(best["rows"]) == 6 and best["held"]
+    for row in best["rows"]:
+        model, our, peer = re.fullmatch(r"(\w+): (.+) over (.+)", row["name"]).groups()  # type: ignore[union-attr]
+        times = over_eager[f"{model}: hybridjit, {our}"], over_eager[f"{model}: {peer}"], row["ratio"]
+        told = [f"{our} {times[0]:.2f}", f"{peer} {times[1]:.2f}", f"{times[2]:.2f}"]
+        assert f"\n| {model} | {' | '.join(told)} |\n" in FORMATS

@@ -70,7 +70,12 @@ def test_a_mask_in_the_middle() -> None:
 class Rounded(nn.Module):
     @hj.script_if_tracing
     def forward(self, x: Tensor) -> Tensor:
-        rows = math.ceil(x.size(0) * 0.6) + int(x.size(0) / 3) + math.floor(min(x.size(0) * 0.3, 40.5))
+        rows = (
+            math.ceil(x.size(0) * 0.6)
+            + int(x.size(0) / 3)
+            + int(min([x.size(0) * 0.1, 2.5]))
+            + math.floor(min(x.size(0) * 0.3, 40.5))
+        )
         found = [x[:0]]
         for _ in range(rows):
             found.append(x[:1] * (rows * 0.5) + rows)

@@ -97,11 +97,12 @@ class Study:
             probe(self, first)
             calls = {name: each.inputs for name, each in self.known.items()}
             refuse_memory(self.task.model, self.task.state, calls, remembers)
+        spare = None  # what gives nothing wrong, and raises on a check input
         for chosen in self._tries(settings, first):
             try:
                 chosen, captured, guarded = self._widened(chosen)
             except CaptureError:
-                if chosen == settings:
+                if chosen == settings and spare is None:
                     raise
                 continue  # stand-ins may be what it fails by
             wrong, stopped = self._wrong(captured)
@@ -116,10 +117,14 @@ class Study:
                 except CaptureError:
                     continue
                 wrong, stopped = self._wrong(captured)
-            if not wrong:
+            if not wrong and not any(self.known[name].told for name in stopped):
                 break
+            if not wrong and spare is None:
+                spare = chosen, captured, guarded, wrong, stopped
         else:
-            if not any(self.known[name].told for name in wrong):  # those the verification tells of, in full
+            if spare is not None:
+                chosen, captured, guarded, wrong, stopped = spare
+            elif not any(self.known[name].told for name in wrong):  # those the verification tells of, in full
                 raise self._unexplained(wrong, captured)
         if not wrong and not first.leaks and any(self.known[name].told for name in stopped):
             captured, guarded = self._with(dataclasses.replace(chosen, looking=True))

@@ -107,6 +107,10 @@ class Parts(Held, tuple[Tensor, ...]):
         made.tensor, made._met = tensor, met
         return made
 
+    def copied(self) -> Parts:
+        """The same, which nothing can change."""
+        return self
+
     def __iter__(self) -> Iterator[Tensor]:
         rows = self._turns()
         return super().__iter__() if rows is None else rows
@@ -129,6 +133,11 @@ class Listed(Held, list[Any]):
         self.tensor = tensor
         self._number = number
         self._met = met
+
+    def copied(self) -> Listed:
+        """One to change."""
+        own = [list(each) if isinstance(each, list) else each for each in list.__iter__(self)]
+        return Listed(own, self.tensor, self._number, self._met)
 
     def row(self, turn: Any) -> Any:
         """What there is at a traced place."""

@@ -193,6 +193,30 @@ def test_rows(kind: str) -> None:
         torch.testing.assert_close(found(x, n), model(x, n))
 
 
+@pytest.mark.parametrize("kind", ROWS)
+def test_rows_of_check_inputs(kind: str) -> None:
+    """Given inputs of other numbers of rows, one among them, the file is right on each."""
+    model = Call(ROWS[kind]).eval()
+    calls = [(torch.randn(len(n), 6, 3), torch.tensor(n)) for n in ([3, 5], [4], [1, 2, 3])]
+    found = hj.export(model, calls[0], branches="auto", check_inputs=calls[1:])
+    for call in calls:
+        torch.testing.assert_close(found(*call), model(*call))
+
+
+def test_check_inputs_on_paths_of_their_own() -> None:
+    """Where a loop over a list can't be joined with the path of a check input, a way of capturing that can is taken."""
+
+    def fn(x: Tensor, n: Tensor) -> Tensor:
+        parts = [x[0, :count] * len(n) for count in n.tolist()]
+        return torch.cat(parts) if len(parts) > 1 else parts[0].exp()
+
+    model = Call(fn).eval()
+    calls = [(torch.randn(len(n), 6, 3), torch.tensor(n)) for n in ([4], [3, 5], [1, 2, 3])]
+    found = hj.export(model, calls[0], branches="auto", check_inputs=calls[1:])
+    for call in calls:
+        torch.testing.assert_close(found(*call), model(*call))
+
+
 def test_rows_that_stay_apart() -> None:
     """Where a loop can't stay one, another number of rows is loud, with its line."""
     model = Call(lambda x: tuple(each * 2 for each in x)).eval()

@@ -21,7 +21,7 @@ from .capture import Captured, capture, placed
 from .compare import NEAR, compare, is_chaotic
 from .devices import moved
 from .further import SECONDS, enough, probe
-from .kinds import BOOL, INDEX, LIST, ROWS
+from .kinds import BOOL, INDEX, ROWS
 from .leaks import Leak
 from .loops import rolled
 from .members import Member
@@ -165,7 +165,7 @@ class Study:
     def _tries(self, settings: Settings, first: Captured) -> Iterator[Settings]:
         """The ways of capturing, the most general first, the safest last."""
         files = frozenset(leak.site.file for leak in first.leaks)
-        lines = frozenset((leak.site.file, leak.site.line) for leak in first.leaks if leak.kind in (INDEX, LIST, ROWS))
+        lines = frozenset((leak.site.file, leak.site.line) for leak in first.leaks if leak.kind in (INDEX, ROWS))
         probe(self, first)
         rolls = rolled(self, dataclasses.replace(settings, dynamic=files, rolls=lines))
         if rolls is not None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import sys
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from types import FrameType
 from typing import Any
 
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from .. import _torch
-from .._sites import Line, user_frame
+from .._sites import Line
 from ..control.recorder import active, as_one_operation
 from .leaks import as_traced
 
@@ -59,103 +59,15 @@ class Rolling:
         line = _line(frame)
         if line not in self.lines or not all(map(_has_rows, tensors)):
             return None
-        held = [each.tensor if isinstance(each, Held) else each for each in tensors]
-        takes = [
-            each.row if isinstance(each, Listed) else one.__getitem__ for each, one in zip(tensors, held, strict=True)
-        ]
-        turns = _Turns(self, line, (0, functools.reduce(_least, [Tensor.size(each, 0) for each in held])), 1)
-        return ((turn, *(take(turn) for take in takes)) for turn in turns)
+        turns = _Turns(self, line, (0, functools.reduce(_least, [Tensor.size(each, 0) for each in tensors])), 1)
+        return ((turn, *(each[turn] for each in tensors)) for turn in turns)
 
 
 def _line(frame: FrameType) -> Line:
     return frame.f_code.co_filename, frame.f_lineno
 
 
-class Held:
-    """A container that Python has of a tensor's rows.
-
-    Attributes:
-        tensor: The tensor.
-    """
-
-    tensor: Tensor
-    _met: Callable[[], None]
-
-    def _turns(self) -> Iterator[Any] | None:
-        frame = user_frame()
-        if _torch.tracing_state() is None or frame is None or _unpacks(frame):
-            return None
-        if (rows := rows_of(self, frame)) is None:
-            self._met()
-        return rows
-
-
-def _unpacks(frame: FrameType) -> bool:
-    """Whether what a frame is at is ``a, b = ...``, which is for a number of parts that the code knows."""
-    import dis  # by whoever asks, not by everyone who imports this
-
-    return frame.f_lasti >= 0 and dis.opname[frame.f_code.co_code[frame.f_lasti]] in ("UNPACK_SEQUENCE", "UNPACK_EX")
-
-
-class Parts(Held, tuple[Tensor, ...]):
-    """What ``tensor.unbind()`` gives in a trace."""
-
-    @classmethod
-    def of(cls, parts: Sequence[Tensor], tensor: Tensor, met: Callable[[], None]) -> Parts:
-        """With the tensor whose rows they are."""
-        made = cls(parts)
-        made.tensor, made._met = tensor, met
-        return made
-
-    def copied(self) -> Parts:
-        """The same, which nothing can change."""
-        return self
-
-    def __iter__(self) -> Iterator[Tensor]:
-        rows = self._turns()
-        return super().__iter__() if rows is None else rows
-
-
-class Listed(Held, list[Any]):
-    """What ``tensor.tolist()`` gives in a trace.
-
-    Args:
-        numbers: The list.
-        tensor: The tensor.
-        number: A number of the list, of the traced one.
-        met: Is told that something goes through the list, in a loop that is not rolled.
-    """
-
-    def __init__(
-        self, numbers: Sequence[Any], tensor: Tensor, number: Callable[[Tensor], Any], met: Callable[[], None]
-    ) -> None:
-        super().__init__(numbers)
-        self.tensor = tensor
-        self._number = number
-        self._met = met
-
-    def copied(self) -> Listed:
-        """One to change."""
-        own = [list(each) if isinstance(each, list) else each for each in list.__iter__(self)]
-        return Listed(own, self.tensor, self._number, self._met)
-
-    def row(self, turn: Any) -> Any:
-        """What there is at a traced place."""
-        row = self.tensor[turn]
-        with _torch.paused_tracing(), _torch.unwatched():
-            one = row.dim() == 0
-        if one:
-            return self._number(row)
-        parts = row.unbind()
-        return [self._number(parts[at]) for at in range(len(parts))]
-
-    def __iter__(self) -> Iterator[Any]:
-        rows = self._turns()
-        return super().__iter__() if rows is None else rows
-
-
 def _has_rows(value: object) -> bool:
-    value = value.tensor if isinstance(value, Held) else value
     if not isinstance(value, Tensor) or _torch.tracing_state() is None:
         return False
     with _torch.paused_tracing(), _torch.unwatched():
@@ -166,8 +78,8 @@ def _least(one: Any, other: Any) -> Any:
     return torch.minimum(one, other)
 
 
-def rows_of(tensor: Tensor | Held, frame: FrameType | None) -> Iterator[Tensor] | None:
-    """What goes through a tensor or its list in a frame, if that is a loop that may be rolled.
+def rows_of(tensor: Tensor, frame: FrameType | None) -> Iterator[Tensor] | None:
+    """What goes through a tensor in a frame, if that is a loop that may be rolled.
 
     Not on a path that may run again: there, what a call gave is given again, and this is used up.
     """

@@ -20,7 +20,7 @@ from .answers import See
 from .kinds import ARRAY, BOOL, CONTAINS, FLOAT, INDEX, INT, ITEM, LEN, LENT, LIST, ROWS, TEXT, Kind
 from .leaks import Leak
 from .numbers import promoted
-from .rolling import Listed, Parts, rows_of
+from .rolling import rows_of
 from .validation import only_says
 
 
@@ -158,19 +158,11 @@ def _see_item(watch: Watch, func: Any, args: Any, kwargs: Any) -> Any:
 
 
 def _see_list(watch: Watch, func: Any, args: Any, kwargs: Any) -> Any:
-    tensor = args[0]
     with _torch.paused_tracing():
-        few = 0 < tensor.dim() <= 2 and 0 < tensor.numel() <= _LISTED and not tensor.is_complex()
-    if not few or not watch.varies(tensor):
-        return _values(LIST)(watch, func, args, kwargs)
-    numbers = _parts(watch, tensor) if watch.exact else _values(LIST)(watch, func, args, kwargs)
-    made = user_site()
-
-    def met() -> None:
-        if watch.exact or user_site() != made:  # the line has been told of
-            _count_rows(watch, tensor)
-
-    return Listed(numbers, tensor, lambda number: _kept(watch, number), met)
+        few = 0 < args[0].dim() <= 2 and 0 < args[0].numel() <= _LISTED and not args[0].is_complex()
+    if watch.exact and few and watch.varies(args[0]):
+        return _parts(watch, args[0])
+    return _values(LIST)(watch, func, args, kwargs)
 
 
 def _count_rows(watch: Watch, tensor: Tensor) -> None:
@@ -188,8 +180,7 @@ _LISTED = 64
 def _parts(watch: Watch, tensor: Tensor) -> list[Any]:
     with _torch.paused_tracing():
         last = tensor.dim() == 1
-    each = tensor.unbind()  # by number, since going through it is the model's loop
-    return [_kept(watch, each[at]) if last else _parts(watch, each[at]) for at in range(len(each))]
+    return [_kept(watch, each) if last else _parts(watch, each) for each in tensor.unbind()]
 
 
 def _kept(watch: Watch, number: Tensor) -> Tensor:
@@ -226,14 +217,12 @@ def _see_len(watch: Watch, func: Any, args: Any, kwargs: Any) -> Any:
 
 
 def _see_rows(watch: Watch, func: Any, args: Any, kwargs: Any) -> Any:
-    """Sees ``for x in tensor`` and ``for x in tensor.unbind()``."""
+    """Sees ``for x in tensor``; what ``unbind`` itself gives stands in the graph as the model has it."""
     frame: FrameType | None = sys._getframe()
     while frame is not None and frame.f_code is not Tensor.__iter__.__code__ and not is_users(frame.f_code.co_filename):
         frame = frame.f_back
     if frame is None or frame.f_code is not Tensor.__iter__.__code__:
-        dim = kwargs.get("dim", args[1] if len(args) > 1 else 0)
-        rows = args[0].movedim(dim, 0)
-        return Parts.of(func(*args, **kwargs), rows, lambda: _count_rows(watch, rows))
+        return func(*args, **kwargs)
     if (rows := rows_of(args[0], user_frame())) is not None:
         return rows
     _count_rows(watch, args[0])
@@ -277,7 +266,7 @@ _SEEN: dict[Any, See] = {
     Tensor.__format__: _values(TEXT),
     Tensor.__repr__: _values(TEXT),
     Tensor.__len__: _see_len,
-    **dict.fromkeys((Tensor.unbind, torch.unbind), _see_rows),
+    Tensor.unbind: _see_rows,
     **dict.fromkeys((Tensor.split, torch.split), _see_split),
     Tensor.__contains__: _see_contains,
     **answers.SEEN,

@@ -107,6 +107,16 @@ def write(tables: Sequence[Table], path: Path) -> None:
     path.write_text(json.dumps({"environment": environment(), "tables": data}, indent=2) + "\n")
 
 
+def read(path: Path) -> tuple[Table, ...]:
+    """The tables that `write` wrote."""
+    names = ("title", "peer", "claim", "unit")
+    return tuple(
+        Table(**{name: each[name] for name in names if name in each}, rows=tuple(Row(**row) for row in each["rows"]),
+              most=math.inf if each["most"] is None else each["most"])
+        for each in json.loads(path.read_text())["tables"]
+    )  # fmt: skip
+
+
 _NOISE = 4
 """How many times the spread of two runs a ratio may be worse."""
 _LEAST, _ALONE = 0.1, 0.35

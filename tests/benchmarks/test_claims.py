@@ -7,7 +7,12 @@ from typing import Any
 
 import pytest
 
+from benchmarks.__main__ import BENCHMARKS
 from benchmarks.arena.plot import NAMES, PICTURE, RESULTS, ROOT, counts, draw
+from benchmarks.plot import picture
+from benchmarks.power.judge import Outcome
+from benchmarks.power.run import table_of
+from benchmarks.table import Table, read
 
 MODELS = json.loads(RESULTS.read_text())["models"]
 PAGE = (ROOT / "docs" / "why.md").read_text()
@@ -56,6 +61,9 @@ def test_the_table_of_the_programs(mode: str, name: str) -> None:
 COSTS = [
     ("eager", "overhead of a decorated call", "torch.jit.script_if_tracing", "a decorated call in eager mode"),
     ("export_time", "hybridjit.export", "torch.jit.trace", "`hj.export`: trace"),
+    ("export_formats", "export to pt2", "torch.export, save", '`format="pt2"`'),
+    ("export_formats", "export to onnx", "torch.onnx.export", '`format="onnx"`'),
+    ("export_formats", "export to aoti", "torch.export, AOTInductor", '`format="aoti"`'),
     ("wrappers", "export, compare and save", "wrapper, torch.jit.trace", "export, compare and save a detector"),
     ("wrappers", "files for a flag", "a file each", "the file for a flag with two values"),
     ("wrappers", "a call with the model's own", "wrapper, torch.jit.trace", "a call with lists and dicts in and out"),
@@ -73,6 +81,16 @@ def test_the_costs(page: str, name: str, title: str, peer: str, row: str) -> Non
     lines = [line for line in (ROOT / page).read_text().splitlines() if line.startswith(f"| {row}")]
     assert len(lines) == 1 or (page == "README.md" and name == "export_time")
     assert all(f"| {' to '.join(found)} of " in line for line in lines)
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_every_table_has_its_picture(name: str) -> None:
+    """Drawn from the results; that of the broken files has a table of its own kind."""
+    path = ROOT / "benchmarks" / "results" / f"{name}.json"
+    tables: tuple[Table, ...] = read(path)
+    if name == "power":
+        tables = (table_of(tuple(Outcome(**each) for each in results(name)["tables"][0]["mutants"])),)
+    assert path.with_suffix(".svg").read_text() == picture(tables)
 
 
 def test_what_the_readme_says_of_the_checks() -> None:

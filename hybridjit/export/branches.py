@@ -126,7 +126,8 @@ class _Helper:
 
 def _calling(run: Callable[..., Any], code: CodeType) -> CodeType:
     """Code that does nothing but call something, for a function with the variables of another's closure."""
-    stands = (lambda *args, **kwargs: "run".__call__(*args, **kwargs)).__code__  # type: ignore[operator]
+    source = compile('lambda *args, **kwargs: "run".__call__(*args, **kwargs)', __file__, "eval")
+    stands = next(each for each in source.co_consts if isinstance(each, CodeType))
     constants = tuple(run if each == "run" else each for each in stands.co_consts)
     return stands.replace(co_consts=constants, co_freevars=code.co_freevars, co_name=code.co_name)
 

@@ -109,11 +109,11 @@ def test_every_public_type_is_known(pyright_runs: None) -> None:
 
 
 def test_mypy_is_told_to_ignore_next_to_nothing() -> None:
-    """Outside of `_torch.py` only the defaults of a TypeVarTuple, which Python can't express, are silenced."""
+    """Outside of `_torch.py` the defaults of a TypeVarTuple and a dtype in TorchScript, a number there: no more."""
     found = [
         path.name
         for path in (ROOT / "hybridjit").rglob("*.py")
         for line in path.read_text().splitlines()
         if "type: ignore" in line and path.name != "_torch.py"
     ]
-    assert found == ["cond.py", "cond.py"]
+    assert sorted(found) == ["cond.py", "cond.py", "onnx_types.py"]

@@ -58,12 +58,12 @@ class Compiled:
         except Exception as error:
             rows = [row.strip() for row in str(error).splitlines() if row.strip()]
             absent = re.search(r"[Cc]ompiler|C\+\+|CXX", rows[0] if rows else "")
-            compiler = "a C++ compiler (CXX=g++) that works here; or " if absent else ""
+            other = "a C++ compiler (CXX=g++) that works here" if absent else "fixed sizes: dynamic_shapes=(None,)"
             raise CaptureError(
                 compose(
                     f"AOTInductor can't compile {type(subject.model).__qualname__}",
                     differences=[f"{type(error).__name__}: {rows[0] if rows else ''}"],
-                    instead=f'{compiler}format="pt2", which is not compiled',
+                    instead=f'{other}; or format="pt2", which is not compiled',
                     page="captureerror",
                 )
             ) from error

@@ -42,6 +42,7 @@ MODELS = (
     "models_graphs",
     "models_kornia",
     "models_others",
+    "models_rows",
 )
 
 

@@ -19,9 +19,8 @@ from .blocks import trace_cond
 from .effects import Effects
 from .functions import check_functions
 from .lower import capturing, lower_cond
-from .paths import as_paths, with_effects
+from .paths import as_lowered_paths, as_paths, with_effects
 from .points import TRUTH
-from .recorder import active
 from .structure import spell_function
 
 R = TypeVar("R")
@@ -90,21 +89,19 @@ def _not_plain(
     """What is left once a plain tensor in eager mode is ruled out; ``part`` tells the sides of a `switch` apart."""
     check_functions("cond", {"true_fn": true_fn, "false_fn": false_fn}, "hj.cond(pred, lambda: x + 1, lambda: x)")
     _check_operands(operands)
-    if _tracing_state() is not None:
-        check_pred(pred)
+    how = "trace" if _tracing_state() is not None else capturing()
+    if how == "dynamo":
+        lowered: R = lower_cond(pred, true_fn, false_fn, operands, _kind(part), None, part or TRUTH)
+        return lowered
+    if how:
+        # Here, where the path that they may be part of is known.
+        as_part = as_paths if how == "trace" else as_lowered_paths
+        sides = as_part(true_fn), as_part(false_fn)
         names = f"true_fn ({spell_function(true_fn)})", f"false_fn ({spell_function(false_fn)})"
-        sides = as_paths(true_fn), as_paths(false_fn)  # here, where the path that they may be part of is known
         effects = functools.partial(Effects, (true_fn, false_fn), tuple(operands), {}, most=_NEAR)
-        run = functools.partial(_record, pred, sides, operands, names, effects, part)
-        recorder = active()
-        if recorder is not None:
-            run = functools.partial(with_effects, recorder, cond, (pred,), effects, run)
-        result: R = run()
-        return result
-    if capturing():
-        kind = "switch" if part else "cond"
-        result = lower_cond(pred, true_fn, false_fn, operands, kind, None, part or TRUTH)
-        return result
+        run = functools.partial(_record, pred, sides, operands, names, effects, part, how)
+        taken: R = with_effects(cond, (pred,), effects, run)
+        return taken
     check_pred(pred)
     return true_fn(*operands) if pred else false_fn(*operands)
 
@@ -116,29 +113,37 @@ def _record(
     names: tuple[str, str],
     reached: Callable[[], Effects],
     part: tuple[str, str] | None,
+    how: str,
 ) -> Any:
     """Records both sides, each of which finds Python's objects as they were, and must leave them alike."""
     effects = reached()
     before = effects.take()
-    left: list[Any] = []  # by each side
+    left: dict[int, Any] = {}  # by each side
 
-    def side(fn: Callable[..., Any]) -> Callable[..., Any]:
+    def side(index: int) -> Callable[..., Any]:
         def run(*args: Any) -> Any:
             effects.put(before)
-            result = fn(*args)
-            left.append(effects.take())
+            result = functions[index](*args)
+            left[index] = effects.take()
             return result
 
         return run
 
-    true_fn, false_fn = map(side, functions)
+    true_fn, false_fn = side(0), side(1)
     site = user_site(record.current().names)
-    kind = "switch" if part else "cond"
-    result = trace_cond(pred, true_fn, false_fn, operands, names, site, kind, part or TRUTH)
+    if how == "trace":
+        check_pred(pred)
+        result = trace_cond(pred, true_fn, false_fn, operands, names, site, _kind(part), part or TRUTH)
+    else:
+        result = lower_cond(pred, true_fn, false_fn, operands, _kind(part), site, part or TRUTH)
     if left:
-        effects.put(left[-1])
-    effects.check_same(left, names, str(site))
+        effects.put([*left.values()][-1])
+    effects.check_same(list(left.values()), names, str(site))
     return result
+
+
+def _kind(part: tuple[str, str] | None) -> str:
+    return "switch" if part else "cond"
 
 
 _NEAR = 500

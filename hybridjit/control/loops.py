@@ -76,7 +76,8 @@ def while_loop(
         last: tuple[Unpack[Ts]] = as_one_operation(while_loop, carried_inputs, run)
         return last
     if capturing():
-        return lower_while_loop(cond_fn, body_fn, carried_inputs)
+        rounds: tuple[Unpack[Ts]] = _lowered(lambda: lower_while_loop(cond_fn, body_fn, carried_inputs))
+        return rounds
     carried: Any = tuple(carried_inputs)
     going: Any = None
     try:
@@ -136,7 +137,7 @@ def fori_loop(lower: int | Tensor, upper: int | Tensor, body_fn: Callable[[Any, 
         traced: C = as_one_operation(fori_loop, (lower, upper, init), run)
         return traced
     if capturing():
-        lowered: C = lower_fori_loop(lower, upper, body_fn, init)
+        lowered: C = _lowered(lambda: lower_fori_loop(lower, upper, body_fn, init))
         return lowered
     carry = init
     for index in range(int(lower), int(upper)):
@@ -195,9 +196,15 @@ def scan(
         traced: tuple[C, Y] = as_one_operation(scan, (init, xs), run)
         return traced
     if capturing():
-        return lower_scan(combine_fn, init, xs, dim, reverse)
+        slices: tuple[C, Y] = _lowered(lambda: lower_scan(combine_fn, init, xs, dim, reverse))
+        return slices
     both: tuple[C, Y] = _eager_scan(combine_fn, init, xs, dim, reverse)
     return both
+
+
+def _lowered(run: Callable[[], Any]) -> Any:
+    """Records a loop where torch.export, AOT or Dynamo does; all but Dynamo may be on a path that runs again."""
+    return run() if capturing() == "dynamo" else as_one_operation(_lowered, (), run)
 
 
 def _eager_scan(combine_fn: Any, init: Any, xs: Any, dim: int, reverse: bool) -> Any:
@@ -250,7 +257,7 @@ def map(fn: Callable[[X], Y], xs: X) -> Y:
     check_functions("map", {"fn": fn}, "hj.map(lambda x: x * 2, xs)")
     _check_xs("map", xs, 0)
     if _torch.tracing_state() is None and capturing():
-        lowered: Y = lower_map(fn, xs)
+        lowered: Y = _lowered(lambda: lower_map(fn, xs))
         return lowered
     return scan(lambda carry, x: (carry, fn(x)), (), xs)[1]
 

@@ -6,6 +6,7 @@ import operator
 import random
 import sys
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,8 +18,17 @@ from . import record
 from .arithmetic import COMPARISONS, compared
 from .effects import Effects
 from .lower import lower_cond
-from .paths import TRUTH, Budget, Undecided, copied, refuse_divergence, refuse_while, same_function
-from .recorder import Call
+from .paths import (
+    TRUTH,
+    Budget,
+    Undecided,
+    copied,
+    refuse_divergence,
+    refuse_while,
+    same_function,
+    with_effects,
+)
+from .recorder import Call, going_along
 from .results import same, truth
 from .scout import hangs_on_data
 
@@ -52,20 +62,38 @@ class Along(TorchFunctionMode):
         self.decided = decided
         self.inherited: int = len(log)
         self.position: int = 0
+        self.on_path: bool = True
         self._plain: list[dict[tuple[type, str], Any]] = []
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        run: Callable[[], Any] = partial(func, *args, **(kwargs or {}))
+        if not self.on_path:
+            return run()
+        if func in TRUTH:
+            run = partial(self._decide, func, args[0])
+        given = self.through_path(func, args, lambda: Call(func, run()))
+        # A graph within another has its own name for a size.
+        return run() if func in _SIZES and self.position <= self.inherited else given
+
+    def through_path(self, func: Any, args: Any, run: Callable[[], Call]) -> Any:
+        """Gives what an operation gave in an earlier run, or runs it."""
+        if not self.on_path:
+            return run().result
         index = self.position
         self.position += 1
-        if index < self.inherited:
-            earlier = self.log[index]
-            if not same_function(earlier.func, func):
-                refuse_divergence(self.fn, earlier.func, func)
-            # A graph within another has its own name for a size.
-            return func(*args, **(kwargs or {})) if func in _SIZES else copied(earlier.result)
-        done = Call(func, self._decide(func, args[0]) if func in TRUTH else func(*args, **(kwargs or {})))
-        self.log.append(done)
-        return copied(done.result)
+        if index >= self.inherited:
+            self.log.append(run())
+        elif not same_function(self.log[index].func, func):
+            refuse_divergence(self.fn, self.log[index].func, func)
+        return copied(self.log[index].result)
+
+    def whole(self, run: Callable[[], Any]) -> Any:
+        """Runs what is one operation: none of those that it is made of is another."""
+        before, self.on_path = self.on_path, False
+        try:
+            return run()
+        finally:
+            self.on_path = before
 
     def __enter__(self) -> Along:
         enter: Any = super().__enter__
@@ -89,6 +117,8 @@ class Along(TorchFunctionMode):
 
     def asks(self, size: Any, name: str, plain: Callable[..., Any], *other: Any) -> Any:
         """What the model's own code is told of a size, where torch's is told what it always is."""
+        if not self.on_path:
+            return plain(size, *other)
         if name != "__bool__":
             return compared(
                 lambda one, other: plain(one, other) if one is size else _COMPARISONS[name](one, other), size, *other
@@ -118,7 +148,12 @@ def lower_paths(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[s
         args: Its positional arguments.
         kwargs: Its keyword arguments.
     """
-    effects = Effects([fn], args, kwargs)
+    reached = partial(Effects, [fn], args, kwargs)
+    return with_effects(fn, args, reached, lambda: _explore(fn, args, kwargs, reached()))
+
+
+def _explore(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any], effects: Effects) -> Any:
+    """Runs a function, and again for the sides of each branch."""
     before = effects.take(), random.getstate()
     budget = Budget(fn)
 
@@ -127,7 +162,7 @@ def lower_paths(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[s
         random.setstate(before[1])
         run = Along(fn, log, decided)
         try:
-            with run:
+            with going_along(run), run:
                 return fn(*args, **kwargs)
         except Undecided as stop:
             func, pred, site = stop.func, stop.pred, stop.site

@@ -25,7 +25,7 @@ from . import record
 from .blocks import trace_cond
 from .effects import Effects, Ends, Left
 from .objects import put_together, taken_apart
-from .recorder import Call, Recorder, active, decision, tensors_of, watching
+from .recorder import Call, Recorder, active, decision, recording, tensors_of, watching
 from .structure import flatten
 
 PATH_LIMIT = 64
@@ -228,6 +228,16 @@ def as_paths(fn: Callable[..., Any]) -> Callable[..., Any]:
     return lambda *args: fn(*args) if _torch.tracing_state() is None else explore(recorder, fn, args, {})
 
 
+def as_lowered_paths(fn: Callable[..., Any]) -> Callable[..., Any]:
+    """`as_paths` where torch.export or AOT records."""
+    found = recording()
+    if found is None or not found.on_path:
+        return fn
+    from .lower_paths import lower_paths
+
+    return lambda *args: lower_paths(fn, args, {})
+
+
 def trace_paths(
     fn: Callable[..., Any],
     args: tuple[Any, ...],
@@ -244,7 +254,7 @@ def trace_paths(
     """
     with watching() as recorder:
         reached = functools.partial(Effects, [fn], args, kwargs)
-        return with_effects(recorder, fn, args, reached, lambda: explore(recorder, fn, args, kwargs, parts))
+        return with_effects(fn, args, reached, lambda: explore(recorder, fn, args, kwargs, parts))
 
 
 @dataclass(frozen=True)
@@ -255,19 +265,17 @@ class _Done:
     left: Left
 
 
-def with_effects(
-    recorder: Recorder, func: Any, args: Any, effects: Callable[[], Effects], run: Callable[[], Any]
-) -> Any:
+def with_effects(func: Any, args: Any, effects: Callable[[], Effects], run: Callable[[], Any]) -> Any:
     """Runs something as one operation of the path under way; the runs that follow find all that it left behind.
 
     Args:
-        recorder: That of the running trace.
         func: What runs.
         args: Its arguments.
         effects: What it reaches now.
         run: Runs it.
     """
-    if recorder.frames[-1].path is None:
+    found = recording()
+    if found is None or not found.on_path:
         return run()
     ran = False
 
@@ -275,9 +283,9 @@ def with_effects(
         nonlocal ran
         ran, reached = True, effects()
         before = reached.take()
-        return Call(func, _Done(recorder.whole(run), reached.left(before)))
+        return Call(func, _Done(found.whole(run), reached.left(before)))
 
-    done: _Done = recorder.through_path(func, args, first)
+    done: _Done = found.through_path(func, args, first)
     if not ran:
         done.left.again(effects)
     return copied(done.result)

@@ -116,6 +116,11 @@ class Recorder(TorchFunctionMode):
         path = self.frames[-1].path
         return run().result if path is None else path.call(func, args, run)
 
+    @property
+    def on_path(self) -> bool:
+        """Whether a path is under way."""
+        return self.frames[-1].path is not None
+
     def whole(self, run: Callable[[], Any]) -> Any:
         """Runs what a path takes for one operation: none of those that it is made of is another."""
         frame = self.frames[-1]
@@ -357,9 +362,38 @@ def watching() -> Iterator[Recorder]:
         _active.recorder = None
 
 
+class Recording(Protocol):
+    """What takes something for one operation of a path: the recorder of a trace, or a run along a path elsewhere."""
+
+    @property
+    def on_path(self) -> bool:
+        """Whether a path is under way."""
+
+    def through_path(self, func: Any, args: Any, run: Callable[[], Call]) -> Any:
+        """Runs something as one operation of the path, if there is one."""
+
+    def whole(self, run: Callable[[], Any]) -> Any:
+        """Runs it so that none of the operations that it is made of is one of the path."""
+
+
+def recording() -> Recording | None:
+    """What records paths right now: in a trace, in torch.export or AOT."""
+    return active() or getattr(_active, "along", None)
+
+
+@contextlib.contextmanager
+def going_along(run: Recording) -> Iterator[None]:
+    """Has a run along a path outside of a trace be what `recording` gives."""
+    before, _active.along = getattr(_active, "along", None), run
+    try:
+        yield
+    finally:
+        _active.along = before
+
+
 def as_one_operation(func: Any, args: Any, run: Callable[[], Any]) -> Any:
     """Runs something that writes into the graph itself, so that a path gives its result again."""
-    recorder = active()
-    if recorder is None:
+    found = recording()
+    if found is None:
         return run()
-    return recorder.through_path(func, args, lambda: Call(func, recorder.whole(run)))
+    return found.through_path(func, args, lambda: Call(func, found.whole(run)))

@@ -101,7 +101,7 @@ class _Piece:
                 from . import splits
 
                 return splits.run(self.twins, args, kwargs)
-            return self.lower(args, kwargs)
+            return as_one_operation(self.fn, args, lambda: self.lower(args, kwargs))
         return as_one_operation(self.fn, args, lambda: self.call(args, kwargs))
 
     def lower(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -208,3 +208,55 @@ def test_ifs_on_sizes(format: str) -> None:
         with torch.no_grad():
             torch.testing.assert_close(exported(x), model(x))
     assert torch.SymInt.__gt__.__module__ != Sized.__module__ and "lower_paths" not in repr(torch.SymBool.__bool__)
+
+
+@hj.branch_if_tracing
+def appends(x: Tensor, items: list[Tensor]) -> Tensor:
+    items.append(x)
+    return x * 2 if x.sum() > 0 else x - 1
+
+
+@hj.script_if_tracing
+def scaled(x: Tensor, n: int) -> Tensor:
+    return x * n if bool(x.sum() > 0) else x - n
+
+
+def by_function(x: Tensor, items: list[Tensor]) -> Tensor:
+    return appends(x, items)
+
+
+def by_cond(x: Tensor, items: list[Tensor]) -> Tensor:
+    def side(y: Tensor) -> Tensor:
+        items.append(x)
+        return y * 3 if x.sum() > 4 else y
+
+    return hj.cond(x.sum() > 0, lambda: side(x * 2), lambda: side(x - 1))
+
+
+def by_script(x: Tensor, items: list[Tensor]) -> Tensor:
+    items.append(x)
+    return scaled(x, 3)
+
+
+def by_loop(x: Tensor, items: list[Tensor]) -> Tensor:
+    items.append(x)
+    (halved,) = hj.while_loop(lambda y: y.sum() > 1, lambda y: (y / 2,), (x,))
+    return hj.fori_loop(0, 3, lambda i, y: y + i, halved) + hj.map(lambda row: row * 2, x)
+
+
+@pytest.mark.parametrize("before", [by_function, by_cond, by_script, by_loop])
+def test_branches_and_loops_before_an_if(before: Any) -> None:
+    """Each is one operation of the path, and what it leaves behind is there once on each of the later ones."""
+
+    class Model(nn.Module):
+        @hj.branch_if_tracing
+        def forward(self, x: Tensor) -> Tensor:
+            items: list[Tensor] = []
+            y: Tensor = before(x, items)
+            return y + 10 * len(items) + items[0] if x.mean() > 1 else y
+
+    inputs = [torch.full((3,), value) for value in (1.0, -1.0, 5.0)]
+    for first in inputs:
+        program: Any = exported(Model(), first.clone()).module()
+        for x in inputs:
+            torch.testing.assert_close(program(x), Model()(x), rtol=0, atol=0)

@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 
 from .. import _torch
-from .._describe import place
-from .._errors import CaptureError, HybridJitError, InputError, compose
+from .._errors import CaptureError, HybridJitError, InputError
 from .._sites import file_of, is_users, site_of_function, user_files
 from ..adapters.tree import scan
 from .auto import Branches
@@ -21,7 +20,7 @@ from .capture import Captured, capture, placed
 from .compare import NEAR, compare, is_chaotic
 from .devices import moved
 from .further import SECONDS, enough, probe
-from .kinds import BOOL, INDEX, ROWS
+from .kinds import INDEX, ROWS
 from .leaks import Leak
 from .loops import rolled
 from .members import Member
@@ -29,15 +28,25 @@ from .memory import refuse_memory
 from .probes import OF_KIND, SHARED
 from .report import Finding
 from .state import SEED
-from .survey import Guarding, Occurrence, Seen, exonerated, inseparable, proven, same_program, values_of
+from .survey import (
+    Guarding,
+    Occurrence,
+    Seen,
+    exonerated,
+    inseparable,
+    parts_by_decisions,
+    proven,
+    same_program,
+    values_of,
+)
 from .task import Known, Settings, Task
 from .together import Together
-from .verdicts import frozen_error, judged
+from .verdicts import frozen_error, judged, unexplained
 
 _OBSERVED = 4.0
 """How many times as long as the first capture capturing further inputs may take in all; `SECONDS` it always may."""
-_JOINED = 2
-"""How many probes may get a path of their own."""
+_JOINED, _PATHS = 2, 4
+"""How many probes may get paths of their own, at once and in all."""
 
 
 def capture_guarded(task: Task, branches: Sequence[str] | str, on_frozen: str) -> Captured:
@@ -125,7 +134,7 @@ class Study:
             if spare is not None:
                 chosen, captured, guarded, wrong, stopped = spare
             elif not any(self.known[name].told for name in wrong):  # those the verification tells of, in full
-                raise self._unexplained(wrong, captured)
+                raise unexplained(self.task.model, wrong, captured)
         if not wrong and not first.leaks and any(self.known[name].told for name in stopped):
             captured, guarded = self._with(dataclasses.replace(chosen, looking=True))
             wrong, stopped = self._wrong(captured)
@@ -332,7 +341,8 @@ class Study:
         """
         before = set(self.known)
         joining = [self.known[name] for name in stopped if self._parts_by_decisions(settings, name)][:_JOINED]
-        if not joining or self.seconds > SECONDS:
+        had = sum(known.joins and not known.told for known in self.known.values())
+        if not joining or self.seconds > SECONDS or had >= _PATHS:
             return captured, guarded
         for known in joining:
             known.joins = True
@@ -340,7 +350,8 @@ class Study:
             wider, more = self._with(settings)
             wrong, left = self._wrong(wider)
             if not wrong and before & set(left) < set(stopped):
-                return wider, more
+                # What has paths of its own since was tried at other sizes, too, some of which it may raise on.
+                return self._joined(settings, wider, more, sorted(set(left) - before))
         except (CaptureError, InputError):  # of another path, or a result of another structure
             pass  # what there is holds for the first input
         for known in joining:
@@ -349,15 +360,7 @@ class Study:
 
     def _parts_by_decisions(self, settings: Settings, name: str) -> bool:
         first, other = (self._captures.get((settings.observed, each)) for each in ("input", name))
-        if self.known[name].told or first is None or other is None:
-            return False
-        others = other.by_occurrence()
-        parting = [
-            leak.kind
-            for key, leak in first.by_occurrence().items()
-            if key in others and not leak.same_value(others[key])
-        ]
-        return bool(parting) and all(kind is BOOL for kind in parting)
+        return not (self.known[name].told or first is None or other is None) and parts_by_decisions(first, other)
 
     def _chaotic(self, name: str) -> bool:
         known = self.known[name]
@@ -365,19 +368,6 @@ class Study:
         flat = schema.flatten(moved(known.inputs, None, name))
         return not known.told and is_chaotic(
             flat, known.expected, lambda flat: self.task.run(schema.unflatten(flat), name)
-        )
-
-    def _unexplained(self, wrong: Sequence[str], captured: Captured) -> CaptureError:
-        forks = [f"{place(f.file, f.line)} {f.message}" for f in captured.findings if f.code == "HJ303"]
-        return CaptureError(
-            compose(
-                "the trace gives something else than the model on further inputs, and nothing that was seen tells why",
-                where=type(self.task.model).__qualname__,
-                differences=[*(f"{name}: another result" for name in wrong), *forks],
-                instead="tensors only between tensors: no numbers taken out of them by other libraries or threads, "
-                "no if on torch.jit.is_tracing();\nor hybridjit.static(value, reason=...)",
-                page="captureerror",
-            )
         )
 
     def _same(self, captured: Captured, run: Callable[..., Any], name: str) -> bool | None:

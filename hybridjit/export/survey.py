@@ -122,6 +122,14 @@ def exonerated(groups: Sequence[Sequence[Seen]]) -> dict[Occurrence, str]:
     return innocent
 
 
+def parts_by_decisions(first: Seen, other: Seen) -> bool:
+    """Whether the truths of tensors are all that two captures were told differently."""
+    others = other.by_occurrence()
+    leaks = first.by_occurrence().items()
+    parting = [leak.kind for key, leak in leaks if key in others and not leak.same_value(others[key])]
+    return bool(parting) and all(kind is BOOL for kind in parting)
+
+
 def is_test(leak: Leak | None) -> bool:
     """Whether a value serves but the test of what validates."""
     return leak is not None and leak.kind is not BOOL and only_tests(leak.site)

@@ -1,4 +1,4 @@
-"""What the evidence makes of findings, and the error for values that may not be frozen."""
+"""What the evidence makes of findings, and the errors for values that may not be frozen and for none that was seen."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from torch import nn
 
+from .._describe import place
 from .._errors import CaptureError, compose
 from ..control.origins import Asked
 from .capture import Captured
@@ -51,3 +52,18 @@ def frozen_error(model: nn.Module, leaks: Sequence[Leak], answers: Sequence[Aske
     )
     error.report = Report(model_name(model), "torchscript", (), by_line(found(leaks)), guards=guards_of(leaks))
     return error
+
+
+def unexplained(model: nn.Module, wrong: Sequence[str], captured: Captured) -> CaptureError:
+    """The error of a trace that is wrong on further inputs for no reason that was seen."""
+    forks = [f"{place(f.file, f.line)} {f.message}" for f in captured.findings if f.code == "HJ303"]
+    return CaptureError(
+        compose(
+            "the trace gives something else than the model on further inputs, and nothing that was seen tells why",
+            where=type(model).__qualname__,
+            differences=[*(f"{name}: another result" for name in wrong), *forks],
+            instead="tensors only between tensors: no numbers taken out of them by other libraries or threads, "
+            "no if on torch.jit.is_tracing();\nor hybridjit.static(value, reason=...)",
+            page="captureerror",
+        )
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -227,3 +228,63 @@ def test_models_come_back() -> None:
         raise RuntimeError("stop")
     assert vars(model.layers[0])["forward"] is own
     assert "forward" not in vars(model.layers[1])
+
+
+class OneByOne(nn.Module):
+    """Takes a batch of one, and one step, in ways that others can't take."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[0] == 1:
+            x = x.reshape(x.shape[1], 3)[None] * 2
+        if x.shape[1] == 1:
+            x = x.reshape(x.shape[0], 3)[:, None] + 1
+        return x
+
+
+def test_a_probe_of_a_probe() -> None:
+    """A probe with paths of its own is tried at other sizes, which may have other paths again."""
+    model = OneByOne().eval()
+    exported = hj.export(model, torch.rand(2, 4, 3), branches="auto")
+    for shape in ((2, 7), (1, 9), (1, 1), (3, 1), (1, 2), (5, 4)):
+        x = torch.rand(*shape, 3)
+        torch.testing.assert_close(exported(x), model(x), rtol=0, atol=0)
+
+
+def stepped(x: Tensor, at: int, *, by: float = 0.5) -> Tensor:
+    if x.sum() > at:
+        return x * by
+    return x + by
+
+
+def named(x: Tensor) -> str:
+    """What only Python reads: its paths can't meet."""
+    return "low" if x.sum() < 0 else "high"
+
+
+class ManySteps(nn.Module):
+    """More paths than the limit, all but a few in helpers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.closure = self.made(3.0)
+
+    @staticmethod
+    def made(scale: float) -> Callable[[Tensor], Tensor]:
+        def scaled(x: Tensor) -> Tensor:
+            return x * scale if x.max() > 1 else x - scale
+
+        return scaled
+
+    def forward(self, x: Tensor) -> Tensor:
+        for at in range(8):
+            x = self.closure(stepped(x, at, by=0.25))
+        return x if named(x) == "low" else x + 1
+
+
+def test_paths_meet_in_helpers() -> None:
+    """Where a module has too many paths, those of the functions it calls meet where they return, if they can."""
+    model, codes = ManySteps().eval(), [each.__code__ for each in (stepped, named, ManySteps().closure)]
+    exported = hj.export(model, SMALL, branches="auto")
+    for x in (SMALL, -SMALL, SMALL * 10, SMALL * 0, -SMALL * 10):
+        torch.testing.assert_close(exported(x), model(x), rtol=0, atol=0)
+    assert [each.__code__ for each in (stepped, named, model.closure)] == codes

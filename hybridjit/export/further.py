@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _PROBED = 3.0
 """How many times as long as the first capture running the model on probes may take in all."""
 SECONDS = 4.0
-"""How long that may always take."""
+"""How long that may always take, of this thread's time: what is found does not hang on how busy a machine is."""
 
 
 def probe(study: Study, captured: Captured) -> None:
@@ -26,14 +26,14 @@ def probe(study: Study, captured: Captured) -> None:
     if study.probed:
         return
     study.probed = True
-    started = time.perf_counter()
+    started = time.thread_time()
     inputs = moved(study.task.first, None, "input")
     results: dict[str, Known] = {}
 
     def accepted(probe: Probe) -> bool:
         # Whether dtypes, ranks and shared arguments matter must not depend on the clock: without a probe, no guard.
         must = probe.says in OF_KIND or probe.says == SHARED
-        if not must and time.perf_counter() - started > max(_PROBED * study.seconds, SECONDS):
+        if not must and time.thread_time() - started > max(_PROBED * study.seconds, SECONDS):
             return False
         if not captured.leaks and ":" in probe.says and any(":" in known for known in results):
             return False  # one of another size tells whether nothing leaked, which is all there is to tell
@@ -71,11 +71,11 @@ def enough(study: Study, settings: Settings, groups: list[list[Seen]]) -> list[l
 
 def _resized(study: Study, settings: Settings, name: str) -> list[Seen]:
     """Captures of an input at other sizes, as far as the time goes."""
-    started = time.perf_counter()
+    started = time.thread_time()
 
     def accepted(probe: Probe) -> bool:
         says = f"{name}, {probe.says}"
-        if ":" not in probe.says or time.perf_counter() - started > max(_PROBED * study.seconds, SECONDS):
+        if ":" not in probe.says or time.thread_time() - started > max(_PROBED * study.seconds, SECONDS):
             return False
         return says in study.known or _known(study, study.known, says, probe)
 

@@ -93,10 +93,10 @@ class Study:
     def capture(self, settings: Settings) -> Captured:
         """The capture that becomes the file."""
         self.settings = settings
-        started = time.perf_counter()
+        started = time.thread_time()
         self.first = first = self._first()
         settings = self.settings
-        self.seconds = time.perf_counter() - started
+        self.seconds = time.thread_time() - started
         if self.on_frozen == "ignore":
             return placed(first)
         for name, inputs in self.task.others.items():
@@ -308,11 +308,11 @@ class Study:
 
     def observed(self, settings: Settings) -> Iterator[Seen]:
         """Captures on all further inputs; one that can't be captured is no evidence."""
-        started = time.perf_counter()
+        started = time.thread_time()
         for name, known in list(self.known.items())[1:]:
             if name in OF_KIND or name in (SHARED, settings.base):
                 continue
-            if not known.told and time.perf_counter() - started > max(_OBSERVED * self.seconds, SECONDS):
+            if not known.told and time.thread_time() - started > max(_OBSERVED * self.seconds, SECONDS):
                 return
             try:
                 seen = self.seen(settings, name)

@@ -52,6 +52,11 @@ def _raises(node: Any) -> bool:
     return node.kind() == "aten::__getitem__" and bool(next(node.inputs()).node().kind() == "prim::DictConstruct")
 
 
+_IN_PLACE = ("add", "sub", "mul", "div", "floor_divide", "remainder", "pow")
+IN_PLACE: dict[Any, Any] = {getattr(Tensor, f"{name}_"): getattr(Tensor, name) for name in _IN_PLACE}
+"""Of operations in place, which are all that ``n += 1`` can be, those that give something new."""
+
+
 def _made_of(value: _torch.Value) -> list[_torch.Value]:
     """The tensors that a value of the graph is computed from, or that the sides of a branch give for it."""
     node = value.node()

@@ -19,7 +19,7 @@ from . import answers, made
 from .answers import See
 from .kinds import ARRAY, BOOL, CONTAINS, FLOAT, INDEX, INT, ITEM, LEN, LENT, LIST, ROWS, TEXT, Kind
 from .leaks import Leak
-from .numbers import promoted
+from .numbers import IN_PLACE, is_number, promoted
 from .rolling import rows_of
 from .validation import only_says
 
@@ -56,6 +56,8 @@ class Watch(TorchFunctionMode):
             return func(*args, **kwargs)
         if self._plain and func in _COUNT and user_site().file in self._plain:
             return self._as_numbers(func, args, kwargs)
+        if func in IN_PLACE and isinstance(args[0], Tensor) and is_number(args[0], self.kept):
+            func = IN_PLACE[func]  # what Python has as a number has no memory of its own
         caller = sys._getframe(1)
         args = promoted(func, args, lambda *other: call_at(caller, *other))
         if see is not None:

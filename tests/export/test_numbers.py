@@ -1,4 +1,4 @@
-"""Traced sizes as keys."""
+"""Traced sizes as numbers: as keys, counted up, far from the input."""
 
 from __future__ import annotations
 
@@ -170,3 +170,33 @@ def test_a_number_far_from_the_input() -> None:
 
     exported = hj.export(Deep().eval(), torch.zeros(3))
     assert torch.equal(exported(torch.ones(3)), Deep()(torch.ones(3)))
+
+
+class Counts(nn.Module):
+    """Counts up from sizes that have other names, too, as Python's numbers let it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = x.shape[0]
+        after = rows
+        after += 1
+        after *= 2
+        shape = x.shape
+        columns = shape[1]
+        columns -= 1
+        padded = list(shape)
+        padded[0] += 3
+        half = rows
+        half //= 2
+        ratio: float = rows
+        ratio /= 4
+        return x.new_zeros(padded).sum() + x * rows + after * 10 + columns * 100 + shape[1] * 1000 + half + ratio
+
+
+@pytest.mark.parametrize("branches", [None, "auto"])
+def test_counting_up_changes_no_other_number(branches: str | None) -> None:
+    """``n += 1`` on a size is another number; the tensor that a trace has for it would be the same one changed."""
+    model = Counts().eval()
+    exported = hj.export(model, torch.ones(2, 3), branches=branches)
+    for shape in ((2, 3), (5, 3), (1, 7), (4, 1)):
+        x = torch.rand(*shape)
+        torch.testing.assert_close(exported(x), model(x))

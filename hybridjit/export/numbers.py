@@ -47,7 +47,7 @@ def is_number(tensor: Tensor, known: Collection[int] = ()) -> bool:
     return found
 
 
-def _raises(node: Any) -> bool:
+def stands_for_none(node: Any) -> bool:
     """Whether a node stands for a tensor that there is none: that a dict would lack, of a side that raises."""
     return node.kind() == "aten::__getitem__" and bool(next(node.inputs()).node().kind() == "prim::DictConstruct")
 
@@ -63,7 +63,7 @@ def _made_of(value: _torch.Value) -> list[_torch.Value]:
     place = [each.unique() for each in node.outputs()].index(value.unique())
     if node.kind() == "prim::If":
         given = [list(block.outputs())[place] for block in node.blocks()]
-        return [each for each in given if not _raises(each.node())] or given
+        return [each for each in given if not stands_for_none(each.node())] or given
     if node.kind() == "prim::TupleUnpack" and (packed := next(node.inputs()).node()).kind() == "prim::TupleConstruct":
         return [list(packed.inputs())[place]]
     return [each for each in node.inputs() if _torch.kind(each.type()) == "TensorType"]

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from .. import _torch
 from ..control.arithmetic import ENUMERATIONS
+from .numbers import stands_for_none
 
 _ARITHMETIC = [
     f"aten::{name}"
@@ -90,7 +91,9 @@ def _tensors(graph: _torch.Graph) -> list[tuple[Any, Any]]:
     for node, after in _steps(graph, graph.return_node()):
         for inner in node.blocks():
             found += [(value, next(iter(inner.nodes()), inner)) for value in inner.inputs()]
-        if node.kind() not in ("prim::Constant", "prim::GetAttr"):
+        # The last of these is what a side gives that raises.
+        known = node.kind() in ("prim::Constant", "prim::GetAttr", "prim::Uninitialized")
+        if not known and not stands_for_none(node):
             found += [(value, after) for value in node.outputs()]
     return [(value, after) for value, after in found if _is_tensor(value)]
 

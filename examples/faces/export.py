@@ -8,10 +8,10 @@ import hybridjit as hj
 from .model import DATA, build, read_image
 
 
-def export_detector() -> hj.Exported:
+def export_detector(format: str = "torchscript") -> hj.Exported:
     """Exports the detector from one photograph, and verifies it on those of `check_pictures`."""
-    image = read_image(DATA / "astronaut.jpg")
-    return hj.export(build(), (image,), check_inputs=[(picture,) for picture in check_pictures().values()])
+    image, others = read_image(DATA / "astronaut.jpg"), check_pictures()
+    return hj.export(build(), (image,), format=format, check_inputs=[(picture,) for picture in others.values()])
 
 
 def export_switched() -> hj.Exported:

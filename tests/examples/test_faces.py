@@ -1,6 +1,10 @@
 """The face detector: right in eager PyTorch, and the same from the exported file."""
 
 import json
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +18,7 @@ from examples.faces.model import DATA, FaceDetector, Faces, build, read_image
 from examples.faces.plain_trace import plain_trace
 from examples.faces.show import as_lines, draw
 
+ROOT = Path(__file__).parents[2]
 PHOTOGRAPHS = ("astronaut.jpg", "two_faces.jpg", "coffee.jpg")
 CHECKS = check_pictures()
 UNSEEN = {
@@ -123,3 +128,18 @@ def test_as_onnx(detector: FaceDetector) -> None:
     exported: hj.Exported = hj.export(detector, first, format="onnx", check_inputs=others[:2])
     for picture in (first, *others, *UNSEEN.values()):
         assert_same(exported(picture), detector(picture))
+
+
+@pytest.mark.skipif(
+    not (ROOT / "build/node/node_modules/onnxruntime-node").is_dir() or not shutil.which("node"),
+    reason="onnxruntime-node is not installed, see examples/onnx/README.md",
+)
+def test_as_onnx_without_python(tmp_path: Path) -> None:
+    """The program in Node.js finds the faces that Python finds with the same file."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "examples.faces", "--out", str(tmp_path), "--format", "onnx"]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+    program = shutil.copy(ROOT / "examples/onnx/faces.mjs", ROOT / "build/node")
+    run = ["node", str(program), str(tmp_path / "faces.onnx"), str(tmp_path / "photo.ppm")]
+    found = subprocess.run(run, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert len(found) == 2 and set(found) <= set(done.stdout.splitlines())

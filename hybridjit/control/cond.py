@@ -98,9 +98,9 @@ def _not_plain(
         as_part = as_paths if how == "trace" else as_lowered_paths
         sides = as_part(true_fn), as_part(false_fn)
         names = f"true_fn ({spell_function(true_fn)})", f"false_fn ({spell_function(false_fn)})"
-        effects = functools.partial(Effects, (true_fn, false_fn), tuple(operands), {}, most=_NEAR)
-        run = functools.partial(_record, pred, sides, operands, names, effects, part, how)
-        taken: R = with_effects(cond, (pred,), effects, run)
+        reached = functools.partial(Effects, (true_fn, false_fn), tuple(operands), {}, most=_NEAR)
+        run = functools.partial(_record, pred, sides, operands, names, part, how)
+        taken: R = with_effects(cond, (pred,), reached, run)
         return taken
     check_pred(pred)
     return true_fn(*operands) if pred else false_fn(*operands)
@@ -111,12 +111,11 @@ def _record(
     functions: tuple[Any, Any],
     operands: Any,
     names: tuple[str, str],
-    reached: Callable[[], Effects],
     part: tuple[str, str] | None,
     how: str,
+    effects: Effects,
 ) -> Any:
     """Records both sides, each of which finds Python's objects as they were, and must leave them alike."""
-    effects = reached()
     before = effects.take()
     left: dict[int, Any] = {}  # by each side
 

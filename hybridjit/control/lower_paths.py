@@ -149,7 +149,7 @@ def lower_paths(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[s
         kwargs: Its keyword arguments.
     """
     reached = partial(Effects, [fn], args, kwargs)
-    return with_effects(fn, args, reached, lambda: _explore(fn, args, kwargs, reached()))
+    return with_effects(fn, args, reached, lambda effects: _explore(fn, args, kwargs, effects))
 
 
 def _explore(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any], effects: Effects) -> Any:

@@ -224,8 +224,12 @@ def as_paths(fn: Callable[..., Any]) -> Callable[..., Any]:
     recorder = active()
     if recorder is None or all(frame.path is None for frame in recorder.frames):
         return fn
+
     # While an example is computed, the function just runs.
-    return lambda *args: fn(*args) if _torch.tracing_state() is None else explore(recorder, fn, args, {})
+    def paths(*args: Any) -> Any:
+        return fn(*args) if _torch.tracing_state() is None else explore(recorder, fn, args, {}, Effects([fn], args, {}))
+
+    return paths
 
 
 def as_lowered_paths(fn: Callable[..., Any]) -> Callable[..., Any]:
@@ -254,7 +258,7 @@ def trace_paths(
     """
     with watching() as recorder:
         reached = functools.partial(Effects, [fn], args, kwargs)
-        return with_effects(fn, args, reached, lambda: explore(recorder, fn, args, kwargs, parts))
+        return with_effects(fn, args, reached, lambda effects: explore(recorder, fn, args, kwargs, effects, parts))
 
 
 @dataclass(frozen=True)
@@ -265,25 +269,25 @@ class _Done:
     left: Left
 
 
-def with_effects(func: Any, args: Any, effects: Callable[[], Effects], run: Callable[[], Any]) -> Any:
+def with_effects(func: Any, args: Any, effects: Callable[[], Effects], run: Callable[[Effects], Any]) -> Any:
     """Runs something as one operation of the path under way; the runs that follow find all that it left behind.
 
     Args:
         func: What runs.
         args: Its arguments.
         effects: What it reaches now.
-        run: Runs it.
+        run: Runs it, given that.
     """
     found = recording()
     if found is None or not found.on_path:
-        return run()
+        return run(effects())
     ran = False
 
     def first() -> Call:
         nonlocal ran
         ran, reached = True, effects()
         before = reached.take()
-        return Call(func, _Done(found.whole(run), reached.left(before)))
+        return Call(func, _Done(found.whole(functools.partial(run, reached)), reached.left(before)))
 
     done: _Done = found.through_path(func, args, first)
     if not ran:
@@ -296,10 +300,10 @@ def explore(
     fn: Callable[..., Any],
     args: tuple[Any, ...],
     kwargs: Mapping[str, Any],
+    effects: Effects,
     parts: Callable[[Site], bool] = lambda site: True,
 ) -> Any:
     """Runs a function, and again for the sides of each branch."""
-    effects = Effects([fn], args, kwargs)
     before = effects.take(), random.getstate()
     budget = Budget(fn, parts=parts)
     known = {id(container) for container in effects.containers}

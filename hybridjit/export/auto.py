@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from .._errors import CaptureError
 from .._sites import Line, Site
 from ..control.paths import TooManyPathsError
-from .branches import BranchingError, begins, helper_at, parent
+from .branches import BranchingError, begins, helpers_at, parent
 from .capture import Captured
 from .further import SECONDS
 from .kinds import BOOL
@@ -141,13 +141,13 @@ class Branches:
         if isinstance(error.error, TooManyPathsError):
             lines = {(site.file, site.line) for site in error.error.sites} - self.meets
             own = type(self.study.task.model.get_submodule(error.path)).forward
-            new = {line for line in lines if (helper := helper_at(line)) and helper is not own}
+            new = {line for line, helper in helpers_at(lines).items() if helper is not own}
             self.meets |= new
             if new:
                 return True
         if error.helper is None:
             return False
-        self.apart |= {line for line in self.meets if (helper := helper_at(line)) and begins(helper) == error.helper}
+        self.apart |= {line for line, helper in helpers_at(self.meets).items() if begins(helper) == error.helper}
         return True
 
     def _give_up(self, error: BranchingError) -> None:

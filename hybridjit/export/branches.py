@@ -59,15 +59,20 @@ class BranchingError(CaptureError):
         self.path: str = inner.path if inner and not inner.helper else path
 
 
-def helper_at(line: Line) -> FunctionType | None:
-    """The innermost function around a line that is there before the model is called; no generator."""
-    file, number = line
-    functions = [each for each in gc.get_objects() if type(each) is FunctionType and each.__code__.co_filename == file]
+def helpers_at(lines: Collection[Line]) -> dict[Line, FunctionType]:
+    """The innermost function around each line that is there before the model is called; no generator."""
+    files = {file for file, _ in lines}
+    found: dict[Line, FunctionType] = {}
     # What calls operations as if from a line of the model's is none of its functions.
-    around = [each for each in functions if number in _lines(each.__code__) and each.__globals__ is not _CALLS]
-    found = max(around, key=lambda each: each.__code__.co_firstlineno, default=None)
+    for each in gc.get_objects() if lines else ():
+        if type(each) is FunctionType and each.__code__.co_filename in files and each.__globals__ is not _CALLS:
+            numbers, first = _lines(each.__code__), each.__code__.co_firstlineno
+            for line in lines:
+                around = line[0] == each.__code__.co_filename and line[1] in numbers
+                if around and (line not in found or found[line].__code__.co_firstlineno < first):
+                    found[line] = each
     flags = inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
-    return None if found is None or found.__code__.co_flags & flags else found
+    return {line: helper for line, helper in found.items() if not helper.__code__.co_flags & flags}
 
 
 _CALLS = Recorder.__torch_function__.__globals__
@@ -96,7 +101,7 @@ def meeting(lines: Collection[Line], parts: Callable[[Site], bool]) -> Iterator[
     """
     changed: list[tuple[FunctionType, CodeType]] = []
     try:
-        for helper in {id(each): each for each in map(helper_at, lines) if each}.values():
+        for helper in {id(each): each for each in helpers_at(lines).values()}.values():
             code = helper.__code__
             twin = FunctionType(code, helper.__globals__, helper.__name__, helper.__defaults__, helper.__closure__)
             twin.__kwdefaults__, twin.__qualname__ = helper.__kwdefaults__, helper.__qualname__

@@ -2,11 +2,12 @@
 
 import json
 import os
+import sys
 from pathlib import Path
 
 import pytest
 
-from benchmarks import robustness
+from benchmarks import large, robustness
 
 ROOT = Path(__file__).parents[2]
 
@@ -40,11 +41,29 @@ def test_killed_writers_leave_the_old_file_or_the_new_one() -> None:
     assert robustness.killed(5)["old or new"] == 5
 
 
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux tells what memory of a process is in no file")
+def test_the_memory_of_a_large_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 130 MB of weights what each stage takes is within what is stated; a limit that it must exceed is told."""
+    monkeypatch.setitem(large.STATED, "load", 0.9)
+    found = large.large(0.13)
+    told = {"gigabytes of weights": 0.13, "right": True, "load: OVER 0.9": True}
+    assert found == told | {each: found[each] for each in large.STATED}
+
+
+def test_a_large_model_without_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there is no room for it, what it needs is told, and nothing is run."""
+    monkeypatch.setattr(large, "watched", None)
+    found = large.large(1e6)
+    assert found["left out, it needs"] == "2200000.0 GB of disk and 1300000.0 GB of memory"
+
+
 def test_the_committed_tally_is_whole() -> None:
-    """Ten thousand TorchScript files, two hundred kills, a crowd: none wrong, torn, crashed or hung."""
+    """Ten thousand TorchScript files, two hundred kills, a crowd, 8 GB: none wrong, torn, hung or too large."""
     tallies = json.loads((ROOT / "benchmarks" / "results" / "robustness.json").read_text())["tallies"]
     of_script = [each for key, each in tallies["damage"].items() if key.startswith("torchscript")]
     assert sum(sum(each.values()) for each in of_script) == 10_000
     assert {what for each in tallies["damage"].values() for what in each} == {"refused", "right"}
     assert tallies["killed"]["old or new"] == 200 and "TORN" not in tallies["killed"]
     assert tallies["crowd"] == {"threads: right": 64, "processes: right": 64}
+    assert tallies["large"]["gigabytes of weights"] >= 7.9 and tallies["large"]["right"] is True
+    assert all(tallies["large"][stage] <= most for stage, most in large.STATED.items())

@@ -86,37 +86,62 @@ _ARITHMETIC = {
 
 
 _WITH_TRUTHS = {
-    *(getattr(Tensor, f"__{side}{name}__") for side in ("", "r") for name in ["xor", "and", "or", "mul", "add"]),
-    *(getattr(Tensor, f"bitwise_{name}") for name in ["xor", "and", "or"]),
-    *(getattr(torch, f"bitwise_{name}") for name in ["xor", "and", "or"]),
-    *(getattr(owner, name) for owner in (Tensor, torch) for name in ["mul", "add", "multiply"]),
+    *(getattr(Tensor, f"__{side}{name}__") for side in ("", "r", "i") for name in ["xor", "and", "or", "mul", "add"]),
+    *(getattr(owner, name) for owner in (Tensor, torch) for name in ["mul", "add", "multiply", "where"]),
+    *(getattr(owner, f"bitwise_{name}") for owner in (Tensor, torch) for name in ["xor", "and", "or"]),
+}
+_FILLS = ["fill_", "masked_fill", "index_fill", "scatter", "full", "full_like", "new_full", "fill_diagonal_"]
+_COMPARES = [*("eq", "ne", "lt", "le", "gt", "ge"), *("clamp", "clamp_min", "clamp_max", "pow", "remainder")]
+_OF_ONE = {
+    getattr(owner, spelled)
+    for owner in (Tensor, torch)
+    for name in [*_FILLS, *_COMPARES]
+    for spelled in (name, f"{name}_", f"__{name}__")
+    if hasattr(owner, spelled)
+}
+"""Operations for which a truth is as good as the number 0 or 1: none of their parameters in place is a flag."""
+_VALUES = frozenset(("value", "fill_value", "other", "exponent", "min", "max"))
+_COUNTING = {
+    *(getattr(Tensor, f"__{name}__") for name in ("add", "radd", "mul", "rmul")),
+    *(getattr(owner, name) for owner in (Tensor, torch) for name in ("add", "mul", "multiply")),
 }
 
 
-def promoted(func: Any, args: Any, call: Callable[[Any, Any, Any], Any]) -> Any:
+def promoted(func: Any, args: Any, kwargs: Any, call: Callable[[Any, Any, Any], Any]) -> tuple[Any, Any]:
     """The arguments of an operation on a tensor and one of Python's numbers as the tracer keeps them right.
 
     Integers with a Python float become floats of the default dtype, as in eager mode: the tracer has the float as a
-    tensor of double precision, and would make the result one too. A Python truth becomes a tensor.
+    tensor of double precision, and would make the result one too. A Python truth, on which the tracer ends, becomes a
+    tensor or a number. Truths with a Python integer become integers: TorchScript takes ``mask + 0`` for ``mask``.
 
     Args:
         func: The operation.
         args: What it is given.
+        kwargs: Likewise, by name.
         call: Calls another one in its place.
     """
-    if func in _WITH_TRUTHS and bool in map(type, args):  # which the tracer can't record
-        return tuple(_as_tensor(each, call) if type(each) is bool else each for each in args)
-    if func not in _ARITHMETIC or len(args) != 2 or float not in map(type, args):
-        return args
+    if func in _OF_ONE and bool in map(type, (*args, *kwargs.values())):
+        if func is torch.full and type(kwargs.get("fill_value", args[-1])) is bool and kwargs.get("dtype") is None:
+            kwargs = {**kwargs, "dtype": torch.bool}
+        args = tuple(int(each) if type(each) is bool else each for each in args)
+        return args, {key: int(v) if type(v) is bool and key in _VALUES else v for key, v in kwargs.items()}
+    if func in _WITH_TRUTHS and bool in map(type, args):
+        return tuple(_as_tensor(each, call) if type(each) is bool else each for each in args), kwargs
+    if func not in _ARITHMETIC or len(args) != 2:
+        return args, kwargs
+    wanted = torch.get_default_dtype() if float in map(type, args) else torch.int64
+    if wanted is torch.int64 and (int not in map(type, args) or func not in _COUNTING):
+        return args, kwargs
 
-    def as_float(each: Any) -> Any:
+    def widened(each: Any) -> Any:
         if not isinstance(each, Tensor):
             return each
         with _torch.paused_tracing(), _torch.unwatched():
             integers = each.dim() > 0 and not each.is_floating_point() and not each.is_complex()
-        return call(Tensor.to, (each, torch.get_default_dtype()), {}) if integers else each
+            narrow = each.dtype is torch.bool if wanted is torch.int64 else integers
+        return call(Tensor.to, (each, wanted), {}) if narrow else each
 
-    return tuple(map(as_float, args))
+    return tuple(map(widened, args)), kwargs
 
 
 def _as_tensor(truth: bool, call: Callable[[Any, Any, Any], Any]) -> Tensor:

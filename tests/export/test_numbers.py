@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -157,6 +158,53 @@ def test_a_tensor_and_a_python_truth() -> None:
     model = Truths().eval()
     exported = hj.export(model, X)
     torch.testing.assert_close(exported(LONGER), model(LONGER), rtol=0, atol=0)
+
+
+def test_operations_given_a_python_truth() -> None:
+    """What is filled, compared or chosen with `True` is in the file with the dtype that it has."""
+
+    class Filled(nn.Module):
+        def forward(self, x: Tensor) -> list[Tensor]:
+            mask, at = x > 2, torch.tensor([1])
+            kept = mask.clone()
+            kept |= True
+            return [
+                mask.clone().fill_(False),
+                torch.zeros(x.shape[0]).fill_(True),
+                x.masked_fill(mask, True),
+                mask.masked_fill(mask, value=False),
+                torch.full((x.shape[0],), True),
+                torch.full(x.shape, fill_value=False, dtype=torch.int32),
+                torch.full_like(mask, True),
+                x.new_full((2,), False),
+                mask == True,  # noqa: E712
+                mask.ne(False),
+                torch.where(mask, True, False),
+                torch.where(mask, True, x),
+                mask.scatter(0, at, True),
+                mask.index_fill(0, at, False),
+                kept,
+                x.clamp(min=True),
+            ]
+
+    model = Filled().eval()
+    exported = hj.export(model, X)
+    torch.testing.assert_close(exported(LONGER), model(LONGER), rtol=0, atol=0)
+
+
+def test_masks_are_counted() -> None:
+    """`sum(masks)` counts, though TorchScript takes `mask + 0` and `mask * 1` for the mask."""
+
+    class Counting(nn.Module):
+        def forward(self, x: Tensor) -> list[Tensor]:
+            low, high = x < 3, x > 1
+            counted: Any = sum([low, high])
+            return [counted.float(), (1 * low + high).float(), (low.add(0) + high).sqrt()]
+
+    model, none, both = Counting().eval(), torch.tensor([0.0, 5.0]), torch.tensor([2.0, 2.0])
+    exported = hj.export(model, none)
+    assert torch.equal(exported(both)[0], torch.tensor([2.0, 2.0]))
+    torch.testing.assert_close(exported(both), model(both), rtol=0, atol=0)
 
 
 def test_a_number_far_from_the_input() -> None:

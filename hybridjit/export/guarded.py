@@ -181,12 +181,14 @@ class Study:
             yield rolls
         if files:
             yield dataclasses.replace(settings, dynamic=files)
-        yield settings
         own = frozenset(filter(is_users, map(file_of, self.task.model.modules())))
+        asking = frozenset(finding.file for finding in first.findings if finding.code == "HJ303" and finding.file)
+        if asking and not settings.as_eager:
+            # What the model does in eager mode is not in the first capture, and so none of its leaks.
+            yield dataclasses.replace(settings, dynamic=files | own | asking, as_eager=True)
+        yield settings
         if not files >= own:  # code that asks what kind of number a size is, say
             yield dataclasses.replace(settings, dynamic=files | own)
-        if not settings.as_eager and any(finding.code == "HJ303" for finding in first.findings):
-            yield dataclasses.replace(settings, dynamic=files, as_eager=True)
         if settings.auto:  # a tensor may leave a path by a way that only shows when the file runs
             yield dataclasses.replace(settings, auto=False)
         yield dataclasses.replace(settings, trusting=False)

@@ -59,7 +59,7 @@ class Watch(TorchFunctionMode):
         if func in IN_PLACE and isinstance(args[0], Tensor) and is_number(args[0], self.kept):
             func = IN_PLACE[func]  # what Python has as a number has no memory of its own
         caller = sys._getframe(1)
-        args = promoted(func, args, lambda *other: call_at(caller, *other))
+        args, kwargs = promoted(func, args, kwargs, lambda *other: call_at(caller, *other))
         if see is not None:
             result = see(self, func, args, kwargs)
         elif self._numbers is not None:
@@ -245,6 +245,21 @@ def _see_split(watch: Watch, func: Any, args: Any, kwargs: Any) -> Any:
     return args[0].split_with_sizes([*(size for _ in range(count - 1)), whole - size * (count - 1)], dim)
 
 
+def _see_resized(watch: Watch, func: Any, args: Any, kwargs: Any) -> Any:
+    """Resizes by a factor to the size that eager mode computes; torch has single precision for it in a trace."""
+    names = ("input", "size", "scale_factor", "mode", "align_corners", "recompute_scale_factor")
+    given = {**dict(zip(names, args, strict=False)), **kwargs}
+    factor, computed = given.get("scale_factor"), given.get("recompute_scale_factor") or given.get("mode") == "area"
+    if not computed or factor is None or given.get("size") is not None:
+        return func(*args, **kwargs)
+    with _torch.paused_tracing():
+        count = given["input"].dim() - 2
+    factors = factor if isinstance(factor, (tuple, list)) else [factor] * count
+    sizes = [_double(Tensor.size(given["input"], 2 + dim)) * _double(each) for dim, each in enumerate(factors)]
+    resized = {"size": [size.trunc().to(torch.int64) for size in sizes]}
+    return func(**{**given, **resized, "scale_factor": None, "recompute_scale_factor": None})
+
+
 def _see_contains(watch: Watch, func: Any, args: Any, kwargs: Any) -> Any:
     with _torch.paused_tracing():
         value = func(*args, **kwargs)
@@ -270,6 +285,7 @@ _SEEN: dict[Any, See] = {
     Tensor.__len__: _see_len,
     Tensor.unbind: _see_rows,
     **dict.fromkeys((Tensor.split, torch.split), _see_split),
+    torch.nn.functional.interpolate: _see_resized,
     Tensor.__contains__: _see_contains,
     **answers.SEEN,
     **made.SEEN,

@@ -149,3 +149,41 @@ def test_a_model_that_needs_numbers_gets_them_guarded() -> None:
         exported(other)
     both = hj.export(model, x, check_inputs=[other])
     torch.testing.assert_close(both(other * 2), model(other * 2))
+
+
+class Fitted(nn.Module):
+    """Resized in single precision in a trace, as detectors of torchvision are, and in double precision otherwise."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        factor: Any = 64 / min(x.shape[-2:])
+        if jit.is_tracing():
+            factor = (64.0 / torch._shape_as_tensor(x)[-2:].min()).float()
+        return nn.functional.interpolate(x[None, None], scale_factor=factor, recompute_scale_factor=True)
+
+
+def test_what_a_trace_rounds_otherwise() -> None:
+    """A path for traces that rounds otherwise at some size is left for that of eager mode, which holds at all sizes."""
+    model = Fitted().eval()
+    exported = hj.export(model, torch.rand(64, 64), branches="auto")
+    for size in (64, 83, 96, 125):
+        x = torch.rand(size, size + 9)
+        torch.testing.assert_close(exported(x), model(x))
+
+
+def test_resizing_by_a_factor() -> None:
+    """`interpolate(recompute_scale_factor=True)` computes sizes in double precision in the file, too."""
+
+    class Smaller(nn.Module):
+        def forward(self, x: Tensor) -> list[Tensor]:
+            resize = nn.functional.interpolate
+            return [
+                resize(x, scale_factor=0.7, recompute_scale_factor=True),
+                resize(x, None, (0.7, 1 / 3), "area"),
+                resize(x, scale_factor=0.5),
+            ]
+
+    model = Smaller().eval()
+    exported = hj.export(model, torch.rand(1, 1, 64, 64))
+    for size in (64, 87, 90, 170):
+        x = torch.rand(1, 1, size, size)
+        torch.testing.assert_close(exported(x), model(x))

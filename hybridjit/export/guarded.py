@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from .. import _torch
-from .._errors import CaptureError, HybridJitError, InputError
-from .._sites import file_of, is_users, site_of_function, user_files
+from .._errors import CaptureError, HybridJitError
+from .._sites import site_of_function, user_files
 from ..adapters.tree import scan
 from .auto import Branches
 from .branches import BranchingError
@@ -20,9 +20,7 @@ from .capture import Captured, capture, placed
 from .compare import NEAR, compare, is_chaotic
 from .devices import moved
 from .further import SECONDS, enough, probe
-from .kinds import INDEX, ROWS
 from .leaks import Leak
-from .loops import rolled
 from .members import Member
 from .memory import refuse_memory
 from .probes import OF_KIND, SHARED
@@ -41,12 +39,11 @@ from .survey import (
 )
 from .task import Known, Settings, Task
 from .together import Together
-from .verdicts import frozen_error, judged, unexplained
+from .verdicts import frozen_error, judged
+from .ways import Found, find, joined
 
 _OBSERVED = 4.0
 """How many times as long as the first capture capturing further inputs may take in all; `SECONDS` it always may."""
-_JOINED, _PATHS = 2, 4
-"""How many probes may get paths of their own, at once and in all."""
 
 
 def capture_guarded(task: Task, branches: Sequence[str] | str, on_frozen: str) -> Captured:
@@ -106,40 +103,14 @@ class Study:
             probe(self, first)
             calls = {name: each.inputs for name, each in self.known.items()}
             refuse_memory(self.task.model, self.task.state, calls, remembers)
-        spare = None  # what gives nothing wrong, and raises on a check input
-        for chosen in self._tries(settings, first):
-            try:
-                chosen, captured, guarded = self._widened(chosen)
-            except CaptureError:
-                if chosen == settings and spare is None:
-                    raise
-                continue  # stand-ins may be what it fails by
-            wrong, stopped = self._wrong(captured)
-            if wrong and all(name in OF_KIND or name == SHARED for name in wrong):
-                fixed = {"apart" if name == SHARED else "kinds" for name in wrong}
-                chosen = dataclasses.replace(chosen, fixed=frozenset(fixed))
-                captured, guarded = self._with(chosen)
-                wrong, stopped = self._wrong(captured)
-            if chosen.rolls and not wrong and any(self.known[name].told for name in stopped):
-                try:
-                    captured, guarded = self._with(dataclasses.replace(chosen, few=True))
-                except CaptureError:
-                    continue
-                wrong, stopped = self._wrong(captured)
-            if not wrong and not any(self.known[name].told for name in stopped):
-                break
-            if not wrong and spare is None:
-                spare = chosen, captured, guarded, wrong, stopped
-        else:
-            if spare is not None:
-                chosen, captured, guarded, wrong, stopped = spare
-            elif not any(self.known[name].told for name in wrong):  # those the verification tells of, in full
-                raise unexplained(self.task.model, wrong, captured)
-        if not wrong and not first.leaks and any(self.known[name].told for name in stopped):
-            captured, guarded = self._with(dataclasses.replace(chosen, looking=True))
-            wrong, stopped = self._wrong(captured)
-        if not wrong:
-            captured, guarded = self._joined(chosen, captured, guarded, stopped)
+        found = find(self, settings)
+        if not found.wrong and not first.leaks and any(self.known[name].told for name in found.stopped):
+            chosen = dataclasses.replace(found.settings, looking=True)
+            captured, guarded = self.made(chosen)
+            found = Found(found.settings, captured, guarded, *self.wrong(captured))
+        if not found.wrong:
+            found = joined(self, found)
+        captured, guarded = found.captured, found.guarded
         answers = [asked for asked in captured.asked if asked.what == "value"]
         if self.on_frozen == "error" and (guarded or answers):
             raise frozen_error(self.task.model, guarded, answers)
@@ -171,40 +142,8 @@ class Study:
             if plain:
                 yield dataclasses.replace(settings, plain=plain)
 
-    def _tries(self, settings: Settings, first: Captured) -> Iterator[Settings]:
-        """The ways of capturing, the most general first, the safest last."""
-        files = frozenset(leak.site.file for leak in first.leaks)
-        lines = frozenset((leak.site.file, leak.site.line) for leak in first.leaks if leak.kind in (INDEX, ROWS))
-        probe(self, first)
-        rolls = rolled(self, dataclasses.replace(settings, dynamic=files, rolls=lines))
-        if rolls is not None:
-            yield rolls
-        if files:
-            yield dataclasses.replace(settings, dynamic=files)
-        own = frozenset(filter(is_users, map(file_of, self.task.model.modules())))
-        asking = frozenset(finding.file for finding in first.findings if finding.code == "HJ303" and finding.file)
-        if asking and not settings.as_eager:
-            # What the model does in eager mode is not in the first capture, and so none of its leaks.
-            yield dataclasses.replace(settings, dynamic=files | own | asking, as_eager=True)
-        yield settings
-        if not files >= own:  # code that asks what kind of number a size is, say
-            yield dataclasses.replace(settings, dynamic=files | own)
-        if settings.auto:  # a tensor may leave a path by a way that only shows when the file runs
-            yield dataclasses.replace(settings, auto=False)
-        yield dataclasses.replace(settings, trusting=False)
-        yield dataclasses.replace(settings, trusting=False, fixed=frozenset(("kinds", "sizes")))
-
-    def _widened(self, settings: Settings) -> tuple[Settings, Captured, list[Leak]]:
-        """A capture with stand-ins in the files, too, that were handed a number they keep traced, and refused it."""
-        try:
-            return settings, *self._with(settings)
-        except CaptureError as error:
-            wider = settings.dynamic | user_files(error)
-            if not settings.dynamic or wider == settings.dynamic:
-                raise
-            return self._widened(dataclasses.replace(settings, dynamic=wider))
-
-    def _with(self, settings: Settings) -> tuple[Captured, list[Leak]]:
+    def made(self, settings: Settings) -> tuple[Captured, list[Leak]]:
+        """The capture that becomes the file, made in one way, and what it guards."""
         probe(self, self.first)
         looked_at = self.first.leaks or settings.looking or settings.observed != self.settings.observed
         seen = [self.seen(settings, settings.base) if looked_at else Seen("input", self.first)]
@@ -320,10 +259,10 @@ class Study:
                 seen = self.seen(settings, name)
             except HybridJitError:
                 continue
-            if (known.told and settings.few) or not seen.captured.unrolled:  # too few turns are no other program
+            if (known.joins and settings.few) or not seen.captured.unrolled:  # too few turns are no other program
                 yield seen
 
-    def _wrong(self, captured: Captured) -> tuple[list[str], list[str]]:
+    def wrong(self, captured: Captured) -> tuple[list[str], list[str]]:
         """The inputs on which what was captured gives something else than the model, and those on which it raises.
 
         Raising is wrong on the first one alone.
@@ -334,33 +273,8 @@ class Study:
         wrong = [name for name, each in same.items() if each is False or (each is None and name == "input")]
         return [name for name in wrong if not self._chaotic(name)], stopped
 
-    def _joined(
-        self, settings: Settings, captured: Captured, guarded: list[Leak], stopped: Sequence[str]
-    ) -> tuple[Captured, list[Leak]]:
-        """The same with paths for probes on which it raises, where decisions are all that parts them from the first.
-
-        Numbers that part them would only be a choice among those of the probes.
-        """
-        before = set(self.known)
-        joining = [self.known[name] for name in stopped if self._parts_by_decisions(settings, name)][:_JOINED]
-        had = sum(known.joins and not known.told for known in self.known.values())
-        if not joining or self.seconds > SECONDS or had >= _PATHS:
-            return captured, guarded
-        for known in joining:
-            known.joins = True
-        try:
-            wider, more = self._with(settings)
-            wrong, left = self._wrong(wider)
-            if not wrong and before & set(left) < set(stopped):
-                # What has paths of its own since was tried at other sizes, too, some of which it may raise on.
-                return self._joined(settings, wider, more, sorted(set(left) - before))
-        except (CaptureError, InputError):  # of another path, or a result of another structure
-            pass  # what there is holds for the first input
-        for known in joining:
-            known.joins = False
-        return captured, guarded
-
-    def _parts_by_decisions(self, settings: Settings, name: str) -> bool:
+    def parts_by_decisions(self, settings: Settings, name: str) -> bool:
+        """Whether decisions are all that parts an input that nobody gave from the first one."""
         first, other = (self._captures.get((settings.observed, each)) for each in ("input", name))
         return not (self.known[name].told or first is None or other is None) and parts_by_decisions(first, other)
 

@@ -1,0 +1,172 @@
+"""The ways of capturing a model, tried until one is right: the most general first, the safest last."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from .._errors import CaptureError, InputError
+from .._sites import file_of, is_users, user_files
+from .capture import Captured
+from .further import SECONDS, probe
+from .kinds import INDEX, ROWS
+from .leaks import Leak
+from .loops import rolled
+from .probes import OF_KIND, SHARED
+from .verdicts import unexplained
+
+if TYPE_CHECKING:
+    from .guarded import Study
+    from .task import Known, Settings
+
+_JOINED, _PATHS = 2, 4
+"""How many probes may get paths of their own, at once and in all."""
+
+
+class Found(NamedTuple):
+    """What a way of capturing gave, and the inputs that it is wrong on, and raises on."""
+
+    settings: Settings
+    captured: Captured
+    guarded: list[Leak]
+    wrong: list[str]
+    stopped: list[str]
+
+
+def find(study: Study, settings: Settings) -> Found:
+    """Finds the most general capture that is right on the check inputs.
+
+    They are evidence at first, as probes are. Only those that are lost then, and all of them if that is not enough,
+    get paths of their own, on which much of what they do may be frozen.
+
+    Raises:
+        CaptureError: There is none that is right, or is wrong on check inputs alone: the verification tells that.
+    """
+    told = [known for name, known in study.known.items() if known.told and name != "input"]
+    joining: list[Known] = []
+    spare: tuple[Found, list[Known]] | None = None
+    while True:
+        _join(told, joining)
+        lost = told
+        try:
+            found = _searched(study, settings)
+        except CaptureError:
+            if len(joining) == len(told) and spare is None:
+                raise
+        else:
+            lost = [known for known in told if known.name in {*found.wrong, *found.stopped}]
+            if not lost:
+                return found
+            if spare is None or (not found.wrong and len(found.stopped) <= len(spare[0].stopped)):
+                spare = found, joining
+        if len(joining) == len(told):
+            assert spare is not None
+            found, joining = spare
+            _join(told, joining)
+            return found
+        joining = told if joining else lost
+
+
+def _join(told: Sequence[Known], joining: Sequence[Known]) -> None:
+    for known in told:
+        known.joins = known in joining
+
+
+def _searched(study: Study, settings: Settings) -> Found:
+    """The first of the ways of capturing that gives nothing wrong, and raises on no input that is to have a path.
+
+    Raises:
+        CaptureError: None can be captured, or all are wrong on inputs that nobody gave.
+    """
+    spare: Found | None = None  # what gives nothing wrong, and raises on an input that is to have a path
+    for chosen in _tries(study, settings):
+        try:
+            found = _tried(study, chosen)
+        except CaptureError:
+            if chosen == settings and spare is None:
+                raise
+            continue  # stand-ins may be what it fails by
+        if not found.wrong and not any(study.known[name].joins for name in found.stopped):
+            return found
+        if not found.wrong and spare is None:
+            spare = found
+    if spare is None and not any(study.known[name].told for name in found.wrong):
+        raise unexplained(study.task.model, found.wrong, found.captured)
+    return spare or found
+
+
+def _tries(study: Study, settings: Settings) -> Iterator[Settings]:
+    """The ways of capturing, the most general first, the safest last."""
+    first = study.first
+    files = frozenset(leak.site.file for leak in first.leaks)
+    lines = frozenset((leak.site.file, leak.site.line) for leak in first.leaks if leak.kind in (INDEX, ROWS))
+    probe(study, first)
+    rolls = rolled(study, dataclasses.replace(settings, dynamic=files, rolls=lines))
+    if rolls is not None:
+        yield rolls
+    if files:
+        yield dataclasses.replace(settings, dynamic=files)
+    own = frozenset(filter(is_users, map(file_of, study.task.model.modules())))
+    asking = frozenset(finding.file for finding in first.findings if finding.code == "HJ303" and finding.file)
+    if asking and not settings.as_eager:
+        # What the model does in eager mode is not in the first capture, and so none of its leaks.
+        yield dataclasses.replace(settings, dynamic=files | own | asking, as_eager=True)
+    yield settings
+    if not files >= own:  # code that asks what kind of number a size is, say
+        yield dataclasses.replace(settings, dynamic=files | own)
+    if settings.auto:  # a tensor may leave a path by a way that only shows when the file runs
+        yield dataclasses.replace(settings, auto=False)
+    yield dataclasses.replace(settings, trusting=False)
+    yield dataclasses.replace(settings, trusting=False, fixed=frozenset(("kinds", "sizes")))
+
+
+def _tried(study: Study, settings: Settings) -> Found:
+    """What one way of capturing gives."""
+    chosen, captured, guarded = _widened(study, settings)
+    wrong, stopped = study.wrong(captured)
+    if wrong and all(name in OF_KIND or name == SHARED for name in wrong):
+        fixed = {"apart" if name == SHARED else "kinds" for name in wrong}
+        chosen = dataclasses.replace(chosen, fixed=frozenset(fixed))
+        captured, guarded = study.made(chosen)
+        wrong, stopped = study.wrong(captured)
+    if chosen.rolls and not wrong and any(study.known[name].joins for name in stopped):
+        captured, guarded = study.made(dataclasses.replace(chosen, few=True))
+        wrong, stopped = study.wrong(captured)
+    return Found(chosen, captured, guarded, wrong, stopped)
+
+
+def _widened(study: Study, settings: Settings) -> tuple[Settings, Captured, list[Leak]]:
+    """A capture with stand-ins in the files, too, that were handed a number they keep traced, and refused it."""
+    try:
+        return settings, *study.made(settings)
+    except CaptureError as error:
+        wider = settings.dynamic | user_files(error)
+        if not settings.dynamic or wider == settings.dynamic:
+            raise
+        return _widened(study, dataclasses.replace(settings, dynamic=wider))
+
+
+def joined(study: Study, found: Found) -> Found:
+    """The same with paths for probes on which it raises, where decisions are all that parts them from the first.
+
+    Numbers that part them would only be a choice among those of the probes.
+    """
+    before, settings = set(study.known), found.settings
+    joining = [study.known[name] for name in found.stopped if study.parts_by_decisions(settings, name)][:_JOINED]
+    had = sum(known.joins and not known.told for known in study.known.values())
+    if not joining or study.seconds > SECONDS or had >= _PATHS:
+        return found
+    for known in joining:
+        known.joins = True
+    try:
+        captured, guarded = study.made(settings)
+        wrong, left = study.wrong(captured)
+        if not wrong and before & set(left) < set(found.stopped):
+            # What has paths of its own since was tried at other sizes, too, some of which it may raise on.
+            return joined(study, Found(settings, captured, guarded, wrong, sorted(set(left) - before)))
+    except (CaptureError, InputError):  # of another path, or a result of another structure
+        pass  # what there is holds for the first input
+    for known in joining:
+        known.joins = False
+    return found

@@ -1334,9 +1334,8 @@ def _unpacked(graph: Graph) -> list[Value]:
 def _return_only(graph: Graph, results: Sequence[Value]) -> None:
     result = results[0]
     if len(results) > 1:
-        node = graph.create("prim::TupleConstruct", list(results), 1)
-        node.insertBefore(graph.return_node())
-        result = node.output()
+        graph.setInsertPoint(graph.return_node())
+        result = insert_tuple(graph, results)  # of a tuple's type, which may not be inferred
     graph.eraseOutput(0)
     graph.registerOutput(result)
     _C._jit_pass_dce(graph)

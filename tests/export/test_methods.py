@@ -239,6 +239,26 @@ def test_state_of_a_single_entry() -> None:
         torch.testing.assert_close(exported(X), model(X))
 
 
+def test_several_results_beside_state() -> None:
+    """A model that replaces a buffer may give more than one tensor."""
+
+    class Scaled(nn.Module):
+        scale: Tensor
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("scale", torch.ones(4))
+
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            self.scale = x.abs().amax(0)
+            return x / self.scale, self.scale
+
+    model = Scaled().eval()
+    exported = hj.export(model, X)
+    for x in (rows(2), X):
+        torch.testing.assert_close(exported(x), model(x))
+
+
 def test_a_shared_module_is_replaced_everywhere() -> None:
     """A buffer of a module that the model has by two names is another one under both."""
 

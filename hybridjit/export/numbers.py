@@ -129,7 +129,7 @@ def promoted(func: Any, args: Any, kwargs: Any, call: Callable[[Any, Any, Any], 
         return tuple(_as_tensor(each, call) if type(each) is bool else each for each in args), kwargs
     if func not in _ARITHMETIC or len(args) != 2:
         return args, kwargs
-    wanted = torch.get_default_dtype() if float in map(type, args) else torch.int64
+    wanted = torch.get_default_dtype() if any(map(_is_float, args)) else torch.int64
     if wanted is torch.int64 and (int not in map(type, args) or func not in _COUNTING):
         return args, kwargs
 
@@ -142,6 +142,15 @@ def promoted(func: Any, args: Any, kwargs: Any, call: Callable[[Any, Any, Any], 
         return call(Tensor.to, (each, wanted), {}) if narrow else each
 
     return tuple(map(widened, args)), kwargs
+
+
+def _is_float(value: Any) -> bool:
+    """Whether eager mode has one of Python's floats there."""
+    if not isinstance(value, Tensor):
+        return type(value) is float
+    with _torch.paused_tracing(), _torch.unwatched():
+        single = value.dim() == 0 and value.is_floating_point()
+    return single and is_number(value)
 
 
 def _as_tensor(truth: bool, call: Callable[[Any, Any, Any], Any]) -> Tensor:

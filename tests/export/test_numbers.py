@@ -127,7 +127,9 @@ def test_integers_and_a_python_float(dtype: torch.dtype) -> None:
     class Positions(nn.Module):
         def forward(self, x: Tensor) -> list[Tensor]:
             at = torch.arange(x.shape[0])
-            return [at * 2.0, 1.5 - at, torch.div(at, 2.0), at**0.5, 3.0 / (at + 1), at.mul(2.0).add(1), at + x * 0.5]
+            half = x.shape[0] * 0.5  # a Python float in eager mode
+            made = [at * 2.0, 1.5 - at, torch.div(at, 2.0), at**0.5, 3.0 / (at + 1), at.mul(2.0).add(1), at + x * 0.5]
+            return [*made, at + half, half - at, (x > 0) * half]
 
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)

@@ -83,6 +83,8 @@ def session(block: str, fails: bool = False) -> None:
     for step in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
         command, _, wanted = step.partition("\n")
         status, got = run_command(command)
+        # What torch 2.12 says where there is no triton.
+        got = re.sub(r"^W\d+ .*\] triton not found.*\n", "", got, flags=re.MULTILINE)
         assert bool(status) == fails, f"{command}: exit status {status}\n{got}"
         assert checker.check_output(numberless(wanted), numberless(got), doctest.ELLIPSIS), f"$ {command}\n{got}"
 

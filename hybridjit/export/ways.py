@@ -105,14 +105,14 @@ def _tries(study: Study, settings: Settings) -> Iterator[Settings]:
     rolls = rolled(study, dataclasses.replace(settings, dynamic=files, rolls=lines))
     if rolls is not None:
         yield rolls
-    if files:
-        yield dataclasses.replace(settings, dynamic=files)
+    yield dataclasses.replace(settings, dynamic=files) if files else settings
     own = frozenset(filter(is_users, map(file_of, study.task.model.modules())))
     asking = frozenset(finding.file for finding in first.findings if finding.code == "HJ303" and finding.file)
     if asking and not settings.as_eager:
         # What the model does in eager mode is not in the first capture, and so none of its leaks.
         yield dataclasses.replace(settings, dynamic=files | own | asking, as_eager=True)
-    yield settings
+    if files:
+        yield settings
     if not files >= own:  # code that asks what kind of number a size is, say
         yield dataclasses.replace(settings, dynamic=files | own)
     if settings.auto:  # a tensor may leave a path by a way that only shows when the file runs

@@ -187,3 +187,16 @@ def test_resizing_by_a_factor() -> None:
     for size in (64, 87, 90, 170):
         x = torch.rand(1, 1, size, size)
         torch.testing.assert_close(exported(x), model(x))
+
+
+def test_what_holds_in_a_trace_stays() -> None:
+    """A path for traces that is right at all sizes is in the file, and not what eager mode does with their length."""
+
+    class Doubled(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x * 2 if jit.is_tracing() else torch.stack([x[row] * 2 for row in range(len(x))])
+
+    model = Doubled().eval()
+    exported = hj.export(model, torch.rand(3, 2), branches="auto")
+    for x in (torch.rand(6, 2), torch.rand(1, 2)):
+        torch.testing.assert_close(exported(x), model(x))

@@ -90,10 +90,10 @@ class Study:
     def capture(self, settings: Settings) -> Captured:
         """The capture that becomes the file."""
         self.settings = settings
-        started = time.thread_time()
+        self.started = time.thread_time()
         self.first = first = self._first()
         settings = self.settings
-        self.seconds = time.thread_time() - started
+        self.seconds = time.thread_time() - self.started
         if self.on_frozen == "ignore":
             return placed(first)
         for name, inputs in self.task.others.items():

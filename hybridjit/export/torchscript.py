@@ -37,6 +37,7 @@ from .guarded import capture_guarded
 from .optimize import optimize_file
 from .outline import by_line, guards_by_line, guards_of, model_name, outlined
 from .plan import Planned, by_result, plan, read_methods
+from .reads import share_reads
 from .refusals import failed, uncovered
 from .report import Check, EntryPoint, Report
 from .request import Request
@@ -84,6 +85,7 @@ def export_torchscript(request: Request) -> Exported:
         for rounds_left in reversed(range(_ROUNDS)):
             made = _capture_all(model, state, planned, request)
             stage("save, and load again")
+            share_reads(made.module)
             # The traces share the model's tensors, which hold again what they held before it ran.
             _save(made.module, path, model)
             if request.optimize:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 _JOINED, _PATHS = 2, 4
 """How many probes may get paths of their own, at once and in all."""
+_LATE = 5 * SECONDS
+"""How long capturing may have taken before the first of them, of which each makes a capture take longer."""
 
 
 class Found(NamedTuple):
@@ -155,7 +158,7 @@ def joined(study: Study, found: Found) -> Found:
     before, settings = set(study.known), found.settings
     joining = [study.known[name] for name in found.stopped if study.parts_by_decisions(settings, name)][:_JOINED]
     had = sum(known.joins and not known.told for known in study.known.values())
-    if not joining or study.seconds > SECONDS or had >= _PATHS:
+    if not joining or time.thread_time() - study.started > _LATE or had >= _PATHS:
         return found
     for known in joining:
         known.joins = True

@@ -27,29 +27,30 @@ CHUNK = 250
 """Programs per process: one that torch ends with a segmentation fault takes no other with it."""
 
 
-def run_one(seed: int, number: int, capture: str) -> Outcome:
-    program = generate(Random(f"{seed}-{number}"))
+def run_one(seed: int, number: int, capture: str, leaving: bool = False) -> Outcome:
+    program = generate(Random(f"{seed}-{number}"), leaving)
     return compare(program, number, capture, gradients=number % 3 == 0)
 
 
-def run_chunk(seed: int, numbers: range, capture: str) -> None:
+def run_chunk(seed: int, numbers: range, capture: str, leaving: bool) -> None:
     """Prints a line of JSON per program."""
     torch.set_num_threads(1)
     for number in numbers:
         print(json.dumps({"at": number}), flush=True)
-        outcome = run_one(seed, number, capture)
+        outcome = run_one(seed, number, capture, leaving)
         row = {"number": number, "kind": outcome.kind, "detail": outcome.detail, "sides": outcome.sides}
         print(json.dumps({**row, "gradients": outcome.gradients}), flush=True)
 
 
-def run(seed: int, numbers: range, capture: str) -> list[dict[str, Any]]:
+def run(seed: int, numbers: range, capture: str, leaving: bool) -> list[dict[str, Any]]:
     """Runs programs in processes of their own."""
     rows: list[dict[str, Any]] = []
     start = numbers.start
     while start < numbers.stop:
         stop = min(start + CHUNK, numbers.stop)
         command = [sys.executable, "-m", "benchmarks.fuzz", "--seed", str(seed), "--chunk", str(start), str(stop)]
-        done = subprocess.run([*command, "--capture", capture], capture_output=True, text=True, check=False)
+        command += ["--capture", capture, *(["--leaving"] if leaving else [])]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
         lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
         rows += [line for line in lines if "kind" in line]
         start = stop
@@ -91,22 +92,25 @@ def main() -> int:
     parser.add_argument("--first", type=int, default=0, help="number of the first program")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--capture", default="trace", choices=["trace", "export"])
+    parser.add_argument("--leaving", action="store_true", help="programs that leave attributes and items behind")
     parser.add_argument("--only", type=int, help="run this program alone")
     parser.add_argument("--chunk", type=int, nargs=2, help=argparse.SUPPRESS)
-    parser.add_argument("--out", type=Path, help="default: benchmarks/results/fuzz_<capture>.json")
+    parser.add_argument("--out", type=Path, help="default: benchmarks/results/fuzz_<capture>[_leaving].json")
     options = parser.parse_args()
     if options.chunk:
-        run_chunk(options.seed, range(*options.chunk), options.capture)
+        run_chunk(options.seed, range(*options.chunk), options.capture, options.leaving)
         return 0
     if options.only is not None:
-        outcome = run_one(options.seed, options.only, options.capture)
+        outcome = run_one(options.seed, options.only, options.capture, options.leaving)
         print(outcome.kind, outcome.detail)
         return int(outcome.defect)
     started = time.monotonic()
-    rows = run(options.seed, range(options.first, options.first + options.programs), options.capture)
+    numbers = range(options.first, options.first + options.programs)
+    rows = run(options.seed, numbers, options.capture, options.leaving)
     result = {"environment": environment(), "seed": options.seed, "capture": options.capture, **tally(rows)}
     result["seconds"] = round(time.monotonic() - started)
-    out = options.out or Path(f"benchmarks/results/fuzz_{options.capture}.json")
+    kind = f"{options.capture}_leaving" if options.leaving else options.capture
+    out = options.out or Path(f"benchmarks/results/fuzz_{kind}.json")
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(result, indent=2) + "\n")
     print(json.dumps(result["outcomes"]))

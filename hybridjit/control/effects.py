@@ -57,10 +57,16 @@ class Effects:
         args: Positional arguments that all get.
         kwargs: Keyword arguments that all get.
         most: How many containers and functions are looked at, since a model may hold any number.
+        modules: Whether modules among the functions are looked into.
     """
 
     def __init__(
-        self, functions: Sequence[Any], args: tuple[Any, ...], kwargs: Mapping[str, Any], most: int = 4000
+        self,
+        functions: Sequence[Any],
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        most: int = 4000,
+        modules: bool = False,
     ) -> None:
         self.names: list[str] = []
         self.containers: list[Any] = []
@@ -69,6 +75,8 @@ class Effects:
         self._queue: deque[tuple[str, Any]] = deque()
         for fn in functions:
             self._follow(fn)
+            if isinstance(fn, nn.Module) and modules:
+                self._open("self", fn)
             code = getattr(inspect.unwrap(getattr(fn, "__func__", fn)), "__code__", None)
             owner = [fn.__self__] if inspect.ismethod(fn) else []
             names = getattr(code, "co_varnames", ())
@@ -154,13 +162,13 @@ class Effects:
             elif isinstance(container, Global):
                 container.write(held)
             elif isinstance(container, list):
-                if not _alike(container, held, exactly=True):
+                if not alike(container, held, exactly=True):
                     container[:] = held
             elif isinstance(container, set):
                 if container != held:
                     container.clear()
                     container |= held
-            elif not _alike(container, held, exactly=True):
+            elif not alike(container, held, exactly=True):
                 container.clear()
                 container.update(held)
 
@@ -174,10 +182,10 @@ class Effects:
             return
         rows = []
         for name, container, first, second in zip(self.names, self.containers, *ends, strict=True):
-            if _alike(first, second):
+            if alike(first, second):
                 continue
             if isinstance(container, dict):
-                keys = [key for key in {**first, **second} if not _same(first.get(key), second.get(key))]
+                keys = [key for key in {**first, **second} if not same(first.get(key), second.get(key))]
                 with _torch.paused_tracing():  # in which a size is a number
                     rows += [f"{name}.{key}: {describe(first.get(key))} or {describe(second.get(key))}" for key in keys]
             else:
@@ -200,7 +208,7 @@ class Effects:
             before: What `take` gave then.
         """
         rows = enumerate(zip(self.containers, before, self.take(), strict=True))
-        changed = [(index, was, now) for index, (container, was, now) in rows if not _alike(was, now)]
+        changed = [(index, was, now) for index, (container, was, now) in rows if not alike(was, now)]
         return Left(self.names, {id(each): index for index, each in enumerate(self.owners)}, changed)
 
 
@@ -256,12 +264,10 @@ class Left:
 
         if isinstance(now, dict):
             kept = {key: value for key, value in here.items() if key in now}
-            changed = {key: moved(value) for key, value in now.items() if key not in was or not _same(was[key], value)}
+            changed = {key: moved(value) for key, value in now.items() if key not in was or not same(was[key], value)}
             return kept | changed
         if isinstance(now, list):
-            old = [
-                index < len(was) and index < len(here) and _same(was[index], now[index]) for index in range(len(now))
-            ]
+            old = [index < len(was) and index < len(here) and same(was[index], now[index]) for index in range(len(now))]
             return [here[index] if old[index] else moved(value) for index, value in enumerate(now)]
         return now
 
@@ -290,13 +296,13 @@ class Ends:
         """
         known = {id(container) for container in self.effects.containers}
         for index, (first, second) in enumerate(zip(*self.left, strict=True)):
-            if _alike(first, second, exactly=True):
+            if alike(first, second, exactly=True):
                 continue
             keys = _keys(first)
             if isinstance(first, set) or keys != _keys(second):
                 self.effects.check_same(self.left, self.names, self.where)
             for key in keys:
-                if not _same(first[key], second[key], exactly=True):
+                if not same(first[key], second[key], exactly=True):
                     one, other = (flatten(taken_apart(each[key], known)) for each in (first, second))
                     self._differing.append((index, key, one, other))
         if not all(can_join(one, other) for *_, one, other in self._differing):
@@ -350,21 +356,22 @@ def _is_users(module: str) -> bool:
     return package not in sys.stdlib_module_names and package not in ("builtins", "torch", "numpy", "hybridjit")
 
 
-def _alike(first: Any, second: Any, exactly: bool = False) -> bool:
+def alike(first: Any, second: Any, exactly: bool = False) -> bool:
+    """Whether two copies of a container hold the same; exactly, if two tensors of the same memory are not."""
     if isinstance(first, dict):
-        return first.keys() == second.keys() and all(_same(first[key], second[key], exactly) for key in first)
+        return first.keys() == second.keys() and all(same(first[key], second[key], exactly) for key in first)
     if isinstance(first, list):
-        return len(first) == len(second) and all(_same(*pair, exactly) for pair in zip(first, second, strict=True))
+        return len(first) == len(second) and all(same(*pair, exactly) for pair in zip(first, second, strict=True))
     return bool(first == second)
 
 
-def _same(first: Any, second: Any, exactly: bool = False) -> bool:
+def same(first: Any, second: Any, exactly: bool = False) -> bool:
     """Whether two values are the same; exactly, if two tensors of the same memory are not."""
     if first is second:
         return True
     if isinstance(first, (list, tuple)):
         alike = type(first) is type(second) and len(first) == len(second)
-        return alike and all(_same(*pair, exactly) for pair in zip(first, second, strict=True))
+        return alike and all(same(*pair, exactly) for pair in zip(first, second, strict=True))
     if isinstance(first, Tensor) and isinstance(second, Tensor):  # x.to(x.device) is x, named anew on each path
         with _torch.paused_tracing(), _torch.unwatched():
             strided = first.layout is second.layout is torch.strided and first.dtype is second.dtype

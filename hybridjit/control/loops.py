@@ -15,6 +15,7 @@ from .._errors import InputError, compose
 from .._sites import user_site
 from . import record
 from .functions import check_functions
+from .kept import leaving_nothing
 from .lower import capturing, lower_fori_loop, lower_map, lower_scan, lower_while_loop
 from .paths import as_paths
 from .recorder import as_one_operation
@@ -73,10 +74,12 @@ def while_loop(
     if _torch.tracing_state() is not None:
         sides = as_paths(cond_fn), as_paths(body_fn)
         run = lambda: trace_while_loop(*sides, tuple(carried_inputs), (cond_fn, body_fn))  # noqa: E731
-        last: tuple[Unpack[Ts]] = as_one_operation(while_loop, carried_inputs, run)
+        last: tuple[Unpack[Ts]] = _recorded(while_loop, carried_inputs, (cond_fn, body_fn), run)
         return last
     if capturing():
-        rounds: tuple[Unpack[Ts]] = _lowered(lambda: lower_while_loop(cond_fn, body_fn, carried_inputs))
+        rounds: tuple[Unpack[Ts]] = _lowered(
+            while_loop, (cond_fn, body_fn), lambda: lower_while_loop(cond_fn, body_fn, carried_inputs)
+        )
         return rounds
     carried: Any = tuple(carried_inputs)
     going: Any = None
@@ -134,10 +137,10 @@ def fori_loop(lower: int | Tensor, upper: int | Tensor, body_fn: Callable[[Any, 
     if _torch.tracing_state() is not None:
         body = as_paths(body_fn)
         run = lambda: trace_fori_loop(lower, upper, body, init, body_fn)  # noqa: E731
-        traced: C = as_one_operation(fori_loop, (lower, upper, init), run)
+        traced: C = _recorded(fori_loop, (lower, upper, init), (body_fn,), run)
         return traced
     if capturing():
-        lowered: C = _lowered(lambda: lower_fori_loop(lower, upper, body_fn, init))
+        lowered: C = _lowered(fori_loop, (body_fn,), lambda: lower_fori_loop(lower, upper, body_fn, init))
         return lowered
     carry = init
     for index in range(int(lower), int(upper)):
@@ -191,20 +194,29 @@ def scan(
         _refuse("scan", "dim", "an int", dim, "hj.scan(combine_fn, init, xs, dim=0)")
     dim = _check_xs("scan", xs, dim)
     if _torch.tracing_state() is not None:
-        body = as_paths(combine_fn)
-        run = lambda: trace_scan(body, init, xs, dim, reverse, combine_fn)  # noqa: E731
-        traced: tuple[C, Y] = as_one_operation(scan, (init, xs), run)
+        traced: tuple[C, Y] = _traced(scan, combine_fn, combine_fn, init, xs, dim, reverse)
         return traced
     if capturing():
-        slices: tuple[C, Y] = _lowered(lambda: lower_scan(combine_fn, init, xs, dim, reverse))
+        slices: tuple[C, Y] = _lowered(scan, (combine_fn,), lambda: lower_scan(combine_fn, init, xs, dim, reverse))
         return slices
     both: tuple[C, Y] = _eager_scan(combine_fn, init, xs, dim, reverse)
     return both
 
 
-def _lowered(run: Callable[[], Any]) -> Any:
+def _recorded(loop: Callable[..., Any], given: Any, functions: tuple[Any, ...], run: Callable[[], Any]) -> Any:
+    """Records a loop as one operation of the path under way."""
+    return as_one_operation(loop, given, lambda: leaving_nothing(loop, functions, run))
+
+
+def _lowered(loop: Callable[..., Any], functions: tuple[Any, ...], run: Callable[[], Any]) -> Any:
     """Records a loop where torch.export, AOT or Dynamo does; all but Dynamo may be on a path that runs again."""
-    return run() if capturing() == "dynamo" else as_one_operation(_lowered, (), run)
+    return run() if capturing() == "dynamo" else _recorded(loop, (), functions, run)
+
+
+def _traced(loop: Any, own: Any, combine_fn: Any, init: Any, xs: Any, dim: int = 0, reverse: bool = False) -> Any:
+    """Records a `scan`, or what is one, of the user's own function."""
+    body = as_paths(combine_fn)
+    return _recorded(loop, (init, xs), (own,), lambda: trace_scan(body, init, xs, dim, reverse, own))
 
 
 def _eager_scan(combine_fn: Any, init: Any, xs: Any, dim: int, reverse: bool) -> Any:
@@ -257,9 +269,13 @@ def map(fn: Callable[[X], Y], xs: X) -> Y:
     check_functions("map", {"fn": fn}, "hj.map(lambda x: x * 2, xs)")
     _check_xs("map", xs, 0)
     if _torch.tracing_state() is None and capturing():
-        lowered: Y = _lowered(lambda: lower_map(fn, xs))
+        lowered: Y = _lowered(map, (fn,), lambda: lower_map(fn, xs))
         return lowered
-    return scan(lambda carry, x: (carry, fn(x)), (), xs)[1]
+    step = lambda carry, x: (carry, fn(x))  # noqa: E731
+    ys: Y = (
+        _traced(map, fn, step, (), xs) if _torch.tracing_state() is not None else _eager_scan(step, (), xs, 0, False)
+    )[1]
+    return ys
 
 
 def _is_integer(value: Any) -> bool:

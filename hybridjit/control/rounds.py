@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -108,7 +109,7 @@ def trace_fori_loop(lower: Any, upper: Any, body_fn: Callable[..., Any], init: A
         def once(index: Any, carry: Any) -> Round:
             number = index if from_zero else _torch.insert(graph, "aten::add", [index, first], integer)
             value = _torch.insert(graph, "prim::NumToTensor", [number], _torch.type_named("TensorType"))
-            return Round(flatten(body_fn(_bound(torch.tensor, low, value), carry)))
+            return Round(flatten(body_fn(_lent(recorder, _example(torch.tensor, low), value), carry)))
 
         def rest(done: Round) -> list[Round]:
             state = done.carry.rebuild(done.carry.leaves)
@@ -147,7 +148,8 @@ def trace_scan(combine_fn: Callable[..., Any], init: Any, xs: Any, dim: int, rev
             made = []
             for x in padded:
                 inputs = [_torch.value_of(x), _torch.insert_constant(graph, dim), value]
-                made.append(_bound(x.select, (dim, index), _torch.insert(graph, "aten::select", inputs, tensor)))
+                selected = _torch.insert(graph, "aten::select", inputs, tensor)
+                made.append(_lent(recorder, _example(x.select, (dim, index)), selected))
             return flat.rebuild(made)
 
         def once(index: Any, carry: Any) -> Round:
@@ -167,7 +169,7 @@ def trace_scan(combine_fn: Callable[..., Any], init: Any, xs: Any, dim: int, rev
         for examples, values in columns:
             place = stack_dim(examples[0].dim(), dim)
             stacked = _torch.insert(graph, "aten::stack", [values, _torch.insert_constant(graph, place)], tensor)
-            together = _bound(torch.stack, (examples, place), stacked)
+            together = _bind(_example(torch.stack, (examples, place)), stacked)
             stacks.append((together.flip(place) if reverse else together).narrow(place, 0, length))
         recorder.adopt(stacks)
         if start.leaves:
@@ -211,7 +213,9 @@ def _record(
 
     def body() -> None:
         values = iter(inner)
-        leaves = [_bind(fresh(leaf), next(values)) if isinstance(leaf, Tensor) else leaf for leaf in start.leaves]
+        leaves = [
+            _lent(recorder, fresh(leaf), next(values)) if isinstance(leaf, Tensor) else leaf for leaf in start.leaves
+        ]
         done.append(once(index, start.rebuild(leaves)))
 
     side = run_side(recorder, block, says, body, (), must=runs)
@@ -266,11 +270,17 @@ def _bind(tensor: Tensor, value: Any) -> Tensor:
     return tensor
 
 
-def _bound(make: Callable[..., Tensor], args: Any, value: Any) -> Tensor:
-    """An example made without recording it, bound to a value."""
+def _example(make: Callable[..., Tensor], args: Any) -> Tensor:
+    """An example made without recording it."""
     with _torch.paused_tracing():
         example = make(*args) if isinstance(args, tuple) else make(args)
-    return _bind(fresh(example), value)
+    return fresh(example)
+
+
+def _lent(recorder: Recorder, tensor: Tensor, value: Any) -> Tensor:
+    """Binds a tensor that the body is given to what it is there, and to nothing outside of it."""
+    recorder.frames[-1].made.append(weakref.ref(tensor))
+    return _bind(tensor, value)
 
 
 def _truth(goes: Any, cond_fn: Any) -> Tensor:

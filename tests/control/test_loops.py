@@ -267,3 +267,99 @@ def test_messages(name: str) -> None:
     what, where, *rest = lines(error)
     assert "tests/control/test_loops.py:" in where
     assert [what, *rest] == expected
+
+
+class Counted(nn.Module):
+    """A step of a loop that keeps something of each round."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rounds = 0
+        self.kept: Any = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.rounds += 1
+        return x + 1
+
+
+LEAVES: dict[str, tuple[Callable[[Tensor], Any], list[str]]] = {}
+
+
+def leaves(*names: str) -> Callable[[Callable[[Tensor], Any]], Callable[[Tensor], Any]]:
+    """A model whose loop leaves something in what is called so."""
+
+    def add(fn: Callable[[Tensor], Any]) -> Callable[[Tensor], Any]:
+        LEAVES[fn.__name__] = fn, list(names)
+        return fn
+
+    return add
+
+
+@leaves("items")
+def appends(x: Tensor) -> Tensor:
+    items: list[int] = []
+
+    def body(i: Any, c: Tensor) -> Tensor:
+        items.append(1)
+        return c + 1
+
+    return hj.fori_loop(0, x.shape[0], body, x) * len(items)
+
+
+@leaves("total")
+def counts(x: Tensor) -> Tensor:
+    total = 0
+
+    def body(c: Tensor) -> tuple[Tensor]:
+        nonlocal total
+        total += 1
+        return (c / 2,)
+
+    return hj.while_loop(lambda c: c.sum() > 1, body, (x,))[0] * total
+
+
+@leaves("by_name.outer")
+def keeps_what_is_outside(x: Tensor) -> Tensor:
+    by_name: dict[str, Tensor] = {}
+
+    def double(row: Tensor) -> Tensor:
+        by_name["outer"] = x
+        return row * 2
+
+    return hj.map(double, x) + sum(by_name.values())
+
+
+@leaves("step.rounds")
+def in_a_submodule(x: Tensor) -> Tensor:
+    step = Counted()
+    y: Tensor = hj.fori_loop(0, x.shape[0], lambda i, c: step(c), x)
+    return y * step.rounds
+
+
+@pytest.mark.parametrize("name", LEAVES)
+def test_what_a_body_leaves_behind_is_refused(name: str) -> None:
+    """How often a body ran is known at run time only, so that what it counts or appends in Python would be frozen."""
+    fn, changed = LEAVES[name]
+    with pytest.raises(CaptureError, match="leaves something behind, as often as it runs on the example") as error:
+        trace_of(fn)()
+    assert [line for line in lines(error) if line.endswith(": is changed")] == [
+        f"  - {each}: is changed" for each in changed
+    ]
+
+
+@pytest.mark.parametrize("rows", [3, 0])
+@pytest.mark.parametrize("returned", [True, False])
+def test_what_a_body_is_given_stays_in_it(rows: int, returned: bool) -> None:
+    """The carry that a body keeps outside raises when it is used, whether it is also the result or not."""
+
+    def fn(x: Tensor) -> tuple[Tensor, Tensor]:
+        kept = [x]
+
+        def body(i: Any, c: Tensor) -> Tensor:
+            kept[0] = c
+            return c if returned else c * 1
+
+        return hj.fori_loop(0, x.shape[0], body, x), kept[0] * kept[0].shape[0]
+
+    with pytest.raises(RuntimeError, match="is used outside of it; return it instead"):
+        torch.jit.trace(fn, torch.ones(rows, 2), check_trace=False)(torch.ones(5, 2))

@@ -331,6 +331,31 @@ class Call:
         env.extend(getattr(model, self.name)(*(env[index] for index in self.args)))
 
 
+@dataclass(frozen=True, eq=False)
+class Keep:
+    """Leaves a variable behind: as an attribute of the model, or at the end of its list."""
+
+    var: int
+    appends: bool
+
+    def run(self, model: Any, env: Env) -> None:
+        value = env[self.var]
+        if self.appends:
+            model.items.append(value)
+        else:  # a parameter would become one by another name
+            model.kept = value * 1 if isinstance(value, nn.Parameter) else value
+
+
+@dataclass(frozen=True, eq=False)
+class Recall:
+    """What was left behind last: ``kept``, ``last`` of the list, or how ``many`` it has."""
+
+    what: str
+
+    def run(self, model: Any, env: Env) -> None:
+        env.append({"kept": model.kept, "last": model.items[-1], "many": len(model.items)}[self.what])
+
+
 @hj.script_if_tracing
 def at_most(x: Tensor, n: int) -> Tensor:
     return x[:n] if x.shape[0] > n else x * 2
@@ -356,19 +381,23 @@ class Model(nn.Module):
     Args:
         block: What ``forward`` does; its first variables are ``own`` weight and the arguments.
         inner: The blocks of submodules, by name.
+        leaving: Whether they leave things behind.
     """
 
-    def __init__(self, block: Block, inner: dict[str, Block]) -> None:
+    def __init__(self, block: Block, inner: dict[str, Block], leaving: bool = False) -> None:
         super().__init__()
         self.block = block
+        self.leaving = leaving
         self.linear = nn.Linear(WIDTH, WIDTH)
         self.weight = nn.Parameter(torch.randn(WIDTH))
         self.register_buffer("shift", torch.arange(float(WIDTH)))
         for name, each in inner.items():
-            self.add_module(name, Model(each, {}))
+            self.add_module(name, Model(each, {}, leaving))
         if len(inner) > 1:
             self.other = getattr(self, next(iter(inner)))  # a second name for the same module
 
     def forward(self, *args: Any) -> Any:
+        if self.leaving:
+            self.kept, self.items = self.weight * 1, [self.weight * 2]  # what `Keep` leaves, anew in each call
         packed = self.block.run(self, [self.weight, *args])
         return tuple(tensor(value) for value in self.block.unpacked(packed))

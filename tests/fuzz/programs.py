@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from operator import eq
 from random import Random
@@ -23,9 +23,11 @@ from .language import (
     Cond,
     Fori,
     If,
+    Keep,
     Map,
     Model,
     Op,
+    Recall,
     Return,
     Scan,
     Scripted,
@@ -120,9 +122,10 @@ class Program:
     block: Block
     inner: dict[str, Block]
     takes: tuple[Type, ...]
+    leaving: bool = False
 
     def model(self) -> Model:
-        return Model(self.block, self.inner)
+        return Model(self.block, self.inner, self.leaving)
 
 
 class Generator:
@@ -368,9 +371,26 @@ class Generator:
         return [Call(name, tuple(arg for arg in args if arg is not None))]
 
 
-def generate(random: Random) -> Program:
-    """Draws a program."""
-    return Generator(random).program()
+class Leaving(Generator):
+    """Draws one program that leaves things behind besides results, and goes on with them."""
+
+    def program(self) -> Program:
+        return replace(super().program(), leaving=True)
+
+    def statement(self, own: list[Type], depth: int, paths: bool) -> list[Any]:
+        if self.random.randrange(3):
+            return super().statement(own, depth, paths)
+        self.left -= 1
+        if self.random.randrange(2):
+            return [Keep(self.pick(own, partial(eq, WEIGHT)) or 0, self.random.randrange(2) == 0)]
+        what = self.random.choice(("kept", "last", "many"))
+        own.append(NUMBER if what == "many" else WEIGHT)
+        return [Recall(what)]
+
+
+def generate(random: Random, leaving: bool = False) -> Program:
+    """Draws a program; one that leaves things behind besides results, if that is wanted."""
+    return (Leaving if leaving else Generator)(random).program()
 
 
 def draw_inputs(program: Program, random: Random) -> tuple[Tensor, ...]:

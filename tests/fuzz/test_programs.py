@@ -36,6 +36,13 @@ def test_most_programs_are_right() -> None:
     assert sum(outcome.sides for outcome in outcomes) >= 100
 
 
+def test_what_programs_leave_behind() -> None:
+    """Attributes and items that sides leave behind are right on each path, or refused, or raise."""
+    outcomes = [compare(generate(Random(f"1-{number}"), leaving=True), number) for number in range(50)]
+    assert not [f"{number}: {each.detail}" for number, each in enumerate(outcomes) if each.defect]
+    assert Counter(outcome.kind for outcome in outcomes)["right"] >= 25
+
+
 ROWS, SCALAR = Type("rows", torch.float32), Type("scalar", torch.float32)
 COPY = Op("copy", lambda m, x: x * 1, (1,))
 

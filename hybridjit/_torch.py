@@ -119,9 +119,13 @@ def value_of(self: Tensor) -> Value:
 
     The tracer names a value after the variable of its caller that holds the tensor, unless that is ``self``.
     """
-    if not _C._is_tracing():  # torch would end the process
+    if (state := _C._get_tracing_state()) is None:  # torch would end the process
         raise RuntimeError("a tensor has a value in a graph only while that is recorded")
-    return _C._get_value_trace(self)
+    try:
+        return _C._get_value_trace(self)
+    except RuntimeError:  # a tensor that the trace never saw, with a gradient: torch has switched the trace off
+        resume_tracing(state)
+        raise
 
 
 def set_sizes(made: Value, sizes: Sequence[Value | None]) -> None:
@@ -1601,15 +1605,12 @@ def onnx_functions() -> Any:
 
 
 def compile_program(program: Any, *, weights_apart: bool, **options: Any) -> Any:
-    """Compiles an exported program by AOTInductor.
+    """Compiles an exported program by AOTInductor to what goes into a package: the paths of files, and the weights.
 
     Args:
         program: The program.
         weights_apart: Whether its weights stay outside of the machine code, for a package that has them once.
         **options: Inductor's.
-
-    Returns:
-        What goes into a package: the paths of files, and the weights.
     """
     from torch import _inductor  # slow to import
 

@@ -91,9 +91,17 @@ def run_side(
 def as_tensor(leaf: Any) -> Tensor:
     """A leaf that a graph carries: a number as a tensor of no dimensions, of the dtype that its type has."""
     if isinstance(leaf, Tensor):
-        return leaf
+        return _settled(leaf)
     with _torch.paused_tracing():
         return torch.tensor(leaf, dtype=torch.float64 if isinstance(leaf, float) else None)
+
+
+def _settled(tensor: Tensor) -> Tensor:
+    """A tensor as it is, but for one that an earlier call of the model left with its gradient: it is a constant now."""
+    if _torch.tracing_state() is None or _torch.known_value(tensor) is not None:
+        return tensor
+    with _torch.paused_tracing(), _torch.unwatched():
+        return tensor if tensor.grad_fn is None else tensor.detach()
 
 
 def fresh(tensor: Tensor, make: Callable[[Tensor], Any] = torch.ops.aten.alias) -> Tensor:

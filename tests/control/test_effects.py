@@ -467,3 +467,35 @@ def test_what_is_given_to_one_operation_of_a_path_differs() -> None:
 
     with pytest.raises(CaptureError, match="given something else when its caller runs again"):
         traced(outer, UP)
+
+
+class Remembers(nn.Module):
+    """Keeps a tensor of one side, with its gradient."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Linear(3, 3)
+        self.last: Any = None
+
+    @hj.branch_if_tracing
+    def part(self, x: Tensor) -> Tensor:
+        if x.sum() > 0:
+            self.last = self.inner(x)
+            return x * 2
+        return x - 1
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Goes on after the branch."""
+        return self.part(x) * 3 + 1
+
+
+def test_what_an_earlier_call_left_with_its_gradient() -> None:
+    """Such a tensor, of which the trace knows nothing, neither ends the trace nor switches it off."""
+    model = Remembers().eval()
+    model(UP)
+    assert model.last.requires_grad
+    captured = torch.jit.trace(model, UP, check_trace=False)
+    exported = hj.export(model, UP)
+    for x in (UP, DOWN, 5 * UP):
+        torch.testing.assert_close(captured(x), model(x))
+        torch.testing.assert_close(exported(x), model(x))

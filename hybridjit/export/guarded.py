@@ -79,6 +79,7 @@ class Study:
         self.settings: Settings = Settings()
         self.first: Captured
         self.seconds: float = 0.0
+        self.started: float = 0.0
         self._placed: dict[int, Captured] = {}
         self._captures: dict[tuple[Settings, str], Seen] = {}
 

@@ -183,13 +183,25 @@ def test_a_tensor_that_leaves_by_the_back_door_raises(fn: Callable[[Tensor], Any
 
 
 def test_a_tensor_that_leaves_and_is_not_used() -> None:
-    """A log of shapes or a cache that nobody reads does no harm, and leaves no trace in the graph."""
-    box: list[Tensor] = []
-    forward = lambda x: hj.fori_loop(0, 2, lambda i, y: kept(box, y * 2, y + i), x)  # noqa: E731
+    """The last of something, which nobody reads, does no harm, and leaves no trace in the graph."""
+    box: list[Any] = [None]
+
+    def body(i: Any, y: Tensor) -> Tensor:
+        box[0] = y * 2
+        return y + i
+
+    forward = lambda x: hj.fori_loop(0, 2, body, x)  # noqa: E731
     check(forward, UP, DOWN)
     module = torch.jit.trace(forward, UP.clone(), check_trace=False)
     assert "hybridjit: " not in str(module.graph).replace("/hybridjit/", "")
     assert "DictConstruct" not in str(module.graph)
+
+
+def test_a_log_of_each_round() -> None:
+    """A list that grows with each round has as many items as the example has rounds: it is refused, read or not."""
+    box: list[Tensor] = []
+    with pytest.raises(hj.CaptureError, match="box: is changed"):
+        torch.jit.trace(lambda x: hj.fori_loop(0, 2, lambda i, y: kept(box, y * 2, y + i), x), UP.clone())
 
 
 def test_names_and_lines_survive() -> None:

@@ -16,7 +16,7 @@ from .._errors import InputError, compose
 from .._sites import user_site
 from . import record
 from .blocks import trace_cond
-from .effects import Effects
+from .effects import NEAR, Effects
 from .functions import check_functions
 from .lower import capturing, lower_cond
 from .paths import as_lowered_paths, as_paths, with_effects
@@ -98,7 +98,7 @@ def _not_plain(
         as_part = as_paths if how == "trace" else as_lowered_paths
         sides = as_part(true_fn), as_part(false_fn)
         names = f"true_fn ({spell_function(true_fn)})", f"false_fn ({spell_function(false_fn)})"
-        reached = functools.partial(Effects, (true_fn, false_fn), tuple(operands), {}, most=_NEAR)
+        reached = functools.partial(Effects, (true_fn, false_fn), tuple(operands), {}, most=NEAR)
         run = functools.partial(_record, pred, sides, operands, names, part, how)
         taken: R = with_effects(cond, (pred,), reached, run)
         return taken
@@ -143,10 +143,6 @@ def _record(
 
 def _kind(part: tuple[str, str] | None) -> str:
     return "switch" if part else "cond"
-
-
-_NEAR = 500
-"""How many containers a `cond` looks at: a model may hold many branches, and each looks."""
 
 
 def _check_operands(operands: Any) -> None:

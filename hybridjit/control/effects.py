@@ -22,6 +22,8 @@ from .._errors import CaptureError, compose
 from .objects import put_together, taken_apart
 from .structure import Flat, can_join, flatten
 
+NEAR = 500
+"""How many containers a `cond` or a loop looks at: a model may hold many of them, and each looks."""
 Contents = list[Any]
 """A copy of each container, one level deep, in the order of the containers."""
 
@@ -370,8 +372,8 @@ def same(first: Any, second: Any, exactly: bool = False) -> bool:
     if first is second:
         return True
     if isinstance(first, (list, tuple)):
-        alike = type(first) is type(second) and len(first) == len(second)
-        return alike and all(same(*pair, exactly) for pair in zip(first, second, strict=True))
+        fits = type(first) is type(second) and len(first) == len(second)
+        return fits and all(same(*pair, exactly) for pair in zip(first, second, strict=True))
     if isinstance(first, Tensor) and isinstance(second, Tensor):  # x.to(x.device) is x, named anew on each path
         with _torch.paused_tracing(), _torch.unwatched():
             strided = first.layout is second.layout is torch.strided and first.dtype is second.dtype

@@ -11,11 +11,9 @@ from .. import _torch
 from .._errors import CaptureError, compose
 from .._sites import user_site
 from . import record
-from .effects import Effects, alike, same
+from .effects import NEAR, Effects, alike, same
 from .structure import flatten
-
-_NEAR = 500
-"""How many containers a loop looks at, as `cond` does."""
+from .values import stands_for_none
 
 
 def leaving_nothing(loop: Callable[..., Any], functions: tuple[Any, ...], run: Callable[[], Any]) -> Any:
@@ -29,7 +27,7 @@ def leaving_nothing(loop: Callable[..., Any], functions: tuple[Any, ...], run: C
     Raises:
         CaptureError: Something else is left, such as an item of a list: as often as the example has it.
     """
-    effects = Effects(functions, (), {}, most=_NEAR, modules=True)
+    effects = Effects(functions, (), {}, most=NEAR, modules=True)
     before = effects.take()
     result = run()
     rows = []
@@ -63,4 +61,4 @@ def _is_lent(value: Any) -> bool:
     if _torch.tracing_state() is None:
         return all(isinstance(leaf, Tensor) for leaf in leaves)
     found = [_torch.known_value(leaf) if isinstance(leaf, Tensor) else None for leaf in leaves]
-    return all(each is not None and each.node().kind() == "aten::__getitem__" for each in found)
+    return all(each is not None and stands_for_none(each.node()) for each in found)

@@ -34,6 +34,11 @@ def tensors_in(values: Sequence[Any]) -> list[Tensor]:
     return found
 
 
+def stands_for_none(node: Any) -> bool:
+    """Whether a node stands for a tensor that there is none: that a dict would lack, of a side that raises."""
+    return node.kind() == "aten::__getitem__" and bool(next(node.inputs()).node().kind() == "prim::DictConstruct")
+
+
 def number_type(value: Any) -> str:
     """The name of a number's Python type, also of a traced size or a number that a piece returned.
 

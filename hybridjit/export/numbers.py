@@ -15,6 +15,7 @@ from torch import Tensor
 from .. import _torch
 from .._sites import user_frame
 from ..control.paths import Generation
+from ..control.values import stands_for_none
 from .kinds import CACHE, KEY, Kind
 
 
@@ -45,11 +46,6 @@ def is_number(tensor: Tensor, known: Collection[int] = ()) -> bool:
         if not given:
             return False
     return found
-
-
-def stands_for_none(node: Any) -> bool:
-    """Whether a node stands for a tensor that there is none: that a dict would lack, of a side that raises."""
-    return node.kind() == "aten::__getitem__" and bool(next(node.inputs()).node().kind() == "prim::DictConstruct")
 
 
 _IN_PLACE = ("add", "sub", "mul", "div", "floor_divide", "remainder", "pow")

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from .. import _torch
 from ..control.arithmetic import ENUMERATIONS
-from .numbers import stands_for_none
+from ..control.values import stands_for_none
 
 _ARITHMETIC = [
     f"aten::{name}"

@@ -6,6 +6,7 @@ For each name that one side of a branch has and the other has not, it copies the
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import takewhile
 from typing import Any
 
 from .. import _torch
@@ -19,10 +20,11 @@ def share_reads(module: _torch.ScriptModule) -> None:
     """
     parts = [part for part in module.modules() if isinstance(part, _torch.ScriptModule)]
     graphs = [(part, graph) for part in parts for graph in _torch.method_graphs(part).values()]
-    if any(node.kind() == "prim::SetAttr" for _, graph in graphs for node in _torch.every_node(graph)):
-        return  # what is read later may be another
-    for part, graph in graphs:
-        if (part is module or _torch.is_traced(part)) and any(list(node.blocks()) for node in graph.nodes()):
+    ours = [graph for part, graph in graphs if part is module or _torch.is_traced(part)]
+    branching = [graph for graph in ours if any(list(node.blocks()) for node in graph.nodes())]
+    # Where something is set, what is read later may be another.
+    if branching and not any(node.kind() == "prim::SetAttr" for _, each in graphs for node in _torch.every_node(each)):
+        for graph in branching:
             _share(graph)
 
 
@@ -35,8 +37,7 @@ def _share(graph: _torch.Graph) -> None:
             known[key] = node, inside
             continue
         first, around = known[key]
-        common = next((place for place, (a, b) in enumerate(zip(around, inside)) if a != b), None)  # noqa: B905
-        common = min(len(around), len(inside)) if common is None else common
+        common = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(around, inside)))  # noqa: B905
         if common < len(around):
             first.moveBefore(around[common][0])
             known[key] = first, around[:common]

@@ -55,11 +55,10 @@ class Effects:
     variables of outer functions, globals by name, and what these hold, the near before the far.
 
     Args:
-        functions: The functions; those that they call from outside are followed.
+        functions: The functions, or modules; those that they call from outside are followed.
         args: Positional arguments that all get.
         kwargs: Keyword arguments that all get.
         most: How many containers and functions are looked at, since a model may hold any number.
-        modules: Whether modules among the functions are looked into.
     """
 
     def __init__(
@@ -68,7 +67,6 @@ class Effects:
         args: tuple[Any, ...],
         kwargs: Mapping[str, Any],
         most: int = 4000,
-        modules: bool = False,
     ) -> None:
         self.names: list[str] = []
         self.containers: list[Any] = []
@@ -77,8 +75,8 @@ class Effects:
         self._queue: deque[tuple[str, Any]] = deque()
         for fn in functions:
             self._follow(fn)
-            if isinstance(fn, nn.Module) and modules:
-                self._open("self", fn)
+            if isinstance(fn, nn.Module):
+                self._open(type(fn).__name__, fn)
             code = getattr(inspect.unwrap(getattr(fn, "__func__", fn)), "__code__", None)
             owner = [fn.__self__] if inspect.ismethod(fn) else []
             names = getattr(code, "co_varnames", ())

@@ -27,7 +27,7 @@ def leaving_nothing(loop: Callable[..., Any], functions: tuple[Any, ...], run: C
     Raises:
         CaptureError: Something else is left, such as an item of a list: as often as the example has it.
     """
-    effects = Effects(functions, (), {}, most=NEAR, modules=True)
+    effects = Effects(functions, (), {}, most=NEAR)
     before = effects.take()
     result = run()
     rows = []

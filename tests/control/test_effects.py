@@ -92,6 +92,33 @@ def test_what_the_paths_leave_different_is_refused_by_name(model: type[nn.Module
     ]
 
 
+class Counts(nn.Module):
+    """A side that counts its calls."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        return x
+
+
+def test_what_modules_leave_that_are_sides_themselves_is_refused() -> None:
+    """A trace runs both sides, and Python after them would go on with both counts."""
+    counts, plain = Counts(), nn.Identity()
+
+    def forward(x: Tensor) -> Tensor:
+        return hj.cond(x.sum() > 0, counts, plain, (x,)) + counts.calls
+
+    with pytest.raises(CaptureError) as error:
+        traced(forward, UP)
+    assert lines(error)[2:4] == [
+        "  - Counts.calls: int or int",
+        "  - first on true_fn (Counts), then on false_fn (Identity)",
+    ]
+
+
 def test_a_variable_of_an_outer_function_is_refused() -> None:
     """nonlocal is a way out of a path that no branch can follow."""
 

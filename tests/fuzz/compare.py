@@ -173,7 +173,8 @@ def _is_torchs_own(captured: Any, runs: Sequence[Eager], detail: str) -> bool:
 
     It does so for hand-written TorchScript too, in loops within loops of whose results nobody needs all.
     """
-    if "None" not in detail or not hasattr(captured, "save_to_buffer"):
+    lost = "None" in detail or "isTensor()" in detail  # returned, or given to an operation
+    if not lost or not hasattr(captured, "save_to_buffer"):
         return False
     again = torch.jit.load(io.BytesIO(captured.save_to_buffer()))
     with torch.jit.optimized_execution(False):  # type: ignore[attr-defined]

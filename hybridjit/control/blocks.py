@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,6 +55,7 @@ def run_side(
     operands: Sequence[Any],
     must: bool,
     ends: bool = False,
+    instead: Callable[[], Iterable[Callable[[], Any]]] = tuple,
 ) -> Side:
     """Runs a function, its operations recorded into a block.
 
@@ -66,26 +68,41 @@ def run_side(
         must: Whether eager mode would run it too, so that what it raises is the model's answer.
             Otherwise the example's data may contradict it: then it becomes a raise.
         ends: Whether nothing but the function's result is used afterwards.
+        instead: What may record the side where the example's data contradict it.
     """
     graph = _torch.current_graph()
-    with recorder.block(says, ends=ends) as frame, _torch.recording_into(graph, block):
-        try:
-            return Side(block, frame, flatten(fn(*operands)))
-        except HybridJitError:
-            raise
-        except Exception as error:
-            if must:
+
+    def recorded(run: Callable[[], Any], through: type[Exception] | tuple[()]) -> Side:
+        with recorder.block(says, ends=ends) as frame, _torch.recording_into(graph, block):
+            try:
+                return Side(block, frame, flatten(run()))
+            except through:
                 raise
-            names = record.current().names
-            last = innermost(error)
-            site = user_site(names, last.tb_frame if last else None)
-            raised = f"hybridjit: {type(error).__name__}: {error} (raised at {site})"
+            except Exception as error:
+                names = record.current().names
+                last = innermost(error)
+                site = user_site(names, last.tb_frame if last else None)
+                raised = f"hybridjit: {type(error).__name__}: {error} (raised at {site})"
+                return Side(block, Frame(says), None, raised)
+
+    side = own = recorded(functools.partial(fn, *operands), Exception if must else HybridJitError)
+    others = iter(instead() if side.result is None else ())
+    while side.result is None:
+        _empty(graph, block)
+        if (other := next(others, None)) is None:
+            with _torch.recording_into(graph, block):
+                _torch.insert_raise(graph, own.raised)
+            return own
+        side = recorded(other, ())
+    return side
+
+
+def _empty(graph: _torch.Graph, block: Any) -> None:
+    """Takes what was recorded into a block out of it again."""
     with _torch.recording_into(graph, block):
         with _torch.unwatched():  # or the next select would get the index of an x[i] that raised
             torch.zeros(1).select(0, 0)
         _torch.erase_after((block, 0))
-        _torch.insert_raise(graph, raised)
-    return Side(block, Frame(says), None, raised)
 
 
 def as_tensor(leaf: Any) -> Tensor:
@@ -121,6 +138,7 @@ def trace_cond(
     kind: str = "cond",
     spelled: tuple[str, str] = TRUTH,
     beside: Beside | None = None,
+    instead: Callable[[bool], Iterable[Callable[[], Any]]] = lambda holds: (),
 ) -> Any:
     """Records both sides of a branch into the running trace.
 
@@ -134,6 +152,7 @@ def trace_cond(
         kind: What kind of branch point it is.
         spelled: What its sides are called in the report.
         beside: What both left behind besides their results, once they ran.
+        instead: What may record a side that the example contradicts.
     """
     site = site or user_site(record.current().names)
     if not isinstance(pred, Tensor):
@@ -149,7 +168,8 @@ def trace_cond(
         for holds, fn, name in ((True, true_fn, names[0]), (False, false_fn, names[1])):
             block = node.addBlock()
             with recorder.assuming(pred, holds):
-                sides.append(run_side(recorder, block, name, fn, operands, must=holds == taken))
+                others = functools.partial(instead, holds)
+                sides.append(run_side(recorder, block, name, fn, operands, must=holds == taken, instead=others))
         record.current().branches.append(record.BranchPoint(site, tuple(bool(side.raised) for side in sides)))
         return _join(recorder, node, sides, taken, names, str(site), beside)
 

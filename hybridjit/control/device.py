@@ -17,7 +17,7 @@ from . import record
 from .cond import cond
 from .functions import check_functions
 from .recorder import as_one_operation
-from .values import tensors_in
+from .structure import tensors_of
 
 R = TypeVar("R")
 Ts = TypeVarTuple("Ts")
@@ -87,7 +87,7 @@ def device_dependent(
 
 def _deciding(operands: Any, devices: Any, default: Any) -> Tensor:
     """The tensor whose device decides."""
-    found = tensors_in(operands)
+    found = tensors_of(operands)
     rows = []
     if not found:
         rows.append(f"operands: expected a tensor among them, got {', '.join(map(describe, operands)) or 'none'}")

@@ -18,18 +18,10 @@ from . import record
 from .arithmetic import COMPARISONS, compared
 from .effects import Effects
 from .lower import lower_cond
-from .paths import (
-    TRUTH,
-    Budget,
-    Undecided,
-    copied,
-    refuse_divergence,
-    refuse_while,
-    same_function,
-    with_effects,
-)
+from .paths import Budget, refuse_while, with_effects
 from .recorder import Call, going_along
 from .results import same, truth
+from .runs import TRUTH, Undecided, copied, refuse_divergence, same_function
 from .scout import hangs_on_data
 
 _SHAPE: Any = torch.Tensor.shape

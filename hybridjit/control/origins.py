@@ -24,7 +24,7 @@ from .. import _torch
 from .._describe import listed
 from .._sites import Site, user_site
 from . import record
-from .recorder import call_at
+from .calls import call_at
 
 if TYPE_CHECKING:
     import dis

@@ -11,40 +11,21 @@ import ast
 import functools
 import linecache
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NoReturn
-
-import torch
-from torch import Tensor
+from typing import Any
 
 from .. import _torch
 from .._errors import CaptureError, compose
-from .._sites import Site, user_site
-from . import record
+from .._sites import Site
+from .asides import Arguments, Aside, attempt, others_of
 from .blocks import trace_cond
-from .effects import Effects, Ends, Left
+from .effects import Effects, Ends
 from .objects import put_together, taken_apart
-from .recorder import Call, Recorder, active, decision, recording, tensors_of, watching
-from .structure import flatten
+from .recorder import Call, Recorder, active, recording, watching
+from .runs import Anew, Done, Run, Undecided, copied
 
 PATH_LIMIT = 64
-
-TRUTH = (torch.Tensor.__bool__, torch.Tensor.is_nonzero, torch.is_nonzero)
-
-
-class Undecided(BaseException):  # no Exception: it passes what the model catches
-    """A run met the truth of a tensor that no side of a branch has decided yet."""
-
-    def __init__(self, func: Any, pred: Tensor, site: Site) -> None:
-        super().__init__()
-        self.func = func
-        self.pred = pred
-        self.site = site
-
-
-class _Anew(BaseException):
-    """A run changes memory that an earlier run made; it begins again, with memory of its own."""
 
 
 class TooManyPathsError(CaptureError):
@@ -71,11 +52,10 @@ class TooManyPathsError(CaptureError):
 
 @dataclass
 class Budget:
-    """How many paths one call may have, the lines where they part, and the lines where they may."""
+    """How many paths one call may have, and the lines where they part."""
 
     fn: Callable[..., Any]
     sites: list[Site] = field(default_factory=list)
-    parts: Callable[[Site], bool] = lambda site: True
 
     def spend(self, site: Site) -> None:
         """Counts one more branch.
@@ -86,137 +66,6 @@ class Budget:
         self.sites.append(site)
         if len(self.sites) >= PATH_LIMIT:
             raise TooManyPathsError(self.fn, self.sites)
-
-
-class Generation:
-    """How many runs have begun: what one run leaves in a cache must not be found by the next."""
-
-    count: int = 0
-
-    @classmethod
-    def begin(cls) -> None:
-        """Begins a run."""
-        cls.count += 1
-
-
-class Run:
-    """One run of a function, along the decisions made so far.
-
-    Attributes:
-        recorder: That of the running trace.
-        log: What each operation gave, of earlier runs and then of this one; in place of the truths that paths part at,
-            what was decided.
-        inherited: How many operations of `log` are of earlier runs: those are not done again.
-        position: How many operations this run has come to.
-        anew: Memory that earlier runs made and this path changes: operations that touch it are done again.
-        over: Whether the run ends here, and only leaves its context managers.
-    """
-
-    def __init__(self, recorder: Recorder, budget: Budget, log: list[Call], anew: set[int]) -> None:
-        Generation.begin()
-        self.recorder = recorder
-        self.fn: Callable[..., Any] = budget.fn
-        self.parts: Callable[[Site], bool] = budget.parts
-        self.log = log
-        self.anew = anew
-        self.position: int = 0
-        self.inherited: int = len(log)
-        self.over: bool = False
-
-    def call(self, func: Any, args: Any, run: Callable[[], Call]) -> Any:
-        """Gives what the operation gave in an earlier run, or runs it."""
-        if self.over:  # a context manager that the end of the run passes: no other run meets it here
-            return run().result
-        index = self.position
-        self.position += 1
-        if index < self.inherited:
-            earlier = self.log[index]
-            if not same_function(earlier.func, func):
-                refuse_divergence(self.fn, earlier.func, func)
-            if not (earlier.touched & self.anew):
-                return copied(earlier.result)
-            self._refuse_random(earlier)
-            self.log[index] = run()  # the runs that follow this one go on with its memory
-            return copied(self.log[index].result)
-        done = self._decide(func, args[0], run) if asks_truth(func, args) else run()
-        self.log.append(done)
-        return copied(done.result)
-
-    def _decide(self, func: Any, pred: Tensor, run: Callable[[], Call]) -> Call:
-        with _torch.paused_tracing():
-            one = pred.numel() == 1
-        if not one or _torch.is_constant(pred):
-            with _torch.paused_tracing():
-                return Call(func, func(pred))  # of more than one element: torch says what is wrong
-        known = self.recorder.decided.get(decision(pred))
-        if known is not None:
-            return Call(func, known)
-        site = user_site(record.current().names)
-        if not self.parts(site):
-            return run()
-        self.over = True
-        raise Undecided(func, pred, site)
-
-    def own_memory(self, storage: int) -> None:
-        """Ends the run, to begin it again with memory of its own, if an earlier run made that which is to change."""
-        if storage not in self.anew and any(storage in each.made for each in self.log[: self.inherited]):
-            self.anew.add(storage)
-            self.over = True
-            raise _Anew
-
-    def _refuse_random(self, earlier: Call) -> None:
-        if not _torch.is_random(tensors_of(earlier.result)):
-            return
-        raise CaptureError(
-            compose(
-                "a side of a branch changes random numbers in place that were drawn before it",
-                where=str(user_site(record.current().names)),
-                differences=[f"drawn by {getattr(earlier.func, '__name__', earlier.func)}"],
-                instead="a new tensor instead of the change: noise = noise * mask",
-                page="branches-that-write",
-            )
-        )
-
-
-def asks_truth(func: Any, args: Any) -> bool:
-    """Whether an operation makes a truth of a tensor."""
-    if func in TRUTH:
-        return True
-    with _torch.paused_tracing():
-        return func is torch.Tensor.item and args[0].dtype is torch.bool
-
-
-def refuse_divergence(fn: Any, earlier: Any, now: Any) -> NoReturn:
-    """Refuses a function that runs other operations when it runs again.
-
-    Raises:
-        CaptureError: With the line.
-    """
-    names = [getattr(each, "__name__", str(each)) for each in (earlier, now)]
-    raise CaptureError(
-        compose(
-            f"{getattr(fn, '__qualname__', fn)} does not do the same when it runs again",
-            where=str(user_site(record.current().names)),
-            differences=[f"first {names[0]}, then {names[1]}"],
-            instead="a function that does the same on the same tensors: no caches that its first run fills, "
-            "no iterator that its first run uses up",
-            page="paths-that-differ",
-        )
-    )
-
-
-def same_function(one: Any, other: Any) -> bool:
-    """Whether two functions are one; each run makes a property's getter and a nested function anew."""
-    code = getattr(one, "__code__", None)
-    return bool(one == other or (code is not None and code is getattr(other, "__code__", None)))
-
-
-def copied(result: Any) -> Any:
-    """A container of its own for each run, which may change it."""
-    if isinstance(result, Tensor) or not isinstance(result, (list, dict, tuple)) or isinstance(result, torch.Size):
-        return result
-    flat = flatten(result)
-    return flat.rebuild(flat.leaves)
 
 
 def as_paths(fn: Callable[..., Any]) -> Callable[..., Any]:
@@ -247,6 +96,7 @@ def trace_paths(
     args: tuple[Any, ...],
     kwargs: Mapping[str, Any],
     parts: Callable[[Site], bool] = lambda site: True,
+    others: Sequence[Arguments] = (),
 ) -> Any:
     """Records a function with its paths into the running trace.
 
@@ -255,18 +105,12 @@ def trace_paths(
         args: Its arguments.
         kwargs: Its keyword arguments.
         parts: Whether paths part at a line; all others take for granted what the example has there.
+        others: What other calls gave it, for the sides that the example contradicts.
     """
     with watching() as recorder:
         reached = functools.partial(Effects, [fn], args, kwargs)
-        return with_effects(fn, args, reached, lambda effects: explore(recorder, fn, args, kwargs, effects, parts))
-
-
-@dataclass(frozen=True)
-class _Done:
-    """What one operation of a path gave, and what it left behind besides."""
-
-    result: Any
-    left: Left
+        run = functools.partial(explore, recorder, fn, args, kwargs, parts=parts, others=others)
+        return with_effects(fn, args, reached, lambda effects: run(effects=effects))
 
 
 def with_effects(func: Any, args: Any, effects: Callable[[], Effects], run: Callable[[Effects], Any]) -> Any:
@@ -287,9 +131,9 @@ def with_effects(func: Any, args: Any, effects: Callable[[], Effects], run: Call
         nonlocal ran
         ran, reached = True, effects()
         before = reached.take()
-        return Call(func, _Done(found.whole(functools.partial(run, reached)), reached.left(before)))
+        return Call(func, Done(found.whole(functools.partial(run, reached)), reached.left(before)))
 
-    done: _Done = found.through_path(func, args, first)
+    done: Done = found.through_path(func, args, first)
     if not ran:
         done.left.again(effects)
     return copied(done.result)
@@ -302,13 +146,15 @@ def explore(
     kwargs: Mapping[str, Any],
     effects: Effects,
     parts: Callable[[Site], bool] = lambda site: True,
+    others: Sequence[Arguments] = (),
 ) -> Any:
     """Runs a function, and again for the sides of each branch."""
     before = effects.take(), random.getstate()
-    budget = Budget(fn, parts=parts)
+    budget = Budget(fn)
     known = {id(container) for container in effects.containers}
+    own = args, kwargs
 
-    def along(log: list[Call]) -> Any:
+    def along(log: list[Call], given: Arguments = own, scratch: Any = None) -> Any:
         frame = recorder.frames[-1]
         outer, anew = frame.path, set[int]()
         block = _torch.current_graph().insertPoint().owningBlock()
@@ -316,11 +162,13 @@ def explore(
         while True:
             effects.put(before[0])
             random.setstate(before[1])
-            run = Run(recorder, budget, list(log), anew)
+            run = Run(recorder, fn, parts, list(log), anew)
+            if scratch is not None:
+                run = Aside(recorder, fn, parts, list(log), scratch)
             frame.path = run
             try:
-                return fn(*args, **kwargs)
-            except _Anew:
+                return fn(*given[0], **given[1])
+            except Anew:
                 _torch.erase_after(mark)
                 continue
             except Undecided as stop:
@@ -333,12 +181,20 @@ def explore(
         names = (f"the path where {site} holds", f"the path where {site} does not hold")
         ends = Ends(effects, names, str(site))
 
-        def side(holds: bool) -> Any:
-            result = along([*run.log, Call(func, holds)])
+        def side(holds: bool, given: Arguments = given, scratch: Any = None) -> Any:
+            result = along([*run.log, Call(func, holds)], given, scratch)
             ends.left.append(effects.take())
             return taken_apart(result, known)
 
-        result = trace_cond(pred, lambda: side(True), lambda: side(False), (), names, site, "if", beside=ends)
+        def instead(holds: bool) -> Iterator[Callable[[], Any]]:
+            spent = len(budget.sites)
+            effects.put(before[0])  # what the side left behind may be among the arguments
+            for bound in () if recorder.repeating else others_of(given, own, others):
+                del budget.sites[spent:]
+                yield functools.partial(attempt, bound, functools.partial(side, holds))
+
+        sides = functools.partial(side, True), functools.partial(side, False)
+        result = trace_cond(pred, *sides, (), names, site, "if", beside=ends, instead=instead)
         effects.put(ends.left[-1])  # not what a side left that raises
         return put_together(result)
 

@@ -7,9 +7,10 @@ nothing is kept.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from typing import Any
 
 from .._sites import Site
 
@@ -98,3 +99,22 @@ def recording(record: Record) -> Iterator[Record]:
         yield record
     finally:
         _current.reset(token)
+
+
+@contextlib.contextmanager
+def forgetting() -> Iterator[Callable[[], None]]:
+    """Forgets what the body notes, unless that calls what it is given."""
+    seen, kept = current(), False
+    notes: tuple[list[Any], ...] = (seen.statics, seen.scripted, seen.branches)
+    counts = [len(each) for each in notes]
+
+    def keep() -> None:
+        nonlocal kept
+        kept = True
+
+    try:
+        yield keep
+    finally:
+        for each, count in zip(notes, counts, strict=True):
+            if not kept:
+                del each[count:]

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import sys
 import threading
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from types import FrameType, FunctionType
+from types import FrameType
 from typing import Any, NoReturn
 
 import torch
@@ -22,6 +21,8 @@ from .._describe import describe
 from .._errors import CaptureError, compose
 from .._sites import user_site
 from . import record
+from .calls import at_line_of, name_values
+from .structure import tensors_of
 
 
 @dataclass(frozen=True)
@@ -82,12 +83,14 @@ class Recorder(TorchFunctionMode):
     Attributes:
         frames: The blocks under construction, the innermost last; the first is the trace itself.
         decided: The predicates that are known to hold, or not to, where recording goes on.
+        repeating: Whether what runs is in the graph already, and runs aside for another example.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.frames: list[Frame] = [Frame("the trace")]
         self.decided: dict[Any, bool] = {}
+        self.repeating: bool = False
         self._depths: dict[int, int] = {}
         self._example: Frame | None = None
         self._grad = torch.is_grad_enabled()
@@ -133,7 +136,7 @@ class Recorder(TorchFunctionMode):
     def _run(self, func: Any, args: Any, kwargs: Any, caller: FrameType) -> Call:
         frame, depth = self.frames[-1], self._floor
         if not depth and frame.path is None:
-            return Call(func, _at_line_of(caller)(func, args, kwargs))
+            return Call(func, at_line_of(caller)(func, args, kwargs))
         given = tensors_of((args, kwargs))
         keys = {id(tensor): _torch.storage_key(tensor) for tensor in given}
         name = getattr(func, "__name__", str(func))
@@ -142,12 +145,12 @@ class Recorder(TorchFunctionMode):
             # Before it runs: the example's data are still whole, and the path may begin again.
             frame.path.own_memory(keys[id(given[0])])
         before = [(_version(tensor), _torch.known_value(tensor)) for tensor in given]
-        _name_values(given, [value for _, value in before], caller)
-        result = _at_line_of(caller)(func, args, kwargs)
+        name_values(given, [value for _, value in before], caller)
+        result = at_line_of(caller)(func, args, kwargs)
         new = isinstance(result, Tensor) and id(result) not in keys
         if new and self._grad and not torch.is_grad_enabled() and result.is_floating_point():
             # A trace has no operation for no_grad. Whether the file's inputs need a gradient, the example's don't say.
-            result = _at_line_of(caller)(Tensor.detach, (result,), {})
+            result = at_line_of(caller)(Tensor.detach, (result,), {})
         touched = set()
         for tensor, (version, value) in zip(given, before, strict=True):
             if _version(tensor) != version:
@@ -249,6 +252,20 @@ class Recorder(TorchFunctionMode):
         finally:
             self.decided = before
 
+    @contextlib.contextmanager
+    def repeat(self) -> Iterator[None]:
+        """Knows that the body does what is in the graph already."""
+        before, self.repeating = self.repeating, True
+        try:
+            yield
+        finally:
+            self.repeating = before
+
+    def disown(self, storages: Iterable[int]) -> None:
+        """Takes memory for made outside of the innermost block."""
+        for key in storages:
+            self._depths.pop(key, None)
+
     def adopt(self, tensors: Sequence[Tensor], inner: Frame | None = None) -> None:
         """Takes tensors for made in the innermost block, though no operation made them there."""
         frame, depth = self.frames[-1], self.depth
@@ -273,56 +290,12 @@ class Recorder(TorchFunctionMode):
                 _torch.bind_value(tensor, _torch.insert_unusable(graph, text))
 
 
-def tensors_of(value: Any) -> list[Tensor]:
-    """The tensors among an operation's arguments or results."""
-    if isinstance(value, Tensor):
-        return [value]
-    if isinstance(value, (tuple, list)):
-        return [tensor for item in value for tensor in tensors_of(item)]
-    if isinstance(value, dict):
-        return [tensor for item in value.values() for tensor in tensors_of(item)]
-    return []
-
-
 def _renamed(tensor: Tensor, value: Any) -> Tensor:
     """The same data under another name: what ``x.contiguous()`` gives, which is ``x`` itself where it is contiguous."""
     with _torch.paused_tracing(), _torch.unwatched():
         made: Tensor = tensor.detach() if tensor.is_leaf else torch.ops.aten.alias(tensor)
     _torch.bind_value(made, value)
     return made
-
-
-def _name_values(tensors: Sequence[Tensor], values: Sequence[Any], frame: FrameType) -> None:
-    """Names values after the user's variables; the tracer would look for them where the mode calls the operation."""
-    for tensor, value in zip(tensors, values, strict=True):
-        if value is None or not value.debugName().isdigit():
-            continue
-        found = (name for name, held in frame.f_locals.items() if held is tensor and name != "self")
-        if name := next(found, ""):
-            value.setDebugName(name)
-
-
-def _at_line_of(frame: FrameType) -> Callable[[Any, Any, Any], Any]:
-    """Something that calls a function as if from a frame's line: the tracer notes the innermost line it sees."""
-    return _caller(frame.f_code.co_filename, frame.f_lineno)
-
-
-def call_at(frame: FrameType, func: Any, args: Any, kwargs: Any) -> Any:
-    """Calls an operation as if from a frame: its line, and the names of its variables, go into the graph."""
-    given = tensors_of((args, kwargs))
-    _name_values(given, [_torch.known_value(tensor) for tensor in given], frame)
-    return _at_line_of(frame)(func, args, kwargs)
-
-
-@functools.lru_cache(maxsize=4096)
-def _caller(file: str, line: int) -> Callable[[Any, Any, Any], Any]:
-    call = _call
-    code = call.__code__.replace(co_filename=file, co_firstlineno=line)
-    return FunctionType(code, call.__globals__)
-
-
-# On one line, which is then the only one that its code knows.
-_call = lambda func, args, kwargs: func(*args, **kwargs)  # noqa: E731
 
 
 def _version(tensor: Tensor) -> int:

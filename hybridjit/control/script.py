@@ -22,8 +22,9 @@ from .branch import Twins, branch_if_tracing, captures
 from .compile import compile_piece
 from .points import note_scripted
 from .recorder import as_one_operation
+from .structure import tensors_of
 from .targets import check_function
-from .values import lift_result, lower_argument, number_type, tensors_in
+from .values import lift_result, lower_argument, number_type
 from .wrapper import make_wrapper
 
 P = ParamSpec("P")
@@ -150,13 +151,13 @@ class _Piece:
             value, example = lower_argument(graph, arguments[name], type_, f"{where}: argument {name}")
             inputs.append(value)
             examples[name] = example
-        known: list[Tensor] = tensors_in([examples])
+        known: list[Tensor] = tensors_of(examples)
         for path in compiled.attributes:
             attribute = functools.reduce(getattr, path.split("."), owner)
             type_ = list(compiled.graph.inputs())[len(inputs)].type()
             value, _ = lower_argument(graph, attribute, type_, f"{where}: self.{path}")
             inputs.append(value)
-            known += tensors_in([attribute])
+            known += tensors_of(attribute)
         own = record.current().names.get(id(owner), site.module_path)  # a method is part of its own module
         note_scripted(compiled.graph, own)
         (output,) = _torch.insert_graph(graph, compiled.graph, inputs)

@@ -38,6 +38,17 @@ def flatten(value: Any) -> Flat:
     return Flat(*_torch.tree_flatten(value))
 
 
+def tensors_of(value: Any) -> list[Tensor]:
+    """The tensors in nested lists, tuples and dicts: an operation's arguments or results."""
+    if isinstance(value, Tensor):
+        return [value]
+    if isinstance(value, (tuple, list)):
+        return [tensor for item in value for tensor in tensors_of(item)]
+    if isinstance(value, dict):
+        return [tensor for item in value.values() for tensor in tensors_of(item)]
+    return []
+
+
 def spell_function(fn: Any) -> str:
     """Spells a function by its name and the line of its definition; a module by its class."""
     fn = inspect.unwrap(getattr(fn, "func", fn))

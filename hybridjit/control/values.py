@@ -14,24 +14,12 @@ from .. import _torch
 from .._describe import describe, place, qualified
 from .._errors import CaptureError, compose
 from .origins import source_of
+from .structure import tensors_of
 
 _NUMBERS = {"IntType": int, "FloatType": float, "BoolType": bool}
 _ENUMERATIONS = (torch.dtype, torch.layout, torch.memory_format)
 """TorchScript has them as integers."""
 _CONVERSIONS = {"IntType": "aten::Int", "FloatType": "aten::Float", "BoolType": "aten::Bool"}
-
-
-def tensors_in(values: Sequence[Any]) -> list[Tensor]:
-    """Collects the tensors in nested lists, tuples and dicts."""
-    found: list[Tensor] = []
-    for value in values:
-        if isinstance(value, Tensor):
-            found.append(value)
-        elif isinstance(value, (list, tuple)):
-            found += tensors_in(value)
-        elif isinstance(value, dict):
-            found += tensors_in(list(value.values()))
-    return found
 
 
 def stands_for_none(node: Any) -> bool:
@@ -104,7 +92,7 @@ def lower_argument(graph: _torch.Graph, value: Any, type_: _torch.JitType, where
             item_value, examples_by_key[key] = lower_argument(graph, item, item_type, f"{where}[{key!r}]")
             flat.append(item_value)
         return _torch.insert(graph, "prim::DictConstruct", flat, type_), examples_by_key
-    if tensors_in([value]):
+    if tensors_of(value):
         _refuse_argument(value, type_, where)
     if kind in _NUMBERS and not (kind == "IntType" and isinstance(value, _ENUMERATIONS)):
         allowed: tuple[type, ...] = (int, float) if kind == "FloatType" else (_NUMBERS[kind],)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .. import _torch
 from .._sites import user_site
-from ..control.recorder import tensors_of
+from ..control.structure import tensors_of
 from .kinds import ADDRESS, FORMAT, LAYOUT, RESIZED
 from .leaks import as_traced
 

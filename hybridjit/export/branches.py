@@ -6,19 +6,21 @@ import contextlib
 import difflib
 import gc
 import inspect
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
-from types import CodeType, FunctionType
+from types import CodeType, FunctionType, MappingProxyType
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from .. import _torch
 from .._describe import describe, listed
 from .._errors import CaptureError, InputError, compose
 from .._sites import Line, Site
+from ..control.asides import Arguments
+from ..control.calls import call_at
 from ..control.paths import trace_paths
-from ..control.recorder import Recorder, active
+from ..control.recorder import active
 
 
 class Branching:
@@ -27,17 +29,20 @@ class Branching:
     An object, not a function: ``torch.jit`` tries to compile functions that it finds on a module.
     """
 
-    def __init__(self, path: str, forward: Callable[..., Any], parts: Callable[[Site], bool]) -> None:
+    def __init__(
+        self, path: str, forward: Callable[..., Any], parts: Callable[[Site], bool], others: Sequence[Arguments] = ()
+    ) -> None:
         self.path = path
         self.forward = forward
         self.parts = parts
+        self.others = others
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         """Runs the module; in a trace, with its ``if``s as branches."""
         if _torch.tracing_state() is None:
             return self.forward(*args, **kwargs)
         try:
-            return trace_paths(self.forward, args, kwargs, self.parts)
+            return trace_paths(self.forward, args, kwargs, self.parts, self.others)
         except CaptureError as error:
             raise BranchingError(error, self.path) from error
 
@@ -75,7 +80,7 @@ def helpers_at(lines: Collection[Line]) -> dict[Line, FunctionType]:
     return {line: helper for line, helper in found.items() if not helper.__code__.co_flags & flags}
 
 
-_CALLS = Recorder.__torch_function__.__globals__
+_CALLS = call_at.__globals__
 
 
 def _lines(code: CodeType) -> set[int | None]:
@@ -144,7 +149,10 @@ def _calling(run: Callable[..., Any], code: CodeType) -> CodeType:
 
 @contextlib.contextmanager
 def branching(
-    model: nn.Module, paths: Sequence[str], parts: Callable[[Site], bool] = lambda site: True
+    model: nn.Module,
+    paths: Sequence[str],
+    parts: Callable[[Site], bool] = lambda site: True,
+    others: Mapping[str, Sequence[Arguments]] = MappingProxyType({}),
 ) -> Iterator[None]:
     """Gives the submodules at these paths a `Branching` forward within the body.
 
@@ -152,18 +160,53 @@ def branching(
         model: The model.
         paths: The submodules' paths.
         parts: Whether an ``if`` at a line becomes a branch.
+        others: What other inputs of the model give them, by path.
     """
-    changed: list[tuple[nn.Module, Any]] = []
+    with _forwards(model, paths, lambda path, forward: Branching(path, forward, parts, others.get(path, ()))):
+        yield
+
+
+@contextlib.contextmanager
+def listening(model: nn.Module, paths: Sequence[str]) -> Iterator[dict[str, list[Arguments]]]:
+    """Notes what submodules are given within the body, by path: of each the first calls."""
+    found: dict[str, list[Arguments]] = {path: [] for path in paths}
+    with _forwards(model, paths, lambda path, forward: _Listening(forward, found[path])):
+        yield found
+
+
+_CALLS_KEPT = 4
+"""How many calls of one submodule are noted."""
+
+
+class _Listening:
+    def __init__(self, forward: Callable[..., Any], calls: list[Arguments]) -> None:
+        self.forward = forward
+        self.calls = calls
+
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
+        if len(self.calls) < _CALLS_KEPT:
+            self.calls.append(_torch.tree_map(_kept, (args, kwargs)))
+        return self.forward(*args, **kwargs)
+
+
+def _kept(value: Any) -> Any:
+    """What a value is now: a tensor may be changed in place later."""
+    return value.detach().clone() if isinstance(value, Tensor) and not isinstance(value, nn.Parameter) else value
+
+
+@contextlib.contextmanager
+def _forwards(model: nn.Module, paths: Sequence[str], make: Callable[[str, Any], Any]) -> Iterator[None]:
+    """Gives the submodules at these paths another ``forward`` within the body."""
+    changed: dict[nn.Module, Any] = {}
     try:
         for path in paths:
             module = model.get_submodule(path)
-            if isinstance(vars(module).get("forward"), Branching):  # one module by two names
-                continue
-            changed.append((module, vars(module).get("forward")))
-            vars(module)["forward"] = Branching(path, module.forward, parts)
+            if module not in changed:  # one module by two names
+                changed[module] = vars(module).get("forward")
+                vars(module)["forward"] = make(path, module.forward)
         yield
     finally:
-        for module, before in reversed(changed):
+        for module, before in changed.items():
             if before is None:
                 del vars(module)["forward"]
             else:

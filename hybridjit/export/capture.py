@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -16,10 +17,12 @@ from .._errors import CaptureError, HybridJitError, InputError, UnsupportedError
 from .._sites import Line, Site, site_of_error
 from ..adapters.flatten import TracingAdapter
 from ..adapters.inputs import Inputs
+from ..control.asides import Arguments
 from ..control.guards import guard_apart, guard_kind, guard_sizes
 from ..control.origins import Asked, following
 from ..control.points import TRUTH
 from ..control.record import Record, recording
+from ..control.recorder import active
 from ..control.static import static_modules
 from .branches import branching, meeting
 from .classnames import readable
@@ -171,6 +174,7 @@ def capture(
     as_eager: bool = False,
     rolls: Collection[Line] = (),
     meets: Collection[Line] = (),
+    others: Mapping[str, Sequence[Arguments]] = MappingProxyType({}),
 ) -> Captured:
     """Traces a model under ``no_grad``; its state must have been taken before.
 
@@ -192,6 +196,7 @@ def capture(
         as_eager: Whether code that asks if it is traced is told that it is not.
         rolls: Lines of loops over a traced range that become loops.
         meets: Lines of ``if``s whose paths meet again where the function around them ends.
+        others: What other inputs give the submodules in ``branches``, for sides that this one contradicts.
 
     Raises:
         CaptureError: The model can't be traced.
@@ -223,6 +228,8 @@ def capture(
     leaks: list[Leak] = []
 
     def seen(leak: Leak, tensor: Tensor) -> None:
+        if (recorder := active()) is not None and recorder.repeating:
+            return  # of what is in the graph already, for another example
         leaks.append(leak)
         meet(len(leaks) - 1, leak, tensor)
 
@@ -243,7 +250,7 @@ def capture(
         torch.no_grad(),
         watched[0] as findings,
         watched[1],
-        branching(model, branches, parts),
+        branching(model, branches, parts, others),
         meeting(meets, parts),
         rolling(rolls) as loops,
         standing_in(dynamic, loops),
@@ -308,14 +315,15 @@ def placed(captured: Captured) -> Captured:
 
 
 def _branches(record: Record) -> tuple[Branch, ...]:
-    """The branch points, each once: a module that runs twice has its own twice in the graph."""
-    points: dict[Site, Branch] = {}
+    """The branch points, each once, with the sides that raise anywhere: a module that runs twice has its own twice."""
+    points: dict[Site, list[tuple[bool, ...]]] = {}
     for point in record.branches:
-        site, before = point.site, points.get(point.site)
-        sides = tuple(Side(name, 0, raised) for name, raised in zip(TRUTH, point.raises, strict=True))
-        count = before.count + 1 if before else 1
-        points[site] = Branch(site.file, site.line, site.module_path, "if", sides, count)
-    return tuple(points.values())
+        points.setdefault(point.site, []).append(point.raises)
+    found = []
+    for site, raises in points.items():
+        sides = tuple(Side(name, 0, any(each)) for name, each in zip(TRUTH, zip(*raises, strict=True), strict=True))
+        found.append(Branch(site.file, site.line, site.module_path, "if", sides, len(raises)))
+    return tuple(found)
 
 
 _FIX = "the piece at this line as a function with @hybridjit.script_if_tracing, if it depends on the values of tensors"

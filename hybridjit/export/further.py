@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from .._errors import HybridJitError
 from .capture import Captured
 from .devices import moved
-from .probes import OF_KIND, SHARED, Probe, kind_probes, probes, shared_probe
+from .probes import OF_KIND, SHARED, Probe, kind_probes, neighbours, probes, shared_probe, sized
 from .survey import Seen, same_program
 from .task import Known, Settings
 
@@ -49,6 +49,22 @@ def probe(study: Study, captured: Captured) -> None:
         study.known[shared.says] = results[shared.says]
 
 
+def look_beside(study: Study, name: str) -> None:
+    """Makes inputs of sizes next to those of one, as far as the time goes: some take rarer sides of branches."""
+    started = time.thread_time()
+    first = name == "input"
+
+    def accepted(probe: Probe) -> bool:
+        says = probe.says if first else f"{name}, {probe.says}"
+        if time.thread_time() - started > max(_PROBED * study.seconds, SECONDS):
+            return False
+        return says in study.known or _known(study, study.known, says, probe)
+
+    flat = study.first.adapter.input_schema.flatten(moved(study.known[name].inputs, None, name))
+    for _ in neighbours(flat, accepted) if first else sized(flat, accepted):
+        pass
+
+
 def _known(study: Study, known: dict[str, Known], says: str, probe: Probe) -> bool:
     """Keeps a probe with what the model gives for it; one that the model itself refuses tells nothing."""
     made = study.first.adapter.input_schema.unflatten(probe.flat)
@@ -75,13 +91,13 @@ def _resized(study: Study, settings: Settings, name: str) -> list[Seen]:
 
     def accepted(probe: Probe) -> bool:
         says = f"{name}, {probe.says}"
-        if ":" not in probe.says or time.thread_time() - started > max(_PROBED * study.seconds, SECONDS):
+        if time.thread_time() - started > max(_PROBED * study.seconds, SECONDS):
             return False
         return says in study.known or _known(study, study.known, says, probe)
 
     inputs = moved(study.known[name].inputs, None, name)
     found: list[Seen] = []
-    for probe in probes(study.first.adapter.input_schema.flatten(inputs), accepted):
+    for probe in sized(study.first.adapter.input_schema.flatten(inputs), accepted):
         try:
             found.append(study.seen(settings, f"{name}, {probe.says}"))
         except HybridJitError:

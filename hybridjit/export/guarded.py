@@ -14,8 +14,9 @@ from .. import _torch
 from .._errors import CaptureError, HybridJitError
 from .._sites import site_of_function, user_files
 from ..adapters.tree import scan
+from ..control.asides import Arguments
 from .auto import Branches
-from .branches import BranchingError
+from .branches import BranchingError, listening
 from .capture import Captured, capture, placed
 from .compare import NEAR, compare, is_chaotic
 from .devices import moved
@@ -82,6 +83,7 @@ class Study:
         self.started: float = 0.0
         self._placed: dict[int, Captured] = {}
         self._captures: dict[tuple[Settings, str], Seen] = {}
+        self._given: dict[tuple[tuple[str, ...], str], dict[str, list[Arguments]]] = {}
 
     @property
     def alone(self) -> bool:
@@ -215,6 +217,28 @@ class Study:
             self._captures[key] = Seen(name, self.traced(settings, name, beside=self.first.module))
         return self._captures[key]
 
+    def _others(self, settings: Settings, name: str) -> dict[str, list[Arguments]]:
+        """What other inputs give the submodules with branches."""
+        found: dict[str, list[Arguments]] = {path: [] for path in settings.branches}
+        for each in (*settings.examples, "input") if settings.examples else ():
+            key = settings.branches, each
+            if key not in self._given:
+                self._given[key] = self._listened(settings.branches, each)
+            for path, calls in self._given[key].items() if each != name else ():
+                found[path] += calls
+        return found
+
+    def _listened(self, paths: Sequence[str], name: str) -> dict[str, list[Arguments]]:
+        """What one of the inputs gives some submodules."""
+        inputs = moved(self.known[name].inputs, None, name)
+        torch.manual_seed(SEED)
+        try:
+            with torch.no_grad(), listening(self.task.model, paths) as found:
+                self.task.model(*inputs.args, **inputs.kwargs)
+        finally:
+            self.task.state.restore(thorough=True)
+        return found
+
     def traced(
         self,
         settings: Settings,
@@ -244,6 +268,7 @@ class Study:
                 as_eager=settings.as_eager,
                 rolls=settings.rolls,
                 meets=settings.meets,
+                others=self._others(settings, name),
             )
         finally:
             task.state.restore(thorough=True)

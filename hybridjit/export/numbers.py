@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .. import _torch
 from .._sites import user_frame
-from ..control.paths import Generation
+from ..control.runs import Generation
 from ..control.values import stands_for_none
 from .kinds import CACHE, KEY, Kind
 

@@ -36,6 +36,15 @@ def probes(flat: Flat, accepted: Callable[[Probe], bool]) -> Iterator[Probe]:
         flat: The first input's tensors.
         accepted: Whether the model takes an input; runs it.
     """
+    yield from sized(flat, accepted)
+    for says, change_values in (("other values", _shuffled), ("zeros", _zeroed), ("negative", _negated)):
+        probe = Probe(says, tuple(change_values(tensor) for tensor in flat))
+        if any(not torch.equal(a, b) for a, b in zip(flat, probe.flat, strict=True)) and accepted(probe):
+            yield probe
+
+
+def sized(flat: Flat, accepted: Callable[[Probe], bool]) -> Iterator[Probe]:
+    """Those of `probes` that are of other sizes."""
     groups = _groups(flat)
     for name, change in (("larger", _larger), ("odd", _odd), ("smaller", _smaller)):
         sizes = {key: change(key[0]) for key in groups if change(key[0]) != key[0]}
@@ -44,10 +53,6 @@ def probes(flat: Flat, accepted: Callable[[Probe], bool]) -> Iterator[Probe]:
             yield from found
             if found:
                 break
-    for says, change_values in (("other values", _shuffled), ("zeros", _zeroed), ("negative", _negated)):
-        probe = Probe(says, tuple(change_values(tensor) for tensor in flat))
-        if any(not torch.equal(a, b) for a, b in zip(flat, probe.flat, strict=True)) and accepted(probe):
-            yield probe
 
 
 def _accepted(
@@ -72,6 +77,23 @@ def _accepted(
         yield from (made({key: size}) for key, size in alone.items())
     elif alone:
         yield last
+
+
+def neighbours(flat: Flat, accepted: Callable[[Probe], bool]) -> Iterator[Probe]:
+    """Makes inputs of sizes one less than the first one's, at all dimensions and at each, that the model accepts.
+
+    Where a size is halved again and again, one less is odd each time.
+    """
+    groups = _groups(flat)
+    sizes = {key: key[0] - 1 for key in groups if key[0] > 2}
+    for each in (sizes, *({key: size} for key, size in sizes.items() if len(sizes) > 1)):
+        probe = _resized(flat, groups, NEIGHBOUR, _varied, each)
+        if each and accepted(probe):
+            yield probe
+
+
+NEIGHBOUR = "one less"
+"""What the probes that `neighbours` makes are called."""
 
 
 def kind_probes(flat: Flat, accepted: Callable[[Probe], bool]) -> Iterator[Probe]:

@@ -90,6 +90,7 @@ class Settings:
         rolls: Lines of loops over a traced range that become loops in the graph; a trace unrolls all others.
         few: Whether a check input that takes too few turns of such a loop has a path of its own.
         looking: Whether further inputs are captured though nothing left the first one's trace.
+        examples: The inputs by which sides of branches are recorded that the traced one contradicts.
         base: The input that is traced: another one than the first where that takes but one turn of a loop.
         as_eager: Whether code that asks if it is traced is told that it is not.
         trusting: Whether evidence does away with guards.
@@ -107,6 +108,7 @@ class Settings:
     rolls: frozenset[Line] = frozenset()
     few: bool = False
     looking: bool = False
+    examples: tuple[str, ...] = ()
     base: str = "input"
     as_eager: bool = False
     trusting: bool = True
@@ -114,4 +116,5 @@ class Settings:
     @property
     def observed(self) -> Settings:
         """What of them makes a difference to a capture without guards."""
-        return dataclasses.replace(self, trusting=True, fixed=frozenset(), auto=False, few=False, looking=False)
+        same = dataclasses.replace(self, trusting=True, fixed=frozenset(), auto=False, few=False, looking=False)
+        return same if self.branches else dataclasses.replace(same, examples=())

@@ -22,8 +22,9 @@ from .._sites import Site
 from ..control import record
 from ..control.blocks import trace_ends
 from ..control.guards import have_sizes
-from ..control.paths import Generation, copied, same_function
-from ..control.recorder import Call, Recorder, tensors_of, watching
+from ..control.recorder import Call, Recorder, watching
+from ..control.runs import Generation, copied, same_function
+from ..control.structure import tensors_of
 from .frozen import Guards, guard
 from .leaks import Leak, as_traced, equal, same_value
 from .members import Member, by_sizes
@@ -124,15 +125,12 @@ class _Run:
     def _repeat(self, args: Any, run: Callable[[], Call]) -> Any:
         """Runs an operation aside: for what it gives, not for the graph."""
         given = [(tensor, _torch.known_value(tensor)) for tensor in tensors_of(args)]
-        seen = record.current()
-        counts = len(seen.statics), len(seen.scripted), len(seen.branches)
         self._repeating = True
         try:
-            with _torch.recording_into(_torch.current_graph(), self._scratch):
+            with record.forgetting(), _torch.recording_into(_torch.current_graph(), self._scratch):
                 result = run().result
         finally:
             self._repeating = False
-        del seen.statics[counts[0] :], seen.scripted[counts[1] :], seen.branches[counts[2] :]
         for tensor, value in given:
             if value is not None:
                 _torch.bind_value(tensor, value)

@@ -14,7 +14,8 @@ from torch.overrides import TorchFunctionMode
 
 from .. import _torch
 from .._sites import is_users, user_frame, user_site, writes_text
-from ..control.recorder import call_at, tensors_of
+from ..control.calls import call_at
+from ..control.structure import tensors_of
 from . import answers, made
 from .answers import See
 from .kinds import ARRAY, BOOL, CONTAINS, FLOAT, INDEX, INT, ITEM, LEN, LENT, LIST, ROWS, TEXT, Kind

@@ -10,17 +10,19 @@ from typing import TYPE_CHECKING, NamedTuple
 from .._errors import CaptureError, InputError
 from .._sites import file_of, is_users, user_files
 from .capture import Captured
-from .further import SECONDS, probe
+from .further import SECONDS, look_beside, probe
 from .kinds import INDEX, ROWS
 from .leaks import Leak
 from .loops import rolled
-from .probes import OF_KIND, SHARED
+from .probes import NEIGHBOUR, OF_KIND, SHARED
 from .verdicts import unexplained
 
 if TYPE_CHECKING:
     from .guarded import Study
     from .task import Known, Settings
 
+_EXAMPLES = 4
+"""How many inputs may record sides of branches at once."""
 _JOINED, _PATHS = 2, 4
 """How many probes may get paths of their own, at once and in all."""
 _LATE = 5 * SECONDS
@@ -136,7 +138,31 @@ def _tried(study: Study, settings: Settings) -> Found:
     if chosen.rolls and not wrong and any(study.known[name].joins for name in stopped):
         captured, guarded = study.made(dataclasses.replace(chosen, few=True))
         wrong, stopped = study.wrong(captured)
-    return Found(chosen, captured, guarded, wrong, stopped)
+    return _sided(study, Found(chosen, captured, guarded, wrong, stopped))
+
+
+def _sided(study: Study, found: Found) -> Found:
+    """The same with sides of branches, that raise as the first input contradicts them, recorded by inputs that stop."""
+    late = time.thread_time() - study.started > _LATE
+    if found.wrong or late or not any(branch.raises for branch in found.captured.branches):
+        return found
+    had = found.settings.examples
+    for name in (*had[-_EXAMPLES:], "input"):
+        look_beside(study, name)
+    found = Found(found.settings, found.captured, found.guarded, *study.wrong(found.captured))
+    names = [name for name in found.stopped if name not in OF_KIND and name not in (SHARED, *had)]
+    names = sorted(names, key=lambda name: not study.known[name].told)[:_EXAMPLES]
+    if found.wrong or not names:
+        return found
+    settings = dataclasses.replace(found.settings, examples=(*had, *names))
+    try:
+        captured, guarded = study.made(settings)
+        wrong, stopped = study.wrong(captured)
+    except (CaptureError, InputError):  # of another example, or the branches that it leads to
+        return found
+    if wrong or not set(stopped) < set(found.stopped):
+        return found
+    return _sided(study, Found(settings, captured, guarded, wrong, stopped))
 
 
 def _widened(study: Study, settings: Settings) -> tuple[Settings, Captured, list[Leak]]:
@@ -156,7 +182,8 @@ def joined(study: Study, found: Found) -> Found:
     Numbers that part them would only be a choice among those of the probes.
     """
     before, settings = set(study.known), found.settings
-    joining = [study.known[name] for name in found.stopped if study.parts_by_decisions(settings, name)][:_JOINED]
+    parting = [name for name in found.stopped if study.parts_by_decisions(settings, name)]
+    joining = [study.known[name] for name in parting if not name.startswith(NEIGHBOUR)][:_JOINED]
     had = sum(known.joins and not known.told for known in study.known.values())
     if not joining or time.thread_time() - study.started > _LATE or had >= _PATHS:
         return found

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 import hybridjit as hj
 from hybridjit import CaptureError
 from hybridjit._sites import Site
-from hybridjit.control.paths import copied, refuse_while
+from hybridjit.control.paths import refuse_while
+from hybridjit.control.runs import copied
 from tests.control.checks import check, kinds, lines, traced
 
 UP, DOWN = torch.arange(1.0, 4.0), -torch.arange(1.0, 4.0)

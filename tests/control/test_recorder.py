@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import hybridjit as hj
 from hybridjit import CaptureError
-from hybridjit.control.recorder import active, decision, tensors_of, watching
+from hybridjit.control.recorder import active, decision, watching
 from tests.control.checks import check, lines, traced
 
 UP, DOWN = torch.ones(3), -torch.ones(3)
@@ -264,13 +264,6 @@ def test_the_same_sizes_make_the_same_decision() -> None:
     torch.jit.trace(forward, UP.clone(), check_trace=False)
     assert found[0] == found[1]
     assert len(set(found)) == 4
-
-
-def test_tensors_are_found_in_containers() -> None:
-    """Among arguments as operations take them, at any depth."""
-    assert [len(tensors_of(each)) for each in (UP, [UP, (DOWN, 1)], {"a": UP, "b": {"c": [DOWN]}}, None, "text")] == [
-        1, 2, 2, 0, 0,
-    ]  # fmt: skip
 
 
 def test_threads_record_their_own_traces() -> None:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import hybridjit as hj
 from hybridjit import CaptureError
-from hybridjit.control.structure import check_same, flatten, is_static, spell_function, spell_spec
+from hybridjit.control.structure import check_same, flatten, is_static, spell_function, spell_spec, tensors_of
 from tests.control.checks import lines, traced
 
 X = torch.ones(2)
@@ -177,3 +177,11 @@ def test_structures_are_spelled_as_python_writes_them() -> None:
     assert "('a', *)" in spell_spec(flatten(OrderedDict(a=X)).spec) or "'a': *" in spell_spec(
         flatten(OrderedDict(a=X)).spec
     )
+
+
+def test_tensors_in_nested_containers() -> None:
+    """Tensors are found in order in lists, tuples, NamedTuples and dicts, and nothing else is."""
+    a, b, c = torch.ones(1), torch.ones(2), torch.ones(3)
+    found = tensors_of([a, [1, (b, "x")], {"k": Found(c, 2)}, None])
+    assert [id(tensor) for tensor in found] == [id(a), id(b), id(c)]
+    assert tensors_of(a)[0] is a and tensors_of(None) == tensors_of("text") == []

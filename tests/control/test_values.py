@@ -13,7 +13,6 @@ from torch import Tensor
 
 import hybridjit as hj
 from hybridjit import CaptureError
-from hybridjit.control.values import tensors_in
 
 UP, DOWN = torch.arange(1.0, 6.0), -torch.ones(2)
 
@@ -72,13 +71,6 @@ def refused(fn: Callable[[Tensor], Any]) -> list[str]:
     with pytest.raises(CaptureError) as error:
         trace(fn, UP)
     return str(error.value).splitlines()
-
-
-def test_tensors_in_nested_containers() -> None:
-    """Tensors are found in lists, tuples, NamedTuples and dicts, and nothing else is."""
-    a, b, c = torch.ones(1), torch.ones(2), torch.ones(3)
-    found = tensors_in([a, [1, (b, "x")], {"k": Pair(c, 2)}, None])
-    assert [id(tensor) for tensor in found] == [id(a), id(b), id(c)]
 
 
 def test_static_arguments() -> None:

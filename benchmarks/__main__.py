@@ -1,8 +1,12 @@
 """Runs the benchmarks, or those named: `python -m benchmarks [control] [costs] [eager] …`."""
 
 import argparse
-from collections.abc import Callable
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
+
+import torch
 
 from . import control, costs, eager, export_formats, export_time, flag_formats, flags, power, run_time, wrappers
 from .plot import picture
@@ -20,6 +24,11 @@ BENCHMARKS: dict[str, Callable[[], tuple[Table, ...]]] = {
     "run_time": run_time.run,
     "wrappers": wrappers.run,
 }
+SIDE_BY_SIDE = (
+    ("eager", "control", "run_time", "export_time", "export_formats", "wrappers"),
+    ("power", "costs", "flags", "flag_formats"),
+)
+"""All of them, in two processes on two processors: times are of the processor, and the second's are mostly sizes."""
 
 
 def main() -> int:
@@ -34,10 +43,13 @@ def main() -> int:
     options = parser.parse_args()
     if unknown := set(options.names) - set(BENCHMARKS):
         parser.error(f"no benchmark {', '.join(sorted(unknown))}; there are {', '.join(BENCHMARKS)}")
+    if not options.names:
+        return side_by_side(["--out", str(options.out), "--against", str(options.against)])
+    torch.set_num_threads(1)
     print("  ".join(f"{name} {value}" for name, value in environment().items()))
     tables: list[Table] = []
     found: list[str] = []
-    for name in options.names or BENCHMARKS:
+    for name in options.names:
         made = BENCHMARKS[name]()
         print("", *made, sep="\n\n" if len(made) > 1 else "\n")
         found += worse(made, options.against / f"{name}.json")
@@ -47,6 +59,21 @@ def main() -> int:
     for text in found:
         print(f"worse: {text}")
     return 0 if all(table.held for table in tables) and not found else 1
+
+
+def side_by_side(arguments: Sequence[str]) -> int:
+    """Runs all of them; prints what each process printed, once both are done."""
+    command = [sys.executable, "-m", "benchmarks"]
+    started = [
+        subprocess.Popen([*command, *names, *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        for names in SIDE_BY_SIDE
+    ]
+    codes = []
+    for process in started:
+        printed, _ = process.communicate()
+        print(printed, end="")
+        codes.append(process.returncode)
+    return max(codes)
 
 
 if __name__ == "__main__":

@@ -130,11 +130,11 @@ def worse(tables: Sequence[Table], path: Path) -> list[str]:
     before = json.loads(path.read_text())
     if {**before["environment"], "threads": 0} != {**environment(), "threads": 0}:
         return []  # another machine or torch: nothing to compare with
-    known = {(table["title"], row["name"]): row for table in before["tables"] for row in table["rows"]}
+    known = {(table["title"], table["peer"], row["name"]): row for table in before["tables"] for row in table["rows"]}
     found = []
     for table in tables:
         for row in table.rows:
-            old = known.get((table.title, row.name))
+            old = known.get((table.title, table.peer, row.name))
             if old is None:
                 continue
             spread = row.spread + old.get("spread", 0.0)

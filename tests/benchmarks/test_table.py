@@ -1,5 +1,7 @@
 """What the benchmarks make of their tables: pictures, and what got worse."""
 
+import dataclasses
+import itertools
 import sys
 from pathlib import Path
 from xml.etree import ElementTree
@@ -41,6 +43,14 @@ def test_a_ratio_is_worse_by_more_than_its_noise(tmp_path: Path, before: Table, 
     assert worse([now], tmp_path / "x.json") == found
 
 
+def test_tables_of_one_title_are_told_apart_by_their_peers(tmp_path: Path) -> None:
+    """One run is compared with several."""
+    both = [dataclasses.replace(table(ratio), peer=peer) for ratio, peer in ((1.0, "trace"), (0.4, "by hand"))]
+    write(both, tmp_path / "x.json")
+    assert worse(both, tmp_path / "x.json") == []
+    assert worse([dataclasses.replace(table(1.0), peer="by hand")], tmp_path / "x.json") != []
+
+
 def test_results_of_elsewhere_are_not_compared(tmp_path: Path) -> None:
     """Nor where there are none."""
     write([table(1.0)], tmp_path / "x.json")
@@ -67,7 +77,26 @@ def test_the_command_fails_where_a_ratio_is_worse(
     """Than the results that it is given, though the claim holds; results and picture are written all the same."""
     write([table(1.0)], tmp_path / "before" / "one.json")
     monkeypatch.setattr(main, "BENCHMARKS", {"one": lambda: (table(ratio),)})
-    monkeypatch.setattr(sys, "argv", ["benchmarks", "--out", str(tmp_path), "--against", str(tmp_path / "before")])
+    monkeypatch.setattr(sys, "argv", ["", "one", "--out", str(tmp_path), "--against", str(tmp_path / "before")])
     assert main.main() == status
     assert ("worse: a title, a <call>: 1.00 before" in capsys.readouterr().out) == (status == 1)
     assert (tmp_path / "one.json").exists() and (tmp_path / "one.svg").exists()
+
+
+def test_all_of_them_run_side_by_side() -> None:
+    """Each in one of the two processes."""
+    assert sorted(itertools.chain(*main.SIDE_BY_SIDE)) == sorted(main.BENCHMARKS)
+
+
+@pytest.mark.parametrize("codes", [(0, 0), (0, 1), (2, 0)])
+def test_side_by_side(
+    codes: tuple[int, int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """What each process printed comes in order, and one that fails makes all fail."""
+    program = "import sys; print(*sys.argv[3:]); sys.exit(int(sys.argv[3]))"
+    (tmp_path / "python").write_text(f"#!/bin/sh\nexec {sys.executable} -c '{program}' \"$@\"\n")
+    (tmp_path / "python").chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    monkeypatch.setattr(main, "SIDE_BY_SIDE", tuple((str(code),) for code in codes))
+    assert main.side_by_side(["--out", "there"]) == max(codes)
+    assert capsys.readouterr().out.splitlines() == [f"{code} --out there" for code in codes]

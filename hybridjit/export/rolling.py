@@ -63,6 +63,32 @@ class Rolling:
         return ((turn, *(each[turn] for each in tensors)) for turn in turns)
 
 
+def in_chunks(start: Any, stop: Any, step: Any) -> list[Any]:
+    """``range(start, stop, step)`` of traced numbers: what leaves the trace is how many turns it has, not how far."""
+    bounds = start, stop, step
+    with _torch.paused_tracing(), _torch.unwatched():
+        count = len(range(*(int(each) for each in bounds)))
+    given = tuple(each for each in bounds if isinstance(each, Tensor))
+
+    def counted() -> Tensor:
+        number = _torch.type_named("IntType")
+        return as_traced(count, _torch.insert(_torch.current_graph(), "aten::__range_length", _values(bounds), number))
+
+    turns = as_one_operation(in_chunks, given, counted)
+    return [start + at * step if at else start for at in range(turns)]
+
+
+def _values(numbers: Sequence[Any]) -> list[_torch.Value]:
+    """Integers in the graph."""
+    graph = _torch.current_graph()
+    return [
+        _torch.insert_number(graph, _torch.value_of(each), "IntType")
+        if isinstance(each, Tensor)
+        else _torch.insert_constant(graph, each)
+        for each in numbers
+    ]
+
+
 def _line(frame: FrameType) -> Line:
     return frame.f_code.co_filename, frame.f_lineno
 
@@ -108,15 +134,8 @@ class _Turns:
         loops = self._rolling.loops
 
         def begin() -> tuple[int, list[Any]]:
-            graph = _torch.current_graph()
             loops.append((self._line, len(numbers)))
-            values = [
-                _torch.insert_number(graph, _torch.value_of(each), "IntType")
-                if isinstance(each, Tensor)
-                else _torch.insert_constant(graph, each)
-                for each in self._bounds
-            ]
-            return len(loops) - 1, values
+            return len(loops) - 1, _values(self._bounds)
 
         # Where a path runs again, what it has recorded already is not recorded again.
         loop, (start, _, step) = bound = as_one_operation(begin, given, begin)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from .. import _torch
 from .numbers import CACHED, is_number
-from .rolling import Rolling
+from .rolling import Rolling, in_chunks
 
 
 def _traced(value: object) -> bool:
@@ -80,6 +80,8 @@ def _range(loops: Rolling) -> type:
         def __new__(cls, *args: Any) -> Any:
             """``range(...)``, of a traced number one whose turns may become those of a loop."""
             turns = loops.over(args)
+            if turns is None and len(args) == 3 and any(map(_traced, args)):
+                return in_chunks(*args)
             return range(*args) if turns is None else turns
 
     return Range
@@ -237,7 +239,7 @@ def standing_in(files: Iterable[str], loops: Rolling) -> Iterator[None]:
         loops: The loops in them that may be rolled.
     """
     wanted = set(files)
-    builtin = {**_BUILTINS, "range": _range(loops), **_over_rows(loops)} if loops.lines else _BUILTINS
+    builtin = {**_BUILTINS, "range": _range(loops), **(_over_rows(loops) if loops.lines else {})}
     changed: list[tuple[Any, str, Any]] = []
     modules = [module for module in list(sys.modules.values()) if vars_of(module).get("__file__") in wanted]
     by_identity = {id(getattr(math, name)): function for name, function in _MATH.items()}

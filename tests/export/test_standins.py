@@ -48,6 +48,8 @@ KEPT: dict[str, Callable[[Tensor], Any]] = {
     "isinstance of a fraction": lambda x: x * (2 if isinstance(x.shape[0] / 2, float) else 3),
     "is_integer": lambda x: x[: int(x.shape[0] // 2)] if (x.shape[0] / 2).is_integer() else x * 2,
     "isinstance in another file": lambda x: times(x, math.ceil(x.shape[0] / 4)),
+    "torch.tensor of a fraction": lambda x: torch.tensor([[x.shape[0] * 0.5, 1.0]]) @ x.new_ones(2, 3),
+    "torch.tensor of a size": lambda x: torch.tensor([x.shape[0] * 2, 1]),
     "numpy": lambda x: x.new_ones(int(np.ceil(x.shape[0] / 4)) * 4),
 }
 
@@ -66,6 +68,27 @@ def test_kept(kind: str) -> None:
     for rows in (1, 2, 3, 5, 6, 10, 14, 100):
         x = torch.rand(rows, 3)
         torch.testing.assert_close(exported(x), model(x))
+
+
+def in_chunks(x: Tensor) -> Tensor:
+    rows, size = x.shape[0], min(4, x.shape[0])
+    out = x.new_empty(rows, 3)
+    for start in range(0, rows, size):
+        end = min(start + size, rows)
+        out[start:end] = x[start:end].cumsum(0)
+    return out
+
+
+def test_chunks_of_a_range() -> None:
+    """What must be as captured of a range of one step is that it is one, not the size that it goes to."""
+    model = Call(in_chunks).eval()
+    exported = hj.export(model, torch.rand(3, 3), branches="auto")
+    for rows in (1, 2, 3, 4):
+        x = torch.rand(rows, 3)
+        torch.testing.assert_close(exported(x), model(x))
+    for rows in (5, 9):
+        with pytest.raises(hj.GuardError, match=r"test_standins\.py:"):
+            exported(torch.rand(rows, 3))
 
 
 def test_names_are_put_back() -> None:

@@ -931,11 +931,12 @@ _REFUSED = ("_backward_hooks", "_backward_pre_hooks", "_compiled_call_impl")
 def _traceable(root: nn.Module) -> Iterator[None]:
     """Takes away, within the body, what the tracer refuses and a trace without gradients has no use for.
 
-    That is hooks of the backward pass, and what ``module.compile()`` set; and the casts that autocast made
-    and keeps, which would be constants. A frozen script module gets the type that one loaded from a file has,
-    without which it can't be a submodule.
+    Hooks of the backward pass, what ``module.compile()`` set, marks of ``torch.jit.export``, whose methods it would
+    compile; and casts that autocast keeps, which would be constants. A frozen script module gets a loaded one's type.
     """
-    changed: list[tuple[dict[str, Any], str, Any]] = []
+    space = vars(torch._jit_internal)
+    changed: list[tuple[dict[str, Any], str, Any]] = [(space, "module_has_exports", space["module_has_exports"])]
+    space["module_has_exports"] = lambda module: False
     cached = torch.is_autocast_cache_enabled()
     torch.set_autocast_cache_enabled(False)
     torch.clear_autocast_cache()
@@ -955,10 +956,9 @@ def _traceable(root: nn.Module) -> Iterator[None]:
     finally:
         torch.set_autocast_cache_enabled(cached)
         for held, name, value in changed:
+            held[name] = value
             if value is None:
                 del held[name]
-            else:
-                held[name] = value
 
 
 def compile_as(function: Any, other: Any) -> bool:

@@ -23,7 +23,7 @@ from .devices import moved
 from .further import SECONDS, enough, probe
 from .leaks import Leak
 from .members import Member
-from .memory import refuse_memory
+from .memory import memory_error, recalled
 from .probes import OF_KIND, SHARED
 from .report import Finding
 from .state import SEED
@@ -82,6 +82,7 @@ class Study:
         self.seconds: float = 0.0
         self.started: float = 0.0
         self._placed: dict[int, Captured] = {}
+        self.recalled: list[str] = []  # inputs on which the model goes by what the first one left: no file does
         self._captures: dict[tuple[Settings, str], Seen] = {}
         self._given: dict[tuple[tuple[str, ...], str], dict[str, list[Arguments]]] = {}
 
@@ -101,12 +102,19 @@ class Study:
             return placed(first)
         for name, inputs in self.task.others.items():
             self.known[name] = Known(name, inputs, self.task.run(inputs, name), True)
+        refusal: CaptureError | None = None
         remembers = [finding.message for finding in first.findings if finding.code == "HJ002"]
         if remembers:
             probe(self, first)
             calls = {name: each.inputs for name, each in self.known.items()}
-            refuse_memory(self.task.model, self.task.state, calls, remembers)
-        found = find(self, settings)
+            self.recalled = recalled(self.task.model, self.task.state, calls)
+            refusal = memory_error(self.task.model, remembers, *self.recalled[:1]) if self.recalled else None
+            if refusal and any(self.known[name].told for name in self.recalled):
+                raise refusal
+        try:
+            found = find(self, settings)
+        except CaptureError as error:
+            raise refusal or error
         if not found.wrong and not first.leaks and any(self.known[name].told for name in found.stopped):
             chosen = dataclasses.replace(found.settings, looking=True)
             captured, guarded = self.made(chosen)
@@ -297,6 +305,7 @@ class Study:
         same = {name: self._same(captured, run, name) for name in self.known}
         stopped = [name for name, each in same.items() if each is None]
         wrong = [name for name, each in same.items() if each is False or (each is None and name == "input")]
+        wrong += [name for name in self.recalled if same[name]]
         return [name for name in wrong if not self._chaotic(name)], stopped
 
     def parts_by_decisions(self, settings: Settings, name: str) -> bool:

@@ -17,23 +17,22 @@ from .state import SEED, ModelState, kept_random_state
 _NEAR = (1e-3, 1e-4)
 """Relative and absolute: what results may differ by."""
 _SECOND = 4
-"""How many inputs are tried after the first, besides itself."""
+"""How many inputs are tried after the first, besides itself; all if one of them is another call then."""
 
 
-def refuse_memory(model: nn.Module, state: ModelState, calls: Mapping[str, Inputs], remembers: Sequence[str]) -> None:
-    """Refuses a model whose second call depends on attributes that the first one set, which the file does not.
+def recalled(model: nn.Module, state: ModelState, calls: Mapping[str, Inputs]) -> list[str]:
+    """The calls that give something else after the first one than alone: attributes that it set, and the file does not.
 
     Args:
         model: The model; it comes back as it was.
         state: Its state.
         calls: What to call it on, the traced call first.
-        remembers: What it sets, for the message.
-
-    Raises:
-        CaptureError: The second call gives something else than it gives as the first.
     """
-    first, *others = calls
-    for name in (first, *others[:_SECOND]):
+    first = next(iter(calls))
+    found: list[str] = []
+    for at, name in enumerate(calls):
+        if at > _SECOND and not found:
+            break
         try:
             alone = _results(model, calls[name], name)
             if name != first:
@@ -47,15 +46,27 @@ def refuse_memory(model: nn.Module, state: ModelState, calls: Mapping[str, Input
             state.restore(thorough=True)
         paths = list(map(str, range(len(alone))))
         if len(alone) != len(after) or compare(paths, alone, after, *_NEAR).differences:
-            raise CaptureError(
-                compose(
-                    "the model's second call gives something else than its first: it remembers in attributes",
-                    where=type(model).__qualname__,
-                    differences=[*remembers, f"first on {first}, then on {name}"],
-                    instead='self.register_buffer("name", tensor) for what calls share, and only tensors in it',
-                    page="captureerror",
-                )
-            )
+            found.append(name)
+    return found
+
+
+def memory_error(model: nn.Module, remembers: Sequence[str], name: str) -> CaptureError:
+    """The refusal of a model whose second call depends on attributes that the first one set.
+
+    Args:
+        model: The model.
+        remembers: What it sets.
+        name: The call that is another one after the first.
+    """
+    return CaptureError(
+        compose(
+            "the model's second call gives something else than its first: it remembers in attributes",
+            where=type(model).__qualname__,
+            differences=[*remembers, f"first on input, then on {name}"],
+            instead='self.register_buffer("name", tensor) for what calls share, and only tensors in it',
+            page="captureerror",
+        )
+    )
 
 
 def _results(model: nn.Module, inputs: Inputs, name: str) -> list[Tensor]:

@@ -411,3 +411,19 @@ def test_classes_of_any_name(module: str, tmp_path: Path) -> None:
     for size in (1, 3):
         assert torch.equal(hj.load(tmp_path / "odd.pt")(torch.ones(size))["y"], torch.ones(size) * (1 + (size > 1)))
     assert (odd.__module__, odd.__name__, made["Inner"].__module__) == (module, "Most odd", module)
+
+
+class Marked(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x + 1
+
+    @torch.jit.export
+    def spelled(self, x: Tensor) -> str:
+        return f"{type(x)!r:>9}"  # TorchScript has no such thing
+
+
+def test_methods_for_torch_jit_export_are_left_alone() -> None:
+    """What a trace does not run is not compiled into the file either, where nobody would check it."""
+    exported = hj.export(nn.Sequential(Marked()).eval(), torch.ones(2))
+    assert torch.equal(exported(torch.ones(3)), torch.full((3,), 2.0))
+    assert not any(hasattr(part, "spelled") for part in exported.module.modules())

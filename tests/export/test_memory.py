@@ -63,6 +63,26 @@ def test_memory_is_refused(model: type[nn.Module], at: str) -> None:
     assert "mean" not in vars(made) and "calls" not in vars(made)
 
 
+class FirstScale(nn.Module):
+    """Goes on with how much larger the first image it is given was than its features, as pooling by regions does."""
+
+    scale: float | None = None
+
+    def forward(self, features: Tensor, height: int = 12) -> Tensor:
+        if self.scale is None:
+            self.scale = float(features.shape[0]) / height
+        return features * self.scale
+
+
+def test_memory_that_a_guard_keeps_out() -> None:
+    """Where the file raises on all that the model would go on with from its first call, it is what the model is."""
+    model = FirstScale().eval()
+    exported = hj.export(model, torch.ones(6, 2))
+    torch.testing.assert_close(exported(torch.full((6, 2), 3.0)), model(torch.full((6, 2), 3.0)))
+    with pytest.raises(hj.GuardError, match="captured 6"):
+        exported(torch.ones(8, 2))
+
+
 @pytest.mark.parametrize("model", [Grows, LastInput])
 def test_memory_that_does_not_matter(model: type[nn.Module]) -> None:
     """What a call leaves and the next does not go by is a note."""

@@ -113,8 +113,10 @@ class Study:
                 raise refusal
         try:
             found = find(self, settings)
-        except CaptureError as error:
-            raise refusal or error
+        except CaptureError:
+            if refusal:
+                raise refusal from None
+            raise
         if not found.wrong and not first.leaks and any(self.known[name].told for name in found.stopped):
             chosen = dataclasses.replace(found.settings, looking=True)
             captured, guarded = self.made(chosen)

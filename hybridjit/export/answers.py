@@ -146,11 +146,17 @@ def _see_sparse(watch: Watch, func: Any, args: Any, kwargs: Any) -> Any:
 
 
 def _see_assignment(watch: Watch, func: Any, args: Any, kwargs: Any) -> Any:
-    """Writes a part of a tensor that is broadcast: the tracer keeps the size that it is broadcast to."""
+    """Writes a part of a tensor that is broadcast: the tracer keeps the size that it is broadcast to, or cut to."""
     tensor, index, value = args
     parts = index if isinstance(index, tuple) else (index,)
-    if not isinstance(value, Tensor) or not all(map(_is_place, parts)):
+    if not isinstance(value, Tensor):
         return func(*args, **kwargs)
+    if not all(map(_is_place, parts)):
+        with _torch.paused_tracing():
+            ones = next((place for place, size in enumerate(value.shape) if size != 1), value.dim())
+        for _ in range(ones):
+            value = value.squeeze(0)
+        return func(tensor, index, value)
     with _torch.paused_tracing():
         into = tensor[index]
         more = value.dim() - into.dim()

@@ -137,6 +137,11 @@ ASSIGNED: dict[str, Callable[[Tensor, Tensor], None]] = {
     "one of one more dimension": lambda made, x: made.__setitem__((0, ...), x[:1]),
     "every other": lambda made, x: made.__setitem__((..., slice(None, None, 2), slice(None)), torch.arange(3.0)),
     "the same size": lambda made, x: made.__setitem__(slice(None, -1), x),
+    "by an index": lambda made, x: made.__setitem__((slice(None, 1), torch.arange(x.shape[1])), x[:1]),
+    "by an index, of one more dimension": lambda made, x: made.__setitem__(
+        (0, torch.arange(x.shape[1]), 0), x[:1, :, 0]
+    ),
+    "a number by an index": lambda made, x: made.__setitem__((slice(None), torch.tensor([0])), x.sum()),
     "a number": lambda made, x: made.__setitem__((slice(None), 0), x.sum()),
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -131,3 +132,20 @@ def guard_apart(inputs: Sequence[tuple[str, Tensor]]) -> None:
                 apart = _torch.insert(graph, "aten::__isnot__", given, truth)
                 text = f"hybridjit: {other}, {name}: captured two tensors, got one for both"
                 _torch.insert_raise_unless(graph, apart, f"{text}; write (x == y).all() for x is y")
+
+
+_SAID = re.compile(r"^\w*Error: (?:KeyError: )?hybridjit: (.*)", re.MULTILINE | re.DOTALL)
+"""At the end of TorchScript's traceback; before it, the line that raises is quoted."""
+_COUNTED = re.compile(
+    r"Expected (?:chunk to return at least )?(\d+) (?:elements|outputs).* but (?:found|got only) (\d+)"
+)
+"""What TorchScript says where a list of tensors (of split, of unbind) has another length than in the trace."""
+
+
+def said_by_guard(error: str) -> str:
+    """What a guard says, of all that torch says where a file raises; empty if none does."""
+    if counted := _COUNTED.search(error):
+        parts = f"a tensor was taken apart into {counted[1]} parts when captured, got {counted[2]}"
+        return f"{parts}; write an operation on the whole tensor, or hj.map"
+    said = _SAID.search(error)
+    return said[1].rstrip() if said else ""

@@ -11,6 +11,7 @@ from torch import Tensor
 from .. import _torch
 from .._sites import user_site
 from ..control.structure import tensors_of
+from ..control.values import number_type
 from .kinds import ADDRESS, FORMAT, LAYOUT, RESIZED
 from .leaks import as_traced
 
@@ -145,6 +146,25 @@ def _see_sparse(watch: Watch, func: Any, args: Any, kwargs: Any) -> Any:
     return result
 
 
+def _see_new(watch: Watch, func: Any, args: Any, kwargs: Any) -> Any:
+    """Keeps traced sizes given to ``x.new``, which the tracer takes for plain numbers."""
+    tensor, *sizes = args
+    if len(sizes) == 1 and isinstance(sizes[0], torch.Size):
+        sizes = list(sizes[0])
+    traced = any(isinstance(each, Tensor) for each in sizes)
+    if traced and all(number_type(each) == "int" for each in sizes):
+        return tensor.new_empty(sizes, **kwargs)
+    return func(*args, **kwargs)
+
+
+def _see_rolled(watch: Watch, func: Any, args: Any, kwargs: Any) -> Any:
+    """Keeps a traced shift, which the tracer takes for a plain number unless it is one of a list."""
+    args = tuple((each,) if index == 1 and isinstance(each, Tensor) else each for index, each in enumerate(args))
+    if isinstance(kwargs.get("shifts"), Tensor):
+        kwargs = {**kwargs, "shifts": (kwargs["shifts"],)}
+    return func(*args, **kwargs)
+
+
 def _see_assignment(watch: Watch, func: Any, args: Any, kwargs: Any) -> Any:
     """Writes a part of a tensor that is broadcast: the tracer keeps the size that it is broadcast to, or cut to."""
     tensor, index, value = args
@@ -184,6 +204,8 @@ _OF_FORMAT = ("is_sparse", "is_mkldnn", "is_quantized", "is_nested")
 SEEN: dict[Any, See] = {
     **dict.fromkeys((getattr(torch, f"{name}_tensor") for name in _SPARSE), _see_sparse),
     Tensor.__setitem__: _see_assignment,
+    Tensor.new: _see_new,
+    **dict.fromkeys((Tensor.roll, torch.roll), _see_rolled),
     Tensor.stride: _see_strides,
     Tensor.is_contiguous: _see_contiguous,
     Tensor.storage_offset: _see_offset,

@@ -17,6 +17,7 @@ from .. import _torch
 from .._describe import describe
 from .._errors import ArchiveError, GuardError, HybridJitError, InputError, compose
 from ..adapters.inputs import Inputs
+from ..control.guards import said_by_guard
 from . import archive
 from .atomic import write_atomically
 from .devices import Runner, device_named, present
@@ -30,12 +31,6 @@ if TYPE_CHECKING:
     from .report import Report
     from .tensors import Kinds
 
-_COUNTED = re.compile(
-    r"Expected (?:chunk to return at least )?(\d+) (?:elements|outputs).* but (?:found|got only) (\d+)"
-)
-"""What TorchScript says where a list of tensors (of split, of unbind) has another length than in the trace."""
-_GUARD = re.compile(r"^\w*Error: (?:KeyError: )?hybridjit: (.*)", re.MULTILINE | re.DOTALL)
-"""At the end of TorchScript's traceback; before it, the line that raises is quoted."""
 _FIXED = re.compile(r"^(Guard failed: .*|Expected input .*|Runtime assertion failed.*|.*invalid dimensions.*)", re.M)
 """What the other formats say where a size is none that the file is for."""
 
@@ -112,14 +107,11 @@ class Exported(Generic[Result]):
         except (_torch.JitError, RuntimeError, AssertionError) as error:
             if isinstance(error, HybridJitError):
                 raise
-            guard, counted = _GUARD.search(str(error)), _COUNTED.search(str(error))
-            guard = guard or (_FIXED.search(str(error)) if self._runner else None)
-            if guard is None and counted is None:
+            text = said_by_guard(str(error))
+            if not text and self._runner and (fixed := _FIXED.search(str(error))):
+                text = fixed[1].rstrip()
+            if not text:
                 raise
-            text = guard[1].rstrip() if guard else ""
-            if counted:
-                text = f"a tensor was taken apart into {counted[1]} parts when captured, got {counted[2]}"
-                text += "; write an operation on the whole tensor, or hj.map"
             raise GuardError(f"{text}\n  see docs/errors.md#guarderror") from error
         return entry.result.unflatten(result)
 

@@ -21,9 +21,15 @@ SECONDS = 4.0
 """How long that may always take, of this thread's time: what is found does not hang on how busy a machine is."""
 
 
-def probe(study: Study, captured: Captured) -> None:
-    """Makes further inputs, once, as far as the time goes."""
-    if study.probed:
+def probe(study: Study, captured: Captured, every: bool = False) -> None:
+    """Makes further inputs, once, as far as the time goes.
+
+    Args:
+        study: What they are for.
+        captured: The first capture.
+        every: Whether to make also those that it left out, as nothing left that capture's trace.
+    """
+    if study.probed and not every:
         return
     study.probed = True
     started = time.thread_time()
@@ -31,11 +37,13 @@ def probe(study: Study, captured: Captured) -> None:
     results: dict[str, Known] = {}
 
     def accepted(probe: Probe) -> bool:
+        if probe.says in study.known:
+            return False
         # Whether dtypes, ranks and shared arguments matter must not depend on the clock: without a probe, no guard.
         must = probe.says in OF_KIND or probe.says == SHARED
         if not must and time.thread_time() - started > max(_PROBED * study.seconds, SECONDS):
             return False
-        if not captured.leaks and ":" in probe.says and any(":" in known for known in results):
+        if not (captured.leaks or every) and ":" in probe.says and any(":" in known for known in results):
             return False  # one of another size tells whether nothing leaked, which is all there is to tell
         return _known(study, results, probe.says, probe)
 

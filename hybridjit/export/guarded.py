@@ -15,12 +15,13 @@ from .._errors import CaptureError, HybridJitError
 from .._sites import site_of_function, user_files
 from ..adapters.tree import scan
 from ..control.asides import Arguments
+from ..control.guards import said_by_guard
 from .auto import Branches
 from .branches import BranchingError, listening
 from .capture import Captured, capture, placed
 from .compare import NEAR, compare, is_chaotic
 from .devices import moved
-from .further import SECONDS, enough, probe
+from .further import SECONDS, enough, look_beside, probe
 from .leaks import Leak
 from .members import Member
 from .memory import memory_error, recalled
@@ -70,13 +71,18 @@ def _look(index: int, leak: Leak, tensor: Tensor) -> None:
 
 
 class Study:
-    """Captures of one model on several inputs, and what they tell of each other."""
+    """Captures of one model on several inputs, and what they tell of each other.
+
+    Attributes:
+        unsaid: The inputs that some capture ended on with torch's own text, and no guard's.
+    """
 
     def __init__(self, task: Task, on_frozen: str) -> None:
         self.task = task
         self.on_frozen = on_frozen
         self.known: dict[str, Known] = {"input": Known("input", task.first, task.expected, True)}
         self.probed: bool = False
+        self.unsaid: set[str] = set()
         self.settings: Settings = Settings()
         self.first: Captured
         self.seconds: float = 0.0
@@ -113,6 +119,8 @@ class Study:
                 raise refusal
         try:
             found = find(self, settings)
+            if not found.wrong and self.unsaid & set(found.stopped):
+                found = self._once_more(settings, found)
         except CaptureError:
             if refusal:
                 raise refusal from None
@@ -130,6 +138,16 @@ class Study:
         if first.module is not captured.module:
             _torch.empty(first.module, self.task.model)
         return dataclasses.replace(captured, guarded=tuple(guarded))
+
+    def _once_more(self, settings: Settings, found: Found) -> Found:
+        """The search again, if further inputs show that what a file ends on without a word is wrong on others.
+
+        No guard stands there: what is frozen left the trace where nothing saw it.
+        """
+        probe(self, self.first, every=True)
+        look_beside(self, "input")
+        wrong, stopped = self.wrong(found.captured)
+        return find(self, settings) if wrong else found._replace(stopped=stopped)
 
     def _first(self) -> Captured:
         """The first capture; in another way if the model does something in a trace that can't be done there."""
@@ -332,7 +350,9 @@ class Study:
         try:
             with torch.no_grad(), _torch.unoptimized():
                 got = run(*flat)
-        except (_torch.JitError, RuntimeError):
+        except (_torch.JitError, RuntimeError) as error:
+            if not said_by_guard(str(error)):
+                self.unsaid.add(name)
             return None
         finally:
             self.task.state.restore()

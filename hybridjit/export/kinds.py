@@ -48,6 +48,12 @@ NUMBER = Kind(
     "the tensor itself in the arithmetic, (tensor == value).any() for in",
 )
 CONTAINS = Kind("HJ103", "value in tensor", "the answer is kept", "(tensor == value).any()")
+GIVEN = Kind(
+    "HJ103",
+    "a tensor given to an operation as a number",
+    "the number is kept",
+    "the same in operations on tensors, or hybridjit.static(value, reason=...)",
+)
 INDEX = Kind(
     "HJ104",
     "a tensor used as an index",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import weakref
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from types import FrameType
 from typing import Any
 
@@ -18,7 +18,7 @@ from ..control.calls import call_at
 from ..control.structure import tensors_of
 from . import answers, made
 from .answers import See
-from .kinds import ARRAY, BOOL, CONTAINS, FLOAT, INDEX, INT, ITEM, LEN, LENT, LIST, ROWS, TEXT, Kind
+from .kinds import ARRAY, BOOL, CONTAINS, FLOAT, GIVEN, INDEX, INT, ITEM, LEN, LENT, LIST, ROWS, TEXT, Kind
 from .leaks import Leak
 from .numbers import IN_PLACE, is_number, promoted
 from .rolling import rows_of
@@ -61,12 +61,7 @@ class Watch(TorchFunctionMode):
             func = IN_PLACE[func]  # what Python has as a number has no memory of its own
         caller = sys._getframe(1)
         args, kwargs = promoted(func, args, kwargs, lambda *other: call_at(caller, *other))
-        if see is not None:
-            result = see(self, func, args, kwargs)
-        elif self._numbers is not None:
-            result = self._exactly(func, args, kwargs, caller)
-        else:
-            return call_at(caller, func, args, kwargs)
+        result = see(self, func, args, kwargs) if see is not None else self._called(func, args, kwargs, caller)
         if self._numbers is not None and func in _COUNT:
             for tensor in tensors_of(result):
                 self._numbers[id(tensor)] = weakref.ref(tensor)
@@ -82,6 +77,29 @@ class Watch(TorchFunctionMode):
                 if isinstance(size, Tensor):
                     self.leak(INT, size, number)
         return numbers
+
+    def _called(self, func: Any, args: Any, kwargs: Any, caller: FrameType) -> Any:
+        """Runs an operation, and sees what it was given that is not in what the trace has of it since.
+
+        Of some parameters that are numbers (a shift, a factor) torch takes the tensor's number, where nobody sees it.
+        """
+        given = [(each, len(value.uses())) for each, value in self._single((args[1:], kwargs))]
+        result = self._exactly(func, args, kwargs, caller) if self.exact else call_at(caller, func, args, kwargs)
+        if given and func not in _BESIDE and tensors_of(result):
+            for tensor, uses in given:
+                if len(_torch.value_of(tensor).uses()) == uses:
+                    with _torch.paused_tracing():
+                        number = tensor.item()
+                    self.leak(GIVEN, tensor, number)
+        return result
+
+    def _single(self, given: Any) -> Iterator[tuple[Tensor, Any]]:
+        """The tensors of one element that vary, with their values."""
+        for each in tensors_of(given):
+            with _torch.paused_tracing():
+                one = each.numel() == 1 and not each.is_complex()
+            if one and self.varies(each):
+                yield each, _torch.value_of(each)
 
     def _exactly(self, func: Any, args: Any, kwargs: Any, caller: FrameType) -> Any:
         """Runs an operation; one on sizes alone with as many digits as Python has."""
@@ -119,6 +137,10 @@ class Watch(TorchFunctionMode):
             kind = TEXT
         if kind is not TEXT or not only_says(site):
             self._meet(Leak(kind, site, value), tensor)
+
+
+_BESIDE = (Tensor.to, Tensor.type_as, Tensor.expand_as, Tensor.view_as, Tensor.reshape_as)
+"""What asks a tensor for its dtype, device or sizes, and not for what it holds."""
 
 
 def _double(value: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -154,3 +155,37 @@ def test_a_part_that_is_written(kind: str) -> None:
     for size in ((3, 6, 3), (2, 9, 3), (1, 4, 3), (4, 1, 3)):
         x = torch.randn(size)
         torch.testing.assert_close(found(x), model(x))
+
+
+SIZED: dict[str, Callable[[Tensor], Tensor]] = {
+    "new, of sizes": lambda x: x.new(*x.size()).scatter_(1, x.argsort(1), torch.ones_like(x)),
+    "new, of one size": lambda x: x.new(x.size()).copy_(x),
+    "new, of a number": lambda x: x.new(x.shape[0], 2).fill_(3),
+    "roll": lambda x: x.roll(x.shape[0] // 2, 0),
+    "roll, by name": lambda x: torch.roll(x, shifts=-x.shape[1] // 2, dims=1),
+}
+
+
+@pytest.mark.parametrize("kind", SIZED)
+def test_sizes_given_where_a_trace_takes_numbers(kind: str) -> None:
+    """They stay sizes, and nothing is guarded."""
+    model = Call(SIZED[kind]).eval()
+    found = hj.export(model, torch.rand(4, 6))
+    assert not found.report.findings
+    for size in ((4, 6), (7, 6), (4, 9), (3, 5)):
+        x = torch.rand(size)
+        torch.testing.assert_close(found(x), model(x))
+
+
+def test_what_a_file_ends_on_without_a_word() -> None:
+    """What is frozen where nothing sees it is found at another size than the first one tried, which ends the file."""
+
+    def ranked(x: Tensor) -> Tensor:
+        with ThreadPoolExecutor(1) as elsewhere:  # where no trace is recorded
+            size = elsewhere.submit(x.size).result()
+        return torch.zeros(size).scatter_(1, x.argsort(1), torch.ones_like(x))
+
+    exported = hj.export(Call(ranked).eval(), torch.rand(4, 6))
+    assert torch.equal(exported(torch.rand(4, 6)), torch.ones(4, 6))
+    with pytest.raises(hj.GuardError):
+        exported(torch.rand(3, 5))

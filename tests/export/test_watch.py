@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,13 +25,15 @@ from .call import Call
 def seen(fn: Callable[..., Tensor], *inputs: Tensor) -> list[Leak]:
     """What leaves a trace of a function."""
     found: list[Leak] = []
-    with torch.no_grad(), Watch({}, lambda leak, tensor: found.append(leak)):
+    with warnings.catch_warnings(), torch.no_grad(), Watch({}, lambda leak, tensor: found.append(leak)):
+        warnings.simplefilter("ignore")  # as an error, what torch says from within C++ would be none of the function's
         torch.jit.trace(fn, inputs, check_trace=False)
     return found
 
 
 X = torch.tensor([3.0, 1.0, 2.0])
 LAST = torch.channels_last
+attention: Callable[..., Tensor] = nn.functional.scaled_dot_product_attention
 WAYS: dict[str, tuple[Kind, object, Callable[[Tensor], Tensor]]] = {
     "bool": (kinds.BOOL, True, lambda x: x if x.sum() > 0 else -x),
     "is_nonzero": (kinds.BOOL, True, lambda x: x if x.sum().is_nonzero() else -x),
@@ -43,6 +46,7 @@ WAYS: dict[str, tuple[Kind, object, Callable[[Tensor], Tensor]]] = {
     "array": (kinds.ARRAY, 6.0, lambda x: x * float(x.sum().numpy())),
     "in": (kinds.CONTAINS, True, lambda x: x if 1.0 in x else -x),
     "index": (kinds.INDEX, 1, lambda x: [x, x + 1][x[1].long()]),
+    "given": (kinds.GIVEN, 6.0, lambda x: attention(*[x[None, :, None]] * 3, scale=x.sum())[0, :, 0]),
     "len": (kinds.LEN, 3, lambda x: x * len(x)),
     "contiguous": (kinds.LAYOUT, True, lambda x: x if x.is_contiguous() else -x),
     "memory format": (kinds.LAYOUT, True, lambda x: x if x[None, None, None].is_contiguous(memory_format=LAST) else -x),
@@ -112,6 +116,7 @@ DEPARTING = {
     "array": torch.tensor([8.0, 0.5, 64.0]),
     "in": torch.tensor([8.0, 0.5, 64.0]),
     "index": torch.tensor([8.0, 0.0, 1.0]),
+    "given": torch.tensor([8.0, 0.5, 64.0]),
     "contiguous": torch.ones(6)[::2],
     "format": torch.tensor([8.0, 0.5, 64.0]),
 }

@@ -20,6 +20,7 @@ from ._describe import place
 
 _OWN = os.path.dirname(os.path.abspath(__file__)) + os.sep
 _TORCH = os.path.dirname(os.path.abspath(torch.__file__)) + os.sep
+_NUMPY = os.path.join(os.path.dirname(os.path.dirname(_TORCH)), "numpy") + os.sep
 Line: TypeAlias = tuple[str, int]
 """A source file, and a line in it."""
 _PLUMBING = (contextlib.__file__, warnings.__file__)
@@ -101,8 +102,8 @@ def _user_frame(current: FrameType | None) -> tuple[FrameType | None, bool]:
 
 
 def is_users(file: str) -> bool:
-    """Whether code in a file is neither torch's nor hybridjit's."""
-    return not file.startswith((_OWN, _TORCH, "<frozen")) and file not in _PLUMBING
+    """Whether code in a file is neither torch's nor hybridjit's; nor NumPy's, which stands beside torch."""
+    return not file.startswith((_OWN, _TORCH, _NUMPY, "<frozen")) and file not in _PLUMBING
 
 
 def file_of(thing: object) -> str:

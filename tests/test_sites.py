@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
@@ -94,3 +95,16 @@ def test_no_user_frame() -> None:
         f_back = None
 
     assert user_site(frame=Alone()) == Site("<unknown>", 0)  # type: ignore[arg-type]
+
+
+def test_numpy_is_no_code_of_the_user() -> None:
+    """What leaves a trace in a function of NumPy does so at the line that called it."""
+    seen: list[Site] = []
+
+    class Watched:
+        def prod(self, **_: object) -> int:
+            seen.append(user_site(frame=sys._getframe(1)))  # who called this
+            return 1
+
+    at, _ = here(), np.prod(Watched())  # type: ignore[call-overload]
+    assert [(site.file, site.line) for site in seen] == [(__file__, at)]

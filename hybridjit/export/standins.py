@@ -6,6 +6,7 @@ import builtins
 import contextlib
 import functools
 import math
+import operator
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -194,10 +195,19 @@ def _of_numpy(name: str, traced: Callable[[Tensor], Tensor]) -> Callable[..., An
     return call
 
 
-_NUMPY = {
+def _prod(*args: Any, **kwargs: Any) -> Any:
+    """``numpy.prod``, also of sizes."""
+    numbers = list(args[0]) if len(args) == 1 and not kwargs and isinstance(args[0], (list, tuple)) else []
+    sizes = [each for each in numbers if _traced(each) and is_number(each)]
+    if sizes and all(type(each) is int for each in numbers if not any(each is size for size in sizes)):
+        return functools.reduce(operator.mul, numbers)
+    return sys.modules["numpy"].prod(*args, **kwargs)
+
+
+_NUMPY: dict[str, Callable[..., Any]] = {
     name: _of_numpy(name, getattr(torch, name))
     for name in ("ceil", "floor", "trunc", "sqrt", "log", "log2", "log10", "exp")
-}
+} | {"prod": _prod}
 
 
 class _Numpy:

@@ -50,6 +50,8 @@ KEPT: dict[str, Callable[[Tensor], Any]] = {
     "isinstance in another file": lambda x: times(x, math.ceil(x.shape[0] / 4)),
     "torch.tensor of a fraction": lambda x: torch.tensor([[x.shape[0] * 0.5, 1.0]]) @ x.new_ones(2, 3),
     "torch.tensor of a size": lambda x: torch.tensor([x.shape[0] * 2, 1]),
+    "numpy's product": lambda x: x.reshape(1, 3, np.prod(x.shape) // 3),
+    "numpy's product, of sizes and numbers": lambda x: x.new_ones(int(np.prod([x.shape[0], 2]))),
     "numpy": lambda x: x.new_ones(int(np.ceil(x.shape[0] / 4)) * 4),
 }
 

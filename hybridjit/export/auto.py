@@ -63,16 +63,36 @@ class Branches:
         """Chooses the innermost modules around leaks that are branches; says whether there were new ones."""
         new = False
         for leak in leaks:
-            path, at = leak.site.module_path, (leak.site.file, leak.site.line)
-            around = path
-            while around in self.plain and around:
-                around = parent(around) or ""
-            if leak.kind is not BOOL or only_validates(leak.site, leak.value) or around in self.plain:
+            around, at = self._around(leak), (leak.site.file, leak.site.line)
+            if around is None:
                 continue
             if around not in self.chosen or at not in self.parts:
                 new = True
                 self.chosen.setdefault(around, leak.site)
                 self.parts.add(at)
+        return new
+
+    def _around(self, leak: Leak) -> str | None:
+        """The innermost module around a leak that may have branches; ``None`` if there is none, or it is no branch."""
+        around: str | None = leak.site.module_path
+        while around in self.plain:
+            around = parent(around)
+        return around if leak.kind is BOOL and not only_validates(leak.site, leak.value) else None
+
+    def _missed(self, guarded: Sequence[Leak]) -> bool:
+        """Goes on to the modules around those that have branches, and guards all the same: other methods are called."""
+        new = False
+        for leak in guarded:
+            within = around = self._around(leak)
+            while around and around in self.chosen:
+                around = parent(around)
+            if around is None or around in self.chosen:
+                continue
+            while within != around and within is not None:
+                self.plain[within] = self.chosen.pop(within), "its forward is not what runs this if"
+                within = parent(within)
+            self.chosen[around] = leak.site
+            new = True
         return new
 
     def capture(self) -> tuple[Captured | None, list[Leak]]:
@@ -111,7 +131,7 @@ class Branches:
                 continue
             except CaptureError:
                 return None, []
-            if not self._add(guarded):
+            if not self._add(guarded) and not self._missed(guarded):
                 break
             captured = None
         if captured is None:

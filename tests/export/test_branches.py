@@ -106,6 +106,45 @@ def test_auto_goes_outwards() -> None:
     assert not [f for f in exported.report.findings if f.code == "HJ004"]
 
 
+class Lending(nn.Module):
+    """Is used by a method of its own, as CLIP's encoders and backbones are; its `forward` is not called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = Halving()
+
+    def features(self, x: Tensor) -> Tensor:
+        if (x == 50).all():  # of no probe
+            return self.inner.linear(x)
+        return self.inner(-x)
+
+    def forward(self, x: Tensor) -> Tensor:
+        raise NotImplementedError
+
+
+class Borrowing(nn.Module):
+    """Calls it so, within another module."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lending = nn.Module()
+        self.lending.inner = Lending()
+
+    def forward(self, x: Tensor) -> Tensor:
+        lent = self.lending.get_submodule("inner")
+        assert isinstance(lent, Lending)
+        return lent.features(x) + 1
+
+
+@pytest.mark.parametrize("wrap", [lambda model: model, lambda model: nn.Sequential(model, nn.Linear(3, 3))])
+def test_auto_goes_to_whose_forward_runs(wrap: Callable[[nn.Module], nn.Module]) -> None:
+    """An `if` in another method of a submodule than its `forward` is a branch of the module that calls it."""
+    model = wrap(Borrowing()).eval()
+    exported = hj.export(model, SMALL, branches="auto")
+    for x in (SMALL, LARGE, -LARGE, torch.randn(5, 3) * 3):
+        torch.testing.assert_close(exported(x), model(x))
+
+
 def test_auto_says_what_it_cannot_do() -> None:
     """Where no module around can branch either, the report says so; a probe may show the other path all the same."""
     model = Keeps().eval()

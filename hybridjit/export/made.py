@@ -22,7 +22,7 @@ def _see_made(position: int) -> See:
     """Sees ``torch.tensor([h, w])`` of traced values, and records a stack of them instead of a constant."""
 
     def see(watch: Watch, func: Any, args: Any, kwargs: Any) -> Any:
-        data = args[position] if len(args) > position else kwargs.get("data")
+        data = args[position] if len(args) > position else kwargs.get("data", kwargs.get("obj"))
         traced = _inside(data)
         if func is torch.as_tensor and isinstance(data, Tensor):
             return _converted(data, *args[1:], **{key: each for key, each in kwargs.items() if key != "data"})
@@ -49,6 +49,24 @@ def _see_made(position: int) -> See:
         return like
 
     return see
+
+
+def indexed(watch: Watch, index: Any) -> Any:
+    """An index in which what torch makes a tensor of, a list of traced numbers, is one made in the graph."""
+    if not isinstance(index, (tuple, list)) or not _inside(index):
+        return index
+    if isinstance(index, list) and len(index) >= _AS_NUMBERS:
+        return _of_numbers(watch, index)
+    return tuple(_of_numbers(watch, each) if isinstance(each, (tuple, list)) else each for each in index)
+
+
+def _of_numbers(watch: Watch, numbers: Any) -> Any:
+    """What torch takes a list in an index for."""
+    return SEEN[torch.tensor](watch, torch.tensor, (numbers,), {}) if _inside(numbers) else numbers
+
+
+_AS_NUMBERS = 32
+"""From how many on torch takes a list with tensors in it, as an index, for one tensor rather than for one each."""
 
 
 def _converted(data: Tensor, dtype: torch.dtype | None = None, device: Any = None) -> Tensor:
@@ -169,5 +187,6 @@ def _what_becomes(value: _torch.Value) -> set[str]:
 SEEN: dict[Any, See] = {
     torch.tensor: _see_made(0),
     torch.as_tensor: _see_made(0),
+    torch.asarray: _see_made(0),
     Tensor.new_tensor: _see_made(1),
 }

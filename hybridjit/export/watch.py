@@ -59,6 +59,8 @@ class Watch(TorchFunctionMode):
             return self._as_numbers(func, args, kwargs)
         if func in IN_PLACE and isinstance(args[0], Tensor) and is_number(args[0], self.kept):
             func = IN_PLACE[func]  # what Python has as a number has no memory of its own
+        if func in _INDEXED:
+            args = args[0], made.indexed(self, args[1]), *args[2:]
         caller = sys._getframe(1)
         args, kwargs = promoted(func, args, kwargs, lambda *other: call_at(caller, *other))
         result = see(self, func, args, kwargs) if see is not None else self._called(func, args, kwargs, caller)
@@ -83,11 +85,12 @@ class Watch(TorchFunctionMode):
 
         Of some parameters that are numbers (a shift, a factor) torch takes the tensor's number, where nobody sees it.
         """
-        given = [(each, len(value.uses())) for each, value in self._single((args[1:], kwargs))]
+        asked = _ASKED if getattr(func, "__module__", "") == "torch.nn.functional" else ()
+        given = [(each, _uses(value, asked)) for each, value in self._single((args[1:], kwargs))]
         result = self._exactly(func, args, kwargs, caller) if self.exact else call_at(caller, func, args, kwargs)
         if given and func not in _BESIDE and tensors_of(result):
             for tensor, uses in given:
-                if len(_torch.value_of(tensor).uses()) == uses:
+                if _uses(_torch.value_of(tensor), asked) == uses:
                     with _torch.paused_tracing():
                         number = tensor.item()
                     self.leak(GIVEN, tensor, number)
@@ -143,6 +146,10 @@ _BESIDE = (Tensor.to, Tensor.type_as, Tensor.expand_as, Tensor.view_as, Tensor.r
 """What asks a tensor for its dtype, device or sizes, and not for what it holds."""
 
 
+def _uses(value: Any, but: Collection[str]) -> int:
+    return sum(use.user.kind() not in but for use in value.uses())
+
+
 def _double(value: Any) -> Any:
     return value.to(torch.float64) if isinstance(value, Tensor) else value
 
@@ -152,6 +159,10 @@ _COUNT = (
     *(Tensor.size, Tensor.numel, Tensor.nelement, Tensor.stride, torch.numel),
 )
 """What gives Python numbers in eager mode and tensors in a trace."""
+
+_INDEXED = (Tensor.__getitem__, Tensor.__setitem__)
+_ASKED = tuple(f"aten::{name}" for name in ("eq", "ne", "lt", "le", "gt", "ge", "Bool"))
+"""What functions of `torch.nn.functional` that are written in Python ask of a number before they hand it on."""
 
 
 def _number(kind: Kind) -> See:

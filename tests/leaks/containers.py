@@ -34,6 +34,34 @@ def _(x: Tensor, n: Tensor) -> Tensor:
     return torch.stack([x, x + 1, x * 2])[:n].sum(0)
 
 
+GRID, FIRST, OTHER = floats(5, 5), torch.tensor([0, 2, 3]), torch.tensor([4, 1, 1])
+
+
+@leak((GRID, FIRST), (GRID, OTHER), does="right")
+def written_at_numbers(x: Tensor, n: Tensor) -> Tensor:
+    rows, columns = zip(*torch.stack([n, 4 - n], dim=1), strict=True)
+    x = x.clone()
+    x[rows, columns] = 0.0
+    return x
+
+
+@written_at_numbers.fixed
+def _(x: Tensor, n: Tensor) -> Tensor:
+    x = x.clone()
+    x[n, 4 - n] = 0.0
+    return x
+
+
+@leak((GRID, FIRST), (GRID, OTHER), does="right")
+def taken_at_numbers(x: Tensor, n: Tensor) -> Tensor:
+    return x[:, [n[0], n[1]]] + x[[n[2]] * 40][:5, :2]
+
+
+@taken_at_numbers.fixed
+def _(x: Tensor, n: Tensor) -> Tensor:
+    return x[:, n[:2]] + x[n[2:].repeat(40)][:5, :2]
+
+
 @leak((UP, ONE), (UP, TWO))
 def key_of_number(x: Tensor, n: Tensor) -> Tensor:
     return {1: x, 2: x * 10}[n.item()]  # type: ignore[index]

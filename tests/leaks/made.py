@@ -36,6 +36,16 @@ def _(x: Tensor) -> Tensor:
     return torch.stack([x.min(), x.max(), torch.zeros(())]) + x
 
 
+@leak(UP, DOWN, does="right")
+def asarray_of_values(x: Tensor) -> Tensor:
+    return torch.asarray([x.min(), x.max(), 0.0]) + x
+
+
+@asarray_of_values.fixed
+def _(x: Tensor) -> Tensor:
+    return torch.stack([x.min(), x.max(), torch.zeros(())]) + x
+
+
 @leak(UP, DOWN)
 def tensor_of_items(x: Tensor) -> Tensor:
     return torch.tensor([each.item() for each in (x.min(), x.max(), x.sum())]) + x

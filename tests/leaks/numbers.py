@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 import hybridjit as hj
@@ -293,6 +294,43 @@ class Routed(Experts):
 
 
 leak(UP, DOWN, floats(3), floats(3, seed=5))(Experts).fixed(Routed)
+
+
+POINTS, POWER, OTHER = floats(4, 3), torch.tensor(1.5), torch.tensor(2.25)
+
+
+@leak((POINTS, POWER), (POINTS, OTHER))
+def number_of_an_operation(x: Tensor, p: Tensor) -> Tensor:
+    return torch.cdist(x, x + 1, p=p)  # type: ignore[arg-type]
+
+
+@number_of_an_operation.fixed
+def _(x: Tensor, p: Tensor) -> Tensor:
+    return (x[:, None] - x - 1).abs().pow(p).sum(-1).pow(1 / p)
+
+
+IMAGE, TWO, THREE = floats(1, 2, 6, 6), torch.tensor(2), torch.tensor(3)
+
+
+@leak((IMAGE, TWO), (IMAGE, THREE))
+def number_for_each_dimension(x: Tensor, n: Tensor) -> Tensor:
+    return F.max_pool2d(x, n)  # type: ignore[call-overload, no-any-return]
+
+
+@number_for_each_dimension.fixed
+def _(x: Tensor, n: Tensor) -> Tensor:
+    return F.max_pool2d(x, (n, n))  # type: ignore[arg-type]
+
+
+@leak((IMAGE, POWER), (IMAGE, OTHER))
+def number_of_a_function(x: Tensor, t: Tensor) -> Tensor:
+    return F.smooth_l1_loss(x, x * 3, beta=t)  # type: ignore[arg-type]
+
+
+@number_of_a_function.fixed
+def _(x: Tensor, t: Tensor) -> Tensor:
+    apart = (x * 2).abs()
+    return torch.where(apart < t, 0.5 * apart**2 / t, apart - 0.5 * t).mean()
 
 
 class EarlyExit(nn.Module):

@@ -1,12 +1,11 @@
 """Runs the benchmarks, or those named: `python -m benchmarks [control] [costs] [eager] …`."""
 
 import argparse
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-
-import torch
 
 from . import control, costs, eager, export_formats, export_time, flag_formats, flags, power, run_time, wrappers
 from .plot import picture
@@ -25,8 +24,8 @@ BENCHMARKS: dict[str, Callable[[], tuple[Table, ...]]] = {
     "wrappers": wrappers.run,
 }
 SIDE_BY_SIDE = (
-    ("eager", "control", "run_time", "export_time", "export_formats", "wrappers"),
-    ("power", "costs", "flags", "flag_formats"),
+    ("eager", "control", "run_time", "export_time", "export_formats", "wrappers", "flag_formats"),
+    ("power", "costs", "flags"),
 )
 """All of them, in two processes on two processors: times are of the processor, and the second's are mostly sizes."""
 
@@ -45,7 +44,6 @@ def main() -> int:
         parser.error(f"no benchmark {', '.join(sorted(unknown))}; there are {', '.join(BENCHMARKS)}")
     if not options.names:
         return side_by_side(["--out", str(options.out), "--against", str(options.against)])
-    torch.set_num_threads(1)
     print("  ".join(f"{name} {value}" for name, value in environment().items()))
     tables: list[Table] = []
     found: list[str] = []
@@ -64,8 +62,11 @@ def main() -> int:
 def side_by_side(arguments: Sequence[str]) -> int:
     """Runs all of them; prints what each process printed, once both are done."""
     command = [sys.executable, "-m", "benchmarks"]
+    alone = {**os.environ, "OMP_NUM_THREADS": "1"}  # two threads would wait for each other's processor
     started = [
-        subprocess.Popen([*command, *names, *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        subprocess.Popen(
+            [*command, *names, *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=alone
+        )
         for names in SIDE_BY_SIDE
     ]
     codes = []

@@ -53,8 +53,7 @@ class Aside(Run):
         if self.position == self.inherited:
             self.recorder.disown(key for each in self.log for key in each.made)
             return super().call(func, args, run)
-        index = self.position
-        self.position += 1
+        index = self.counted()
         earlier = self.log[index]
         if not same_function(earlier.func, func):
             self._contradict()

@@ -84,12 +84,16 @@ class Run:
         self.inherited: int = len(log)
         self.over: bool = False
 
+    def counted(self) -> int:
+        """Counts one more operation, and says the how-many-eth it is."""
+        self.position += 1
+        return self.position - 1
+
     def call(self, func: Any, args: Any, run: Callable[[], Call]) -> Any:
         """Gives what the operation gave in an earlier run, or runs it."""
         if self.over:  # a context manager that the end of the run passes: no other run meets it here
             return run().result
-        index = self.position
-        self.position += 1
+        index = self.counted()
         if index < self.inherited:
             earlier = self.log[index]
             if not same_function(earlier.func, func):

@@ -48,7 +48,7 @@ STAGES = (
     "origins.py:DeviceOrigins.__torch_function__",
     "findings.py:found",
     "further.py:probe",
-    "memory.py:refuse_memory",
+    "memory.py:recalled",
     "standins.py:_uncached.<locals>.call",
     "auto.py:Branches.capture",
     "recorder.py:Recorder.block",

@@ -61,7 +61,8 @@ class Aside(Run):
             with _torch.paused_tracing():
                 self._check(func(args[0]), earlier.result)
             return earlier.result
-        self.log[index] = done = self._repeat(args, run)
+        with self.recorder.repeat():
+            self.log[index] = done = run_aside(args, run, self._scratch)
         self._bind(earlier.result, done.result)
         return copied(done.result)
 
@@ -75,23 +76,13 @@ class Aside(Run):
     def own_memory(self, storage: int) -> None:
         """Does not begin again: what changes what is in the graph already is refused, and was but an attempt."""
 
-    def _repeat(self, args: Any, run: Callable[[], Call]) -> Call:
-        given = [(tensor, _torch.known_value(tensor)) for tensor in tensors_of(args)]
-        with self.recorder.repeat(), record.forgetting(), _torch.recording_into(_torch.current_graph(), self._scratch):
-            done = run()
-        for tensor, value in given:
-            if value is not None:
-                _torch.bind_value(tensor, value)
-        return done
-
     def _bind(self, earlier: Any, now: Any) -> None:
         """Gives tensors the values of those that the example had; all else must be as it was there."""
         if isinstance(earlier, Done):
             if earlier.left.changed or now.left.changed:
                 self._contradict()
             earlier, now = earlier.result, now.result
-        pairs = list(_pairs(earlier, now))
-        for one, other in pairs:
+        for one, other in _pairs(earlier, now):
             if isinstance(one, Tensor) and isinstance(other, Tensor):
                 self._check(_kind(other), _kind(one))
                 if one is not other and (value := _torch.known_value(one)) is not None:
@@ -106,6 +97,17 @@ class Aside(Run):
     def _contradict(self) -> NoReturn:
         self.over = True
         raise Contradicted
+
+
+def run_aside(args: Any, run: Callable[[], Call], block: Any) -> Call:
+    """Runs an operation that the graph has already, for what it gives, into a block that is gone in the end."""
+    given = [(tensor, _torch.known_value(tensor)) for tensor in tensors_of(args)]
+    with record.forgetting(), _torch.recording_into(_torch.current_graph(), block):
+        done = run()
+    for tensor, value in given:
+        if value is not None:
+            _torch.bind_value(tensor, value)
+    return done
 
 
 def _pairs(one: Any, other: Any) -> Iterator[tuple[Any, Any]]:

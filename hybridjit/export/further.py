@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, TypeAlias
 
 from .._errors import HybridJitError
 from .capture import Captured
 from .devices import moved
-from .probes import OF_KIND, SHARED, Probe, kind_probes, neighbours, probes, shared_probe, sized
+from .probes import OF_KIND, SHARED, Flat, Probe, kind_probes, neighbours, probes, shared_probe, sized
 from .survey import Seen, same_program
 from .task import Known, Settings
 
 if TYPE_CHECKING:
     from .guarded import Study
 
+Making: TypeAlias = Callable[[Flat, Callable[[Probe], bool]], Iterator[Probe]]
+"""What makes further inputs of one, as `sized` does."""
 _PROBED = 3.0
 """How many times as long as the first capture running the model on probes may take in all."""
 SECONDS = 4.0
@@ -59,18 +62,24 @@ def probe(study: Study, captured: Captured, every: bool = False) -> None:
 
 def look_beside(study: Study, name: str) -> None:
     """Makes inputs of sizes next to those of one, as far as the time goes: some take rarer sides of branches."""
+    if name not in study.beside:
+        study.beside.add(name)
+        for _ in _looked(study, name, neighbours) if name == "input" else _looked(study, name, sized, f"{name}, "):
+            pass
+
+
+def _looked(study: Study, name: str, made: Making, prefix: str = "") -> Iterator[str]:
+    """Inputs made of another that the model accepts, as far as the time goes, by name."""
     started = time.thread_time()
-    first = name == "input"
 
     def accepted(probe: Probe) -> bool:
-        says = probe.says if first else f"{name}, {probe.says}"
+        says = prefix + probe.says
         if time.thread_time() - started > max(_PROBED * study.seconds, SECONDS):
             return False
         return says in study.known or _known(study, study.known, says, probe)
 
-    flat = study.first.adapter.input_schema.flatten(moved(study.known[name].inputs, None, name))
-    for _ in neighbours(flat, accepted) if first else sized(flat, accepted):
-        pass
+    for probe in made(study.first.adapter.input_schema.flatten(moved(study.known[name].inputs, None, name)), accepted):
+        yield prefix + probe.says
 
 
 def _known(study: Study, known: dict[str, Known], says: str, probe: Probe) -> bool:
@@ -95,19 +104,10 @@ def enough(study: Study, settings: Settings, groups: list[list[Seen]]) -> list[l
 
 def _resized(study: Study, settings: Settings, name: str) -> list[Seen]:
     """Captures of an input at other sizes, as far as the time goes."""
-    started = time.thread_time()
-
-    def accepted(probe: Probe) -> bool:
-        says = f"{name}, {probe.says}"
-        if time.thread_time() - started > max(_PROBED * study.seconds, SECONDS):
-            return False
-        return says in study.known or _known(study, study.known, says, probe)
-
-    inputs = moved(study.known[name].inputs, None, name)
     found: list[Seen] = []
-    for probe in sized(study.first.adapter.input_schema.flatten(inputs), accepted):
+    for says in _looked(study, name, sized, f"{name}, "):
         try:
-            found.append(study.seen(settings, f"{name}, {probe.says}"))
+            found.append(study.seen(settings, says))
         except HybridJitError:
             continue
     return found

@@ -75,6 +75,7 @@ class Study:
 
     Attributes:
         unsaid: The inputs that some capture ended on with torch's own text, and no guard's.
+        beside: Those of which inputs of sizes next to theirs were made.
     """
 
     def __init__(self, task: Task, on_frozen: str) -> None:
@@ -83,6 +84,7 @@ class Study:
         self.known: dict[str, Known] = {"input": Known("input", task.first, task.expected, True)}
         self.probed: bool = False
         self.unsaid: set[str] = set()
+        self.beside: set[str] = set()
         self.settings: Settings = Settings()
         self.first: Captured
         self.seconds: float = 0.0

@@ -19,7 +19,7 @@ from torch import Tensor
 from .. import _torch
 from .._errors import CaptureError, compose
 from .._sites import Site
-from ..control import record
+from ..control.asides import run_aside
 from ..control.blocks import trace_ends
 from ..control.guards import have_sizes
 from ..control.recorder import Call, Recorder, watching
@@ -112,7 +112,11 @@ class _Run:
         if self.own:
             self.leaks += step.leaks
             return copied(step.result)
-        result = self._repeat(args, run)
+        self._repeating = True
+        try:
+            result = run_aside(args, run, self._scratch).result
+        finally:
+            self._repeating = False
         tensors = tensors_of(result)
         if len(tensors) != len(step.values):
             raise _diverged(self.member, step.func, func)
@@ -121,20 +125,6 @@ class _Run:
                 _torch.bind_value(tensor, value)
         self.log[index] = _Step(func, result, step.values, self.leaks - before)
         return copied(result)
-
-    def _repeat(self, args: Any, run: Callable[[], Call]) -> Any:
-        """Runs an operation aside: for what it gives, not for the graph."""
-        given = [(tensor, _torch.known_value(tensor)) for tensor in tensors_of(args)]
-        self._repeating = True
-        try:
-            with record.forgetting(), _torch.recording_into(_torch.current_graph(), self._scratch):
-                result = run().result
-        finally:
-            self._repeating = False
-        for tensor, value in given:
-            if value is not None:
-                _torch.bind_value(tensor, value)
-        return result
 
     def own_memory(self, storage: int) -> None:
         """Nothing follows a block in which a run ends, so it may change what it likes."""

@@ -149,7 +149,8 @@ def _sided(study: Study, found: Found) -> Found:
     had = found.settings.examples
     for name in (*had[-_EXAMPLES:], "input"):
         look_beside(study, name)
-    found = Found(found.settings, found.captured, found.guarded, *study.wrong(found.captured))
+    wrong, stopped = study.wrong(found.captured)
+    found = found._replace(wrong=wrong, stopped=stopped)
     names = [name for name in found.stopped if name not in OF_KIND and name not in (SHARED, *had)]
     names = sorted(names, key=lambda name: not study.known[name].told)[:_EXAMPLES]
     if found.wrong or not names:

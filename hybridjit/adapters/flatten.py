@@ -59,9 +59,13 @@ class _NamedForward:
             return TracingAdapter.call_flat
 
         def forward(*tensors: Tensor) -> Any:
-            if adapter.around is None or _torch.tracing_state() is None:
+            if _torch.tracing_state() is None:
                 return adapter.call_flat(*tensors)
-            return adapter.around(adapter.call_flat, tensors)
+            around = adapter.around
+            result = around(adapter.call_flat, tensors) if around else adapter.call_flat(*tensors)
+            if adapter.leave is not None:
+                adapter.leave((result,) if isinstance(result, Tensor) else result)
+            return result
 
         kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
         names = [inspect.Parameter(name, kind) for name in adapter.input_schema.names()]
@@ -125,6 +129,7 @@ class TracingAdapter(nn.Module):
         self._example = Inputs(*(tensor.detach() for tensor in tensors))  # non-leaves can't be copied
         self._result = _Result()
         self.enter: Callable[[tuple[Tensor, ...]], None] | None = None  # told of each call, first
+        self.leave: Callable[[tuple[Tensor, ...]], None] | None = None  # told of a trace's results
         self.around: Callable[[Callable[..., Any], tuple[Tensor, ...]], Any] | None = None
         self.training: bool = getattr(model, "training", False)  # a frozen script module has no mode
 

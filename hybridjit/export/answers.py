@@ -12,7 +12,7 @@ from .. import _torch
 from .._sites import user_site
 from ..control.structure import tensors_of
 from ..control.values import number_type
-from .kinds import ADDRESS, FORMAT, LAYOUT, RESIZED
+from .kinds import FORMAT, LAYOUT, RESIZED
 from .leaks import as_traced
 
 if TYPE_CHECKING:
@@ -96,18 +96,6 @@ def _see_compared(operator: str, *defaults: tuple[str, Any]) -> See:
         return as_traced(value, _torch.insert(graph, operator, given, truth))
 
     return see
-
-
-def _see_address(watch: Watch, func: Any, args: Any, kwargs: Any) -> Any:
-    with _torch.paused_tracing():
-        value = func(*args, **kwargs)
-    if watch.varies(args[0]) and not user_site().library:
-        watch.leak(ADDRESS, args[0], _ADDRESS)
-    return value
-
-
-_ADDRESS = "an address"
-"""Which address it was is of no interest: the next call has another one."""
 
 
 def _see_resized(watch: Watch, func: Any, args: Any, kwargs: Any) -> Any:
@@ -210,7 +198,6 @@ SEEN: dict[Any, See] = {
     Tensor.is_contiguous: _see_contiguous,
     Tensor.storage_offset: _see_offset,
     **{getattr(Tensor, name).__get__: _see_bytes for name in ("nbytes",)},
-    **dict.fromkeys((Tensor.data_ptr, Tensor.untyped_storage, Tensor.storage), _see_address),
     **{getattr(Tensor, name).__get__: _see_format for name in (*_OF_FORMAT, "is_sparse_csr", "layout")},
     **dict.fromkeys((Tensor.resize_, Tensor.resize_as_), _see_resized),
     Tensor.is_set_to: _see_compared("aten::is_set_to"),

@@ -31,6 +31,7 @@ from .findings import collecting, found
 from .forks import forks
 from .functions import inlined
 from .leaks import Leak
+from .lost import copying, keep_counts
 from .made import constructing, drop_copies
 from .numbers import hashing
 from .placement import follow_devices
@@ -242,7 +243,7 @@ def capture(
         if "apart" in fixed:
             guard_apart(list(zip(adapter.input_schema.names(), tensors, strict=True)))
 
-    adapter.enter = enter
+    adapter.enter, adapter.leave = enter, keep_counts
     adapter.around = around
     watch = Watch(names, seen, exact=bool(dynamic), plain=plain)
     watched = collecting(names), recording(record), constructing(), hashing(watch.kept, watch.leak)
@@ -257,6 +258,7 @@ def capture(
         seeing(),
         watched[2],
         watched[3],
+        copying(),
         watch,
     ):
         try:

@@ -128,7 +128,17 @@ FORMAT = Kind(
     "the answer is kept",
     "x.to_dense(), which asks nothing, or @hybridjit.script_if_tracing on the function that asks",
 )
-UNGUARDED = (ADDRESS, RESIZED)
+LOST = Kind(
+    "HJ116",
+    "a tensor that a trace loses",
+    "what it holds is kept",
+    "an operation of torch: x.clamp(max=3) for x.apply_(...), x.copy_(y) for x.data = y",
+)
+SLOPE = Kind(
+    "HJ102",
+    "a size in a gradient",
+    "the number is kept",
+    "the gradient as an operation of its own, 2 * x for that of x ** 2",
+)
+UNGUARDED = (ADDRESS, RESIZED, LOST)
 """What no guard can check: refused, unless ``on_frozen="ignore"``."""
-WHOLE = (ARRAY, LIST, TEXT, KEY, LENT, *UNGUARDED)
-"""Of these, that two other values did not matter says nothing of a third."""

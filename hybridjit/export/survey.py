@@ -13,10 +13,10 @@ from torch import Tensor
 
 from .capture import Captured
 from .frozen import Guards
-from .kinds import BOOL, WHOLE
+from .kinds import BOOL
 from .leaks import Leak, same_value
 from .programs import Program, program_of
-from .validation import only_tests
+from .validation import goes_nowhere, only_tests
 
 Occurrence: TypeAlias = tuple[tuple[str, str, int], int]
 """A leak's kind and line, and the how-many-eth time it happened there."""
@@ -39,10 +39,22 @@ class Seen:
         """What it computes."""
         return program_of(self.captured.graph or self.captured.module)
 
+    @cached_property
+    def steering(self) -> list[tuple[Occurrence, Leak]]:
+        """Its leaks that Python code may go by, if only by what it leaves out."""
+        return [(each, leak) for each, leak in self.by_occurrence().items() if not serves_nothing(leak)]
+
     def computes_as(self, other: Seen) -> bool:
-        """Whether two captures compute the same, and return it in the same structure, numbers and text included."""
+        """Whether two captures compute the same, and return it in the same structure, numbers and text included.
+
+        What is computed for a value that leaves the trace is in no program, so all these values must be the same.
+        """
         one, two = self.captured.adapter.output_schema, other.captured.adapter.output_schema
-        return self.program == other.program and one == two
+        return self.program == other.program and one == two and self._goes_as(other)
+
+    def _goes_as(self, other: Seen) -> bool:
+        pairs = itertools.zip_longest(self.steering, other.steering)
+        return all(a and b and a[0] == b[0] and a[1].same_value(b[1]) for a, b in pairs)
 
     def by_occurrence(self) -> dict[Occurrence, Leak]:
         """Its leaks, by kind, line and count."""
@@ -89,8 +101,7 @@ def values_of(group: Sequence[Seen]) -> Values:
 def exonerated(groups: Sequence[Sequence[Seen]]) -> dict[Occurrence, str]:
     """The leaks that need no guard, and by which input that was seen.
 
-    A value that is another one in two captures of one program has no part in it; unless it alone tells
-    two programs apart.
+    The code shows that nothing goes on with them, and they had other values in a capture that computes the same.
     """
     innocent: dict[Occurrence, str] = {}
     tested = {each: leak for each, leak in groups[0][0].by_occurrence().items() if is_test(leak)}
@@ -105,20 +116,8 @@ def exonerated(groups: Sequence[Sequence[Seen]]) -> dict[Occurrence, str]:
         for other in group[1:]:
             for occurrence, leak in other.by_occurrence().items():
                 before = first.get(occurrence)
-                if before is not None and leak.kind not in WHOLE and not leak.same_value(before):
+                if before is not None and serves_nothing(before) and not leak.same_value(before):
                     innocent.setdefault(occurrence, other.name)
-    values = [values_of(group) for group in groups]
-    for index, group in enumerate(groups):
-        for other_index in range(index):
-            apart = [
-                occurrence
-                for occurrence in occurrences(group[0].captured.leaks)
-                if disjoint(values[index][occurrence], values[other_index].get(occurrence, ()))
-            ]
-            suspects = [occurrence for occurrence in apart if occurrence not in tested] or apart
-            if apart and all(occurrence in innocent for occurrence in suspects):
-                for occurrence in suspects:  # any of them may be the one that matters
-                    del innocent[occurrence]
     return innocent
 
 
@@ -135,23 +134,17 @@ def is_test(leak: Leak | None) -> bool:
     return leak is not None and leak.kind is not BOOL and only_tests(leak.site)
 
 
-def proven(group: Sequence[Seen], innocent: Mapping[Occurrence, str]) -> dict[Occurrence, str]:
-    """The exonerated leaks that need no guard on the path of captures that compute the same.
+def serves_nothing(leak: Leak) -> bool:
+    """Whether the code shows that nothing goes on with a value.
 
-    On another path, which goes on otherwise, a value that had no part in this one may have one.
+    That two values gave one program says nothing of a third: Python may compare them with a limit beyond both.
     """
-    first, *others = [seen.by_occurrence() for seen in group]
-    names = [seen.name for seen in group[1:]]
-    found: dict[Occurrence, str] = {}
-    for occurrence, leak in first.items():
-        if occurrence not in innocent:
-            continue
-        if is_test(leak):
-            found[occurrence] = innocent[occurrence]
-        for name, other in zip(names, others, strict=True):
-            if occurrence in other and leak.kind not in WHOLE and not leak.same_value(other[occurrence]):
-                found.setdefault(occurrence, name)
-    return found
+    return is_test(leak) or (leak.kind is not BOOL and goes_nowhere(leak.site))
+
+
+def proven(group: Sequence[Seen], innocent: Mapping[Occurrence, str]) -> dict[Occurrence, str]:
+    """The exonerated leaks of the captures that compute the same."""
+    return {each: innocent[each] for each in group[0].by_occurrence() if each in innocent}
 
 
 def inseparable(groups: Sequence[Sequence[Seen]]) -> bool:

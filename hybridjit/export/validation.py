@@ -1,9 +1,10 @@
-"""Where a model only validates (an `assert`, an `if` that does nothing but raise) or only says something."""
+"""Where a model only validates, only says something, or does nothing with a value, as its source has it."""
 
 from __future__ import annotations
 
 import ast
 import functools
+import itertools
 import linecache
 import re
 
@@ -124,6 +125,71 @@ def _sayings(file: str) -> list[tuple[int, int]]:
         elif isinstance(node, ast.Raise):
             found.append((node.lineno, node.end_lineno or node.lineno))
     return found
+
+
+_PURE = ("abs", "bool", "complex", "float", "int", "len", "list", "max", "min", "repr", "round", "str", "sum", "tuple")
+
+
+def goes_nowhere(site: Site) -> bool:
+    """Whether what is computed at a line is for a log, or for names that only it and tests of validation ask for."""
+    lines = itertools.chain(_sayings(site.file), _nowhere(site.file))
+    return any(first <= site.line <= last for first, last in lines)
+
+
+@functools.lru_cache(maxsize=64)
+def _nowhere(file: str) -> list[tuple[int, int]]:
+    beside = [*_lines_of_tests(file), *_sayings(file)]
+    found = []
+    for function in ast.walk(_parsed(file)):
+        if not isinstance(function, ast.FunctionDef):
+            continue
+        every = list(ast.walk(function))
+        shared = {name for each in every if isinstance(each, (ast.Global, ast.Nonlocal)) for name in each.names}
+        dead = [each for each in every if isinstance(each, (ast.Assign, ast.Expr)) and _is_idle(each, shared)]
+        while True:
+            lines = [*beside, *((each.lineno, each.end_lineno or each.lineno) for each in dead)]
+            loaded = {
+                each.id
+                for each in every
+                if isinstance(each, ast.Name)
+                and isinstance(each.ctx, ast.Load)
+                and not any(first <= each.lineno <= last for first, last in lines)
+            }
+            left = [each for each in dead if not loaded & _names(each)]
+            if len(left) == len(dead):
+                break
+            dead = left
+        found += [(each.lineno, each.end_lineno or each.lineno) for each in dead]
+    return found
+
+
+def _is_idle(statement: ast.Assign | ast.Expr, shared: set[str]) -> bool:
+    """Whether a statement but gives names of the function values, which nothing is called with that may keep them."""
+    if isinstance(statement, ast.Assign):
+        if not all(isinstance(each, (ast.Name, ast.Tuple)) for each in statement.targets):
+            return False
+        plain = all(
+            isinstance(each, (ast.Name, ast.Tuple, ast.expr_context))
+            for target in statement.targets
+            for each in ast.walk(target)
+        )
+        if not plain or shared & _names(statement):
+            return False
+    calls = [each for each in ast.walk(statement.value) if isinstance(each, ast.Call)]
+    odd = (ast.NamedExpr, ast.Yield, ast.YieldFrom, ast.Await)
+    return all(map(_is_pure, calls)) and not any(isinstance(each, odd) for each in ast.walk(statement.value))
+
+
+def _is_pure(call: ast.Call) -> bool:
+    if isinstance(call.func, ast.Name):
+        return call.func.id in _PURE
+    given = [*call.args, *(each.value for each in call.keywords)]
+    return isinstance(call.func, ast.Attribute) and all(isinstance(each, ast.Constant) for each in given)
+
+
+def _names(statement: ast.Assign | ast.Expr) -> set[str]:
+    targets = statement.targets if isinstance(statement, ast.Assign) else []
+    return {each.id for target in targets for each in ast.walk(target) if isinstance(each, ast.Name)}
 
 
 def _has(test: ast.expr, kind: type[ast.boolop]) -> bool:

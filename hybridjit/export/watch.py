@@ -16,7 +16,7 @@ from .. import _torch
 from .._sites import is_users, user_frame, user_site, writes_text
 from ..control.calls import call_at
 from ..control.structure import tensors_of
-from . import answers, made
+from . import answers, lost, made
 from .answers import See
 from .kinds import ARRAY, BOOL, CONTAINS, FLOAT, GIVEN, INDEX, INT, ITEM, LEN, LENT, LIST, ROWS, TEXT, Kind
 from .leaks import Leak
@@ -88,7 +88,10 @@ class Watch(TorchFunctionMode):
         asked = _ASKED if getattr(func, "__module__", "") == "torch.nn.functional" else ()
         given = [(each, _uses(value, asked)) for each, value in self._single((args[1:], kwargs))]
         result = self._exactly(func, args, kwargs, caller) if self.exact else call_at(caller, func, args, kwargs)
-        if given and func not in _BESIDE and tensors_of(result):
+        results = tensors_of(result)
+        if results and func not in lost.APART:
+            lost.see_lost(self, tensors_of((args, kwargs)), results)
+        if given and func not in _BESIDE and results:
             for tensor, uses in given:
                 if _uses(_torch.value_of(tensor), asked) == uses:
                     with _torch.paused_tracing():
@@ -322,5 +325,6 @@ _SEEN: dict[Any, See] = {
     torch.nn.functional.interpolate: _see_resized,
     Tensor.__contains__: _see_contains,
     **answers.SEEN,
+    **lost.SEEN,
     **made.SEEN,
 }

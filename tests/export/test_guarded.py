@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -69,8 +70,15 @@ def test_error_where_nothing_is_frozen() -> None:
     """What stays dynamic, and what has no part in the result, is no error."""
     model = Sized().eval()
     assert hj.export(model, X, on_frozen="error")(torch.ones(9)).shape == (13,)
-    told = Call(lambda x: (x + 1, complex(x.sum()))[0]).eval()
-    assert hj.export(told, X, on_frozen="error").report.ok
+    assert hj.export(Call(unread).eval(), X, on_frozen="error").report.ok
+
+
+def unread(x: Tensor) -> Tensor:
+    """Takes a number out of the trace that nothing goes on with."""
+    largest = complex(x.max())
+    if largest == 1j:
+        raise ValueError(f"not {largest}")
+    return x + 1
 
 
 def test_ignore() -> None:
@@ -106,18 +114,31 @@ def test_sizes_stay_dynamic() -> None:
 
 
 def test_a_value_without_a_part_has_no_guard() -> None:
-    """A value that a log or an assertion asks for is a note, with the input that showed it; the file takes any."""
-
-    class Logs(nn.Module):
-        def forward(self, x: Tensor) -> Tensor:
-            self.__dict__.setdefault("seen", []).append(complex(x.max()))
-            return x + 1
-
-    model = Logs().eval()
-    exported = hj.export(model, X)
-    assert torch.equal(exported(OTHER), OTHER + 1)
+    """A value that an assertion or a message asks for is a note, with the input that showed it; the file takes any."""
+    exported = hj.export(Call(unread).eval(), X)
+    torch.testing.assert_close(exported(OTHER), OTHER + 1)
     (note,) = [finding for finding in exported.report.findings if finding.code == "HJ103"]
     assert note.severity == "note" and "; it does not matter: with another value (" in note.message
+
+
+LIMITED: dict[str, tuple[Callable[[Tensor], Tensor], Tensor]] = {
+    "hex": (lambda x: x * len(hex(x.shape[0])), torch.ones(70)),
+    "rows": (lambda x: x * 2 if len(list(x)) > 60 else x, torch.ones(70)),
+    "parts": (lambda x: x * 2 if len(x.unbind()) > 60 else x, torch.ones(70)),
+    "close": (lambda x: x * 2 if math.isclose(x.shape[0], 70, abs_tol=9) else x, torch.ones(70)),
+    "text": (lambda x: x * 2 if float(repr(float(x.max()))) > 60 else x, torch.tensor([4.0, 70.0])),
+    "largest": (lambda x: x * 2 if max(v for v in x) > 60 else x, torch.tensor([4.0, 70.0])),
+}
+
+
+@pytest.mark.parametrize("name", LIMITED)
+def test_a_limit_that_no_example_reaches(name: str) -> None:
+    """A number that Python compares where no trace follows is guarded, though it made no difference so far."""
+    limited, beyond = LIMITED[name]
+    exported = hj.export(Call(limited).eval(), X)
+    torch.testing.assert_close(exported(X), limited(X))
+    with pytest.raises(hj.GuardError, match=r"value frozen at .*test_guarded\.py"):
+        exported(beyond)
 
 
 def test_check_inputs_have_their_paths() -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from . import asks, containers, made, numbers, sizes, state, writes
+from . import asks, containers, lost, made, numbers, sizes, state, writes
 from .entry import GALLERY as GALLERY
 
-PAGES = (numbers, sizes, containers, asks, made, state, writes)
+PAGES = (numbers, sizes, containers, asks, made, state, writes, lost)
 """Where the entries are; importing them adds them."""

@@ -1,0 +1,174 @@
+"""Copies and aliases of tensors that a trace does not hear of: recorded as what they are, or refused."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterator, Sequence
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from .. import _torch
+from .._describe import place
+from .._sites import is_users, user_frame
+from ..control.calls import call_at
+from ..control.guards import insert_guard
+from ..control.recorder import active
+from ..control.structure import tensors_of
+from .kinds import ADDRESS, LOST, SLOPE
+from .leaks import as_traced
+
+if TYPE_CHECKING:
+    from .answers import See
+    from .watch import Watch
+
+
+def _recorded(func: Any, tensor: Tensor) -> Tensor:
+    """What an operation gives for a tensor, as if called from the user's line."""
+    made: Tensor = call_at(user_frame() or sys._getframe(), func, (tensor,), {})
+    return made
+
+
+def _see_data(watch: Watch, func: Any, args: Any, kwargs: Any) -> Any:
+    """Gives ``x.data``, of which the tracer would make a constant, as an alias without gradient."""
+    return _recorded(Tensor.detach, args[0])
+
+
+def _see_copied(watch: Watch, func: Any, args: Any, kwargs: Any) -> Any:
+    """Gives ``copy.deepcopy(x)`` the value that ``x.clone()`` has."""
+    with _torch.paused_tracing():
+        made = func(*args, **kwargs)
+    _torch.bind_value(made, _torch.value_of(_recorded(Tensor.clone, args[0])))
+    return made
+
+
+def _see_given_data(watch: Watch, func: Any, args: Any, kwargs: Any) -> Any:
+    """Sees ``x.data = y``; a weight has the new value from there on."""
+    tensor, data = args
+    weight = _torch.value_of(tensor).node().kind() == "prim::TracedAttr"
+    if watch.varies(data) and not (weight and active() is None):  # a run of another path would find the old one
+        watch.leak(LOST, data, "a tensor")
+    alias = _recorded(Tensor.detach, data)
+    func(tensor, data)
+    _torch.bind_value(tensor, _torch.value_of(alias))
+
+
+def _see_applied(watch: Watch, func: Any, args: Any, kwargs: Any) -> Any:
+    """Sees what Python code writes number by number."""
+    for each in args[:2]:
+        if isinstance(each, Tensor) and watch.varies(each):
+            watch.leak(LOST, each, "a tensor")
+    return func(*args, **kwargs)
+
+
+def _see_gradients(watch: Watch, func: Any, args: Any, kwargs: Any) -> Any:
+    """Sees gradients: what computes them has every size as the number that it was."""
+    for tensor in filter(watch.varies, tensors_of((args, kwargs))):
+        for dim in range(tensor.dim()):
+            with _torch.paused_tracing():
+                number = tensor.size(dim)
+            size = Tensor.size(tensor, dim)  # a tensor, in a trace
+            if isinstance(size, Tensor) and watch.varies(size):
+                watch.leak(SLOPE, size, number)
+    return func(*args, **kwargs)
+
+
+def _see_address(watch: Watch, func: Any, args: Any, kwargs: Any) -> Any:
+    with _torch.paused_tracing():
+        value = func(*args, **kwargs)
+    if watch.varies(args[0]) and not _asked_by_torch():
+        watch.leak(ADDRESS, args[0], _ADDRESS)
+    return value
+
+
+def _asked_by_torch() -> bool:
+    """Whether code of torch's stands between the user's and an operation, besides what calls the operation."""
+    asking: FrameType | None = sys._getframe(2)
+    while asking is not None and not is_users(asking.f_code.co_filename):
+        module = str(asking.f_globals.get("__name__"))
+        calls = module == "torch.overrides" or asking.f_code is Tensor.storage.__code__
+        if module.startswith("torch.") and not calls:
+            return True
+        asking = asking.f_back
+    return False
+
+
+_ADDRESS = "an address"
+"""Which address it was is of no interest: the next call has another one."""
+
+
+def see_lost(watch: Watch, given: Any, made: Any) -> None:
+    """Sees what an operation made of tensors that vary, if it is a constant for the tracer."""
+    source = next((each for each in given if watch.varies(each)), None)
+    for each in made if source is not None else []:
+        value = _torch.known_value(each)
+        unknown = value is None or value.node().kind() == "prim::Constant"
+        if source is not None and unknown and not any(each is one for one in given):
+            watch.leak(LOST, source, "a tensor")
+
+
+def keep_counts(results: Sequence[Tensor]) -> None:
+    """Has the running trace check into how many parts a tensor is taken of which nothing but their number is used.
+
+    That number is a Python number from the start, and the tracer leaves out what takes the tensor apart.
+
+    Args:
+        results: What is returned in the end.
+    """
+    graph = _torch.current_graph()
+    returned = {_torch.value_of(each).unique() for each in results}
+    for node in list(_unpacked(graph)):
+        if any(each.uses() or each.unique() in returned for each in node.outputs()):
+            continue
+        file, line, _ = _torch.source_of(node.input().node())
+        count = node.outputsSize()
+        with _torch.recording_into(graph, node.owningBlock()):
+            length = _torch.insert(graph, "aten::len", [node.input()], _torch.type_named("IntType"))
+            says = f"value frozen at {place(file, line)}: the number of parts, captured {count}"
+            insert_guard(as_traced(count, length), [count], says, "write x.shape[0] for len(x.unbind())")
+
+
+def _unpacked(block: Any) -> Iterator[Any]:
+    for node in block.nodes():
+        if node.kind() == "prim::ListUnpack" and node.input().node().kind() in _PARTS:
+            yield node
+        for inner in node.blocks():
+            yield from _unpacked(inner)
+
+
+_PARTS = tuple(f"aten::{name}" for name in ("unbind", "split", "chunk", "tensor_split", "hsplit", "vsplit", "dsplit"))
+
+
+@contextlib.contextmanager
+def copying() -> Iterator[None]:
+    """Has ``copy.copy`` of a traced tensor give an alias that the trace knows, within the body."""
+
+    def alias(self: Tensor) -> Any:
+        make, given, *state = Tensor.__reduce_ex__(self, 4)[:3]  # type: ignore[no-untyped-call]
+        made = make(*given)
+        if state and state[0]:
+            made.__setstate__(state[0])
+        if _torch.tracing_state() is not None:
+            _torch.bind_value(made, _torch.value_of(_recorded(Tensor.detach, self)))
+        return made
+
+    type.__setattr__(Tensor, "__copy__", alias)
+    try:
+        yield
+    finally:
+        type.__delattr__(Tensor, "__copy__")
+
+
+APART = (Tensor.grad.__get__,)  # type: ignore[union-attr]
+"""What gives another tensor than one that is made of its own: the gradient of a weight is none of a call's."""
+SEEN: dict[Any, See] = {
+    Tensor.data.__get__: _see_data,  # type: ignore[attr-defined]
+    Tensor.data.__set__: _see_given_data,  # type: ignore[attr-defined]
+    Tensor.__deepcopy__: _see_copied,
+    **dict.fromkeys((Tensor.apply_, Tensor.map_, Tensor.map2_, Tensor.backward), _see_applied),
+    **dict.fromkeys((torch.autograd.grad,), _see_gradients),
+    **dict.fromkeys((Tensor.data_ptr, Tensor.untyped_storage, Tensor.storage), _see_address),
+}

@@ -1,0 +1,137 @@
+"""Copies and aliases that a trace does not hear of."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import hybridjit as hj
+
+
+class Call(nn.Module):
+    def __init__(self, fn: Callable[[Tensor], object]) -> None:
+        super().__init__()
+        self.fn = fn
+
+    def forward(self, x: Tensor) -> object:
+        return self.fn(x)
+
+
+def limited(x: Tensor, seen: Tensor) -> Tensor:
+    """Goes by a value only beyond what the example has."""
+    return x * 2 if seen.max() > 3 else x
+
+
+def masked(x: Tensor) -> Tensor:
+    x = x + 1
+    x.data[x.data > 3] = 0
+    return x
+
+
+def clamped(x: Tensor) -> Tensor:
+    x = x + 1
+    x.data.clamp_(max=3)
+    return x
+
+
+def longer(x: Tensor) -> Tensor:
+    return x * 2 if x.data.shape[0] > 60 else x
+
+
+RECORDED: dict[str, Callable[[Tensor], object]] = {
+    "data": lambda x: limited(x, x.data),
+    "data of a size": longer,
+    "masked data": masked,
+    "clamped data": clamped,
+    "data of data": lambda x: x.data.data * 2,
+    "like data": lambda x: torch.zeros_like(x.data) + x,
+    "deepcopy": lambda x: limited(x, copy.deepcopy(x)),
+    "deepcopy of a list": lambda x: limited(x, copy.deepcopy([x])[0]),
+    "copy": lambda x: limited(x, copy.copy(x)),
+    "a copy that is written": lambda x: copy.deepcopy(x).clamp_(max=3) + x,
+    "an alias that is written": lambda x: (y := x + 1, copy.copy(y).clamp_(max=3), y * 2)[2],
+}
+
+
+@pytest.mark.parametrize("name", RECORDED)
+def test_what_is_recorded(name: str) -> None:
+    """An alias or a copy is the tensor's, not a constant: also where only what no example has tells the difference."""
+    model = Call(RECORDED[name]).eval()
+    exported = hj.export(model, torch.rand(5, 2), branches="auto")
+    for x in (torch.rand(5, 2), torch.full((5, 2), 9.0), torch.rand(70, 2), torch.full((1, 2), 9.0)):
+        torch.testing.assert_close(exported(x.clone()), model(x.clone()), rtol=0, atol=0)
+
+
+def replaced(x: Tensor) -> Tensor:
+    y = x + 1
+    y.data = y.clamp(max=3)
+    return y
+
+
+def stepwise(x: Tensor) -> Tensor:
+    return x.clone().apply_(lambda value: min(value, 3.0))
+
+
+def side_by_side(x: Tensor) -> Tensor:
+    return x.clone().map_(x, lambda one, other: min(one, 3.0))
+
+
+def stored(x: Tensor) -> Tensor:
+    return x * 2 if x.contiguous().storage()[0] > 3 else x
+
+
+@pytest.mark.parametrize(
+    ("fn", "code"), [(replaced, "hj116"), (stepwise, "hj116"), (side_by_side, "hj116"), (stored, "hj112")]
+)
+@pytest.mark.filterwarnings("ignore:TypedStorage is deprecated:UserWarning")
+def test_what_is_refused(fn: Callable[[Tensor], Tensor], code: str) -> None:
+    """What Python code writes into a tensor, or takes out of its memory, leaves no trace: refused with the line."""
+    with pytest.raises(hj.CaptureError) as caught:
+        hj.export(Call(fn).eval(), torch.rand(5, 2), branches="auto")
+    line = fn.__code__.co_firstlineno + (2 if fn is replaced else 1)
+    assert f"test_lost.py:{line}" in str(caught.value) and f"#{code}" in str(caught.value)
+
+
+def test_a_weight_that_is_kept_small() -> None:
+    """A weight's new data goes on in the call, as layers have it that keep their weights' norms."""
+
+    class Renormed(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            self.weight.data = torch.renorm(self.weight.data, p=2, dim=0, maxnorm=1)
+            return super().forward(x)
+
+    model = Renormed(3, 2).eval()
+    model(torch.rand(1, 3))  # the norms are kept from here on
+    exported = hj.export(model, torch.rand(4, 3))
+    torch.testing.assert_close(exported(torch.ones(6, 3)), model(torch.ones(6, 3)))
+
+
+def test_a_gradient_has_its_sizes() -> None:
+    """What computes a gradient has the sizes of the trace: another one is stopped, one that would broadcast too."""
+
+    def slope(x: Tensor) -> Tensor:
+        with torch.enable_grad():
+            y = x.detach().requires_grad_()
+            (grad,) = torch.autograd.grad(y.clamp(max=3).pow(2).sum(), y)
+        return grad
+
+    model = Call(slope).eval()
+    exported = hj.export(model, torch.rand(5, 2))
+    torch.testing.assert_close(exported(torch.full((5, 2), 9.0)), torch.zeros(5, 2))
+    for rows in (1, 6):
+        with pytest.raises(hj.GuardError, match="a size in a gradient, captured 5, got"):
+            exported(torch.ones(rows, 2))
+
+
+def test_parts_that_are_used_have_no_guard_of_their_own() -> None:
+    """Where parts are used, taking them checks how many there are; where none is, a guard does."""
+    used = hj.export(Call(lambda x: torch.stack([2 * each for each in x.unbind()])).eval(), torch.rand(3, 2))
+    torch.testing.assert_close(used(torch.ones(3, 2)), torch.full((3, 2), 2.0))
+    assert "number of parts" not in str(used.module.graph) + str(used.module.model.graph)
+    unused = hj.export(Call(lambda x: x * len(x.chunk(3))).eval(), torch.rand(3, 2))
+    with pytest.raises(hj.GuardError, match="the number of parts, captured 3, got 2; write x"):
+        unused(torch.ones(2, 2))

@@ -44,7 +44,6 @@ JitError: type[Exception] = _jit.Error
 
 tracing_state: Callable[[], Any] = _C._get_tracing_state
 """The tracer's state, ``None`` when nothing is being traced; Dynamo understands this call."""
-
 asked_by: list[tuple[Any, str]] = [(_jit, "is_tracing"), (_C, "_get_tracing_state")]  # who tells that it is traced
 
 is_scripting: Callable[[], bool] = _jit.is_scripting
@@ -1160,6 +1159,7 @@ def without_autocast() -> Iterator[None]:
 
 
 any_autocast: Callable[[], bool] = _C._is_any_autocast_enabled
+sparse_count, sparse_indices = Tensor._nnz, Tensor._indices
 
 
 def shell(holder: nn.Module) -> ScriptModule:

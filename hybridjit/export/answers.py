@@ -77,6 +77,18 @@ def _see_bytes(watch: Watch, func: Any, args: Any, kwargs: Any) -> Any:
     return args[0].numel() * args[0].element_size()
 
 
+def _see_count(watch: Watch, func: Any, args: Any, kwargs: Any) -> Any:
+    """Gives ``torch.numel(x)`` as ``x.numel()``, a traced number: the function alone makes a plain one."""
+    return Tensor.numel(*args, **kwargs)
+
+
+def _see_nonzeros(watch: Watch, func: Any, args: Any, kwargs: Any) -> Any:
+    """Gives how many values a sparse tensor holds as a traced number."""
+    if not watch.varies(args[0]):
+        return func(*args, **kwargs)
+    return (_torch.sparse_indices(args[0]) if args[0].layout is torch.sparse_coo else args[0].values()).size(-1)
+
+
 def _see_compared(operator: str, *defaults: tuple[str, Any]) -> See:
     """Gives what compares two tensors as a traced truth: the tracer records nothing of it."""
 
@@ -193,6 +205,8 @@ SEEN: dict[Any, See] = {
     **dict.fromkeys((getattr(torch, f"{name}_tensor") for name in _SPARSE), _see_sparse),
     Tensor.__setitem__: _see_assignment,
     Tensor.new: _see_new,
+    torch.numel: _see_count,
+    _torch.sparse_count: _see_nonzeros,
     **dict.fromkeys((Tensor.roll, torch.roll), _see_rolled),
     Tensor.stride: _see_strides,
     Tensor.is_contiguous: _see_contiguous,

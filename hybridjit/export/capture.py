@@ -24,6 +24,7 @@ from ..control.points import TRUTH
 from ..control.record import Record, recording
 from ..control.recorder import active
 from ..control.static import static_modules
+from .asking import kind_questions
 from .branches import branching, meeting
 from .classnames import readable
 from .devices import device_of
@@ -31,7 +32,7 @@ from .findings import collecting, found
 from .forks import forks
 from .functions import inlined
 from .leaks import Leak
-from .lost import copying, keep_counts
+from .lost import copying, keep_counts, refuse_caught
 from .made import constructing, drop_copies
 from .numbers import hashing
 from .placement import follow_devices
@@ -64,6 +65,7 @@ class Captured:
         graph: If it was made to be looked at: what was traced, in place of the module, which is that of another.
         turns: The loops over a traced range, and how many turns they took.
         unrolled: Of their lines those that could not be made loops again.
+        kinds_asked: Files whose code asked what kind of number a size is, and was told that it is a tensor.
     """
 
     module: _torch.ScriptModule
@@ -79,6 +81,7 @@ class Captured:
     graph: _torch.Graph | None = None
     turns: tuple[tuple[Line, int], ...] = ()
     unrolled: frozenset[Line] = frozenset()
+    kinds_asked: frozenset[str] = frozenset()
 
 
 def unwrapped(model: nn.Module, what: str = "export") -> tuple[nn.Module, list[Finding]]:
@@ -255,6 +258,7 @@ def capture(
         meeting(meets, parts),
         rolling(rolls) as loops,
         standing_in(dynamic, loops),
+        kind_questions(model, dynamic) as kinds_asked,
         seeing(),
         watched[2],
         watched[3],
@@ -269,6 +273,8 @@ def capture(
             unrolled = roll(graph or traced, loops.loops) if rolls else set()
             if unrolled and not beside:
                 raise CaptureError(compose(f"a loop can't stay one: {listed([place(*each) for each in unrolled])}"))
+            if guarding:
+                refuse_caught(watch.raised)
             if not beside:
                 drop_copies(traced)
         except HybridJitError:
@@ -307,6 +313,7 @@ def capture(
         graph,
         tuple(loops.loops),
         frozenset(unrolled),
+        frozenset(kinds_asked),
     )
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from .. import _torch
 from .._describe import place
+from .._errors import CaptureError, compose
 from .._sites import is_users, user_frame
 from ..control.calls import call_at
 from ..control.guards import insert_guard
@@ -160,6 +161,26 @@ def copying() -> Iterator[None]:
         yield
     finally:
         type.__delattr__(Tensor, "__copy__")
+
+
+def refuse_caught(raised: Sequence[Exception]) -> None:
+    """Refuses a model that went on after an operation raised, as it may not do for other inputs.
+
+    Raises:
+        CaptureError: An exception was caught by code of the user's.
+    """
+    for error in raised:
+        caught = error.__traceback__  # from where it was caught down to where it was raised
+        if caught is not None and is_users(caught.tb_frame.f_code.co_filename):
+            raise CaptureError(
+                compose(
+                    f"an operation raises, and {caught.tb_frame.f_code.co_name} goes on: no file can do that",
+                    where=place(caught.tb_frame.f_code.co_filename, caught.tb_lineno),
+                    differences=[f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"],
+                    instead="an if on what the operation needs (if x.shape[0] > 60: ...) in place of the except",
+                    page="captureerror",
+                )
+            ) from error
 
 
 APART = (Tensor.grad.__get__,)  # type: ignore[union-attr]

@@ -37,7 +37,7 @@ def _dims(value: Tensor) -> int:
         return value.dim()
 
 
-class _Truthful(type):
+class Truthful(type):
     """``isinstance`` and ``issubclass`` as for the class stood in for."""
 
     real: type
@@ -46,7 +46,7 @@ class _Truthful(type):
         return isinstance(instance, cls.real)
 
     def __subclasscheck__(cls, subclass: type) -> bool:
-        return issubclass(subclass, cls.real)
+        return issubclass(subclass.real if isinstance(subclass, Truthful) else subclass, cls.real)
 
     def __eq__(cls, other: object) -> bool:
         return other is cls or other is cls.real
@@ -55,7 +55,7 @@ class _Truthful(type):
         return hash(cls.real)
 
 
-class _Int(metaclass=_Truthful):
+class _Int(metaclass=Truthful):
     real = int
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
@@ -63,7 +63,7 @@ class _Int(metaclass=_Truthful):
         return _integer(args[0]) if len(args) == 1 and not kwargs and _traced(args[0]) else int(*args, **kwargs)
 
 
-class _Float(metaclass=_Truthful):
+class _Float(metaclass=Truthful):
     real = float
 
     def __new__(cls, *args: Any) -> Any:
@@ -75,7 +75,7 @@ class _Float(metaclass=_Truthful):
 
 
 def _range(loops: Rolling) -> type:
-    class Range(metaclass=_Truthful):
+    class Range(metaclass=Truthful):
         real = range
 
         def __new__(cls, *args: Any) -> Any:
@@ -91,14 +91,14 @@ def _range(loops: Rolling) -> type:
 def _over_rows(loops: Rolling) -> dict[str, type]:
     """``enumerate`` and ``zip``, of traced tensors ones whose turns may become those of a loop."""
 
-    class Enumerate(metaclass=_Truthful):
+    class Enumerate(metaclass=Truthful):
         real = enumerate
 
         def __new__(cls, rows: Any, start: int = 0) -> Any:
             found = loops.rows(sys._getframe(1), (rows,))
             return enumerate(rows, start) if found is None else ((turn + start, row) for turn, row in found)
 
-    class Zip(metaclass=_Truthful):
+    class Zip(metaclass=Truthful):
         real = zip
 
         def __new__(cls, *rows: Any, **kwargs: Any) -> Any:
@@ -117,12 +117,32 @@ def _len(value: Any) -> Any:
     return len(value)
 
 
+def eager_kind(value: object) -> type | None:
+    """What kind of number eager mode has for a traced size; ``None`` if it is no size."""
+    if not isinstance(value, Tensor) or not _traced(value) or not is_number(value):
+        return None
+    with _torch.paused_tracing(), _torch.unwatched():
+        return float if value.is_floating_point() else int
+
+
 def _isinstance(value: Any, kinds: Any) -> bool:
     """``isinstance``, of a traced size what it says of the number that eager mode has."""
-    if _traced(value) and is_number(value):
-        with _torch.paused_tracing(), _torch.unwatched():
-            value = 0.0 if value.is_floating_point() else 0
-    return isinstance(value, kinds)
+    kind = eager_kind(value)
+    return isinstance(value if kind is None else kind(), kinds)
+
+
+class _Type(metaclass=Truthful):
+    real = type
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+        """``type(...)``, of a number what stands in for its type, which the same code compares it with."""
+        if len(args) != 1:
+            return type(*args, **kwargs)
+        kind = eager_kind(args[0]) or type(args[0])
+        return _TYPES.get(kind, kind)
+
+    def __class_getitem__(cls, item: Any) -> Any:
+        return type[item]
 
 
 def _is_integer(value: Tensor) -> Tensor:
@@ -228,11 +248,14 @@ def _uncached(cached: Any) -> Callable[..., Any]:
     return call
 
 
+_Int.__name__, _Float.__name__ = "int", "float"
+_TYPES: dict[type, type] = {int: _Int, float: _Float, type: _Type}
 _BUILTINS: dict[str, Any] = {
     "len": _len,
     "int": _Int,
     "float": _Float,
     "isinstance": _isinstance,
+    "type": _Type,
     "round": _round,
     "min": _extreme(min, torch.minimum),
     "max": _extreme(max, torch.maximum),

@@ -45,14 +45,15 @@ class Seen:
         return [(each, leak) for each, leak in self.by_occurrence().items() if not serves_nothing(leak)]
 
     def computes_as(self, other: Seen) -> bool:
-        """Whether two captures compute the same, and return it in the same structure, numbers and text included.
-
-        What is computed for a value that leaves the trace is in no program, so all these values must be the same.
-        """
+        """Whether two captures compute the same, and return it in the same structure, numbers and text included."""
         one, two = self.captured.adapter.output_schema, other.captured.adapter.output_schema
-        return self.program == other.program and one == two and self._goes_as(other)
+        return self.program == other.program and one == two
 
-    def _goes_as(self, other: Seen) -> bool:
+    def goes_as(self, other: Seen) -> bool:
+        """Whether all values that left one capture are those that left another.
+
+        What is computed for such a value is in no program.
+        """
         pairs = itertools.zip_longest(self.steering, other.steering)
         return all(a and b and a[0] == b[0] and a[1].same_value(b[1]) for a, b in pairs)
 
@@ -71,11 +72,17 @@ def occurrences(leaks: Sequence[Leak]) -> list[Occurrence]:
     return found
 
 
-def same_program(seen: Sequence[Seen]) -> list[list[Seen]]:
-    """Groups captures by what they compute; the first one's group comes first."""
+def same_program(seen: Sequence[Seen], turns: bool = False) -> list[list[Seen]]:
+    """Groups captures by what they compute; the first one's group comes first.
+
+    Args:
+        seen: The captures.
+        turns: Whether the values that left them may be others, as in turns of a loop, where each turn is guarded.
+    """
     groups: list[list[Seen]] = []
     for each in seen:
-        group = next((group for group in groups if group[0].computes_as(each)), None)
+        same = (group for group in groups if group[0].computes_as(each) and (turns or group[0].goes_as(each)))
+        group = next(same, None)
         if group is None:
             groups.append([each])
         else:

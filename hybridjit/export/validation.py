@@ -45,7 +45,7 @@ def only_tests(site: Site) -> bool:
 @functools.lru_cache(maxsize=64)
 def _lines_of_tests(file: str) -> list[tuple[int, int]]:
     found = []
-    for node in ast.walk(_parsed(file)):
+    for node in ast.walk(parsed(file)):
         if not isinstance(node, (ast.Assert, ast.If)):
             continue
         raises = isinstance(node, ast.Assert) or _raises(node.body) or _raises(node.orelse)
@@ -55,7 +55,8 @@ def _lines_of_tests(file: str) -> list[tuple[int, int]]:
     return found
 
 
-def _parsed(file: str) -> ast.Module:
+def parsed(file: str) -> ast.Module:
+    """The source of a file; nothing of one that is no Python."""
     try:
         return ast.parse("".join(linecache.getlines(file)))
     except SyntaxError:  # a notebook cell with magic commands, say
@@ -66,7 +67,7 @@ def _parsed(file: str) -> ast.Module:
 def _tests(file: str) -> list[tuple[int, int, bool, str]]:
     """The tests of a file that validate: first and last line, how they come out if nothing is raised, what is else."""
     found: list[tuple[ast.expr, bool, str]] = []
-    for node in ast.walk(_parsed(file)):
+    for node in ast.walk(parsed(file)):
         if isinstance(node, ast.Assert) and not _has(node.test, ast.Or):
             says = _text(node.msg) if node.msg else ast.unparse(node.test)
             found.append((node.test, True, f"AssertionError: {says}"))
@@ -114,7 +115,7 @@ def only_says(site: Site) -> bool:
 def _sayings(file: str) -> list[tuple[int, int]]:
     """The statements of a file that only say something: first line, last line."""
     found = []
-    for node in ast.walk(_parsed(file)):
+    for node in ast.walk(parsed(file)):
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
             called = node.value.func
             name = (
@@ -140,27 +141,32 @@ def goes_nowhere(site: Site) -> bool:
 def _nowhere(file: str) -> list[tuple[int, int]]:
     beside = [*_lines_of_tests(file), *_sayings(file)]
     found = []
-    for function in ast.walk(_parsed(file)):
+    for function in ast.walk(parsed(file)):
         if not isinstance(function, ast.FunctionDef):
             continue
         every = list(ast.walk(function))
         shared = {name for each in every if isinstance(each, (ast.Global, ast.Nonlocal)) for name in each.names}
         dead = [each for each in every if isinstance(each, (ast.Assign, ast.Expr)) and _is_idle(each, shared)]
-        while True:
-            lines = [*beside, *((each.lineno, each.end_lineno or each.lineno) for each in dead)]
+        before: list[ast.Assign | ast.Expr] = []
+        while len(before) != len(dead):
+            within = {id(each) for statement in dead for each in ast.walk(statement)}
             loaded = {
                 each.id
                 for each in every
                 if isinstance(each, ast.Name)
                 and isinstance(each.ctx, ast.Load)
-                and not any(first <= each.lineno <= last for first, last in lines)
+                and id(each) not in within
+                and not any(first <= each.lineno <= last for first, last in beside)
             }
-            left = [each for each in dead if not loaded & _names(each)]
-            if len(left) == len(dead):
-                break
-            dead = left
-        found += [(each.lineno, each.end_lineno or each.lineno) for each in dead]
+            before, dead = dead, [each for each in dead if not loaded & _names(each)]
+        simple = [each for each in every if isinstance(each, ast.stmt) and not hasattr(each, "body")]
+        alive = {line for each in simple if each not in dead for line in range(*_lines(each))}
+        found += [(first, last - 1) for first, last in map(_lines, dead) if alive.isdisjoint(range(first, last))]
     return found
+
+
+def _lines(statement: ast.stmt) -> tuple[int, int]:
+    return statement.lineno, (statement.end_lineno or statement.lineno) + 1
 
 
 def _is_idle(statement: ast.Assign | ast.Expr, shared: set[str]) -> bool:

@@ -49,6 +49,7 @@ class Watch(TorchFunctionMode):
         self._meet = meet
         self._varying: dict[int, bool] = {}
         self.kept: set[int] = set()  # values of the graph that Python has as numbers, not sizes
+        self.raised: list[Exception] = []  # by operations on what varies
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -87,7 +88,12 @@ class Watch(TorchFunctionMode):
         """
         asked = _ASKED if getattr(func, "__module__", "") == "torch.nn.functional" else ()
         given = [(each, _uses(value, asked)) for each, value in self._single((args[1:], kwargs))]
-        result = self._exactly(func, args, kwargs, caller) if self.exact else call_at(caller, func, args, kwargs)
+        try:
+            result = self._exactly(func, args, kwargs, caller) if self.exact else call_at(caller, func, args, kwargs)
+        except Exception as error:
+            if any(map(self.varies, tensors_of((args, kwargs)))):
+                self.raised.append(error)
+            raise
         results = tensors_of(result)
         if results and func not in lost.APART:
             lost.see_lost(self, tensors_of((args, kwargs)), results)

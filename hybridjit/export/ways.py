@@ -13,7 +13,7 @@ from .capture import Captured
 from .further import SECONDS, look_beside, probe
 from .kinds import INDEX, ROWS
 from .leaks import Leak
-from .loops import rolled
+from .loops import counts_turns, rolled
 from .probes import NEIGHBOUR, OF_KIND, SHARED
 from .verdicts import unexplained
 
@@ -85,17 +85,23 @@ def _searched(study: Study, settings: Settings) -> Found:
         CaptureError: None can be captured, or all are wrong on inputs that nobody gave.
     """
     spare: Found | None = None  # what gives nothing wrong, and raises on an input that is to have a path
+    found: Found | None = None
+    refused: CaptureError | None = None
     for chosen in _tries(study, settings):
         try:
             found = _tried(study, chosen)
-        except CaptureError:
+        except CaptureError as error:
             if chosen == settings and spare is None:
                 raise
-            continue  # stand-ins may be what it fails by
+            refused = error  # by stand-ins, maybe
+            continue
         if not found.wrong and not any(study.known[name].joins for name in found.stopped):
             return found
         if not found.wrong and spare is None:
             spare = found
+    if found is None:
+        assert refused is not None
+        raise refused
     if spare is None and not any(study.known[name].told for name in found.wrong):
         raise unexplained(study.task.model, found.wrong, found.captured)
     return spare or found
@@ -104,8 +110,9 @@ def _searched(study: Study, settings: Settings) -> Found:
 def _tries(study: Study, settings: Settings) -> Iterator[Settings]:
     """The ways of capturing, the most general first, the safest last."""
     first = study.first
-    files = frozenset(leak.site.file for leak in first.leaks)
-    lines = frozenset((leak.site.file, leak.site.line) for leak in first.leaks if leak.kind in (INDEX, ROWS))
+    files = frozenset(leak.site.file for leak in first.leaks) | first.kinds_asked
+    looped = {(leak.site.file, leak.site.line) for leak in first.leaks if leak.kind in (INDEX, ROWS)}
+    lines = frozenset(line for line in looped if not counts_turns(line))
     probe(study, first)
     rolls = rolled(study, dataclasses.replace(settings, dynamic=files, rolls=lines))
     if rolls is not None:
@@ -116,6 +123,8 @@ def _tries(study: Study, settings: Settings) -> Iterator[Settings]:
     if asking and not settings.as_eager:
         # What the model does in eager mode is not in the first capture, and so none of its leaks.
         yield dataclasses.replace(settings, dynamic=files | own | asking, as_eager=True)
+    # Without stand-ins, code that asks what kind of number a size is is told right if it is a plain number.
+    settings = dataclasses.replace(settings, plain=settings.plain | first.kinds_asked)
     if files:
         yield settings
     if not files >= own:  # code that asks what kind of number a size is, say

@@ -135,3 +135,32 @@ def test_parts_that_are_used_have_no_guard_of_their_own() -> None:
     unused = hj.export(Call(lambda x: x * len(x.chunk(3))).eval(), torch.rand(3, 2))
     with pytest.raises(hj.GuardError, match="the number of parts, captured 3, got 2; write x"):
         unused(torch.ones(2, 2))
+
+
+def test_an_exception_that_is_caught() -> None:
+    """Whether an operation raises may hang on the input: a model that goes on with either is refused with the line."""
+
+    def otherwise(x: Tensor) -> Tensor:
+        try:
+            return x + x[60]
+        except IndexError:
+            return x
+
+    with pytest.raises(hj.CaptureError) as caught:
+        hj.export(Call(otherwise).eval(), torch.rand(5, 2))
+    lines = str(caught.value).splitlines()
+    assert lines[0] == "an operation raises, and otherwise goes on: no file can do that"
+    assert f"test_lost.py:{otherwise.__code__.co_firstlineno + 2}" in lines[1]
+    assert lines[2].startswith("  - IndexError: index 60 is out of bounds")
+    exported = hj.export(Call(otherwise).eval(), torch.rand(5, 2), on_frozen="ignore")
+    torch.testing.assert_close(exported(torch.ones(4, 2)), torch.ones(4, 2))
+
+
+@pytest.mark.parametrize("sparse", [Tensor.to_sparse, Tensor.to_sparse_csr])
+@pytest.mark.filterwarnings("ignore:Sparse CSR tensor support is in beta state:UserWarning")
+def test_how_many_a_sparse_tensor_holds(sparse: Callable[[Tensor], Tensor]) -> None:
+    """The number of values that are not zero stays computed, as other sizes do."""
+    model = Call(lambda x: x * sparse(x)._nnz() if sparse(x)._nnz() > 5 else x).eval()
+    exported = hj.export(model, torch.eye(4), branches="auto")
+    for x in (torch.eye(4), torch.ones(3, 3), torch.eye(6)):
+        torch.testing.assert_close(exported(x), model(x))

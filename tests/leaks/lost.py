@@ -127,3 +127,50 @@ def gradient(x: Tensor) -> Tensor:
 @gradient.fixed
 def _(x: Tensor) -> Tensor:
     return torch.where(x <= 5, 2 * x, 0)
+
+
+@leak(FEW, MANY, does="right")
+def kind_of_number(x: Tensor) -> Tensor:
+    return x * 2 if isinstance(x.shape[0], int) and x.shape[0] > 60 else x
+
+
+@kind_of_number.fixed
+def _(x: Tensor) -> Tensor:
+    return torch.where(torch.tensor(x.shape[0]) > 60, x * 2, x)
+
+
+@leak(FEW, MANY, does="refused")
+def caught(x: Tensor) -> Tensor:
+    try:
+        return x + x[60]
+    except IndexError:
+        return x
+
+
+@caught.fixed
+def _(x: Tensor) -> Tensor:
+    row = torch.cat([x, x.new_zeros(61, 3)])[60]
+    return torch.where(torch.tensor(x.shape[0]) > 60, x + row, x)
+
+
+@leak(FEW, MANY, does="guard", auto="right")
+def elements(x: Tensor) -> Tensor:
+    return x * 2 if torch.numel(x) > 180 else x
+
+
+@elements.fixed
+def _(x: Tensor) -> Tensor:
+    return torch.where(torch.tensor(x.numel()) > 180, x * 2, x)
+
+
+@leak(FEW, MANY)
+def turns_counted(x: Tensor) -> Tensor:
+    rows = []
+    for index in range(x.shape[0]):
+        rows.append(x[index])
+    return x * 2 if len(rows) > 60 else x
+
+
+@turns_counted.fixed
+def _(x: Tensor) -> Tensor:
+    return torch.where(torch.tensor(x.shape[0]) > 60, x * 2, x)

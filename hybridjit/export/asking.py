@@ -1,0 +1,89 @@
+"""Code that asks what kind of number a size is, which is a tensor in a trace, and may go another way there."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Collection, Iterator
+from types import FunctionType, ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .._sites import is_users, user_frame
+from .standins import Truthful, eager_kind, vars_of
+
+
+@contextlib.contextmanager
+def kind_questions(model: nn.Module, answered: Collection[str]) -> Iterator[set[str]]:
+    """Hears of such questions within the body, in the packages of a model's classes and functions, and of what they import.
+
+    Args:
+        model: The model.
+        answered: Files whose code has stand-ins, which answer as eager mode does.
+
+    Yields:
+        The files in which there were some with another answer than in eager mode.
+    """
+    heard: set[str] = set()
+
+    def differs(value: object, kinds: Any) -> bool:
+        kind = eager_kind(value)
+        return kind is not None and issubclass(kind, kinds) != isinstance(value, kinds)
+
+    def asked_isinstance(value: Any, kinds: Any) -> bool:
+        if isinstance(value, Tensor) and differs(value, kinds):
+            heard.add(sys._getframe(1).f_code.co_filename)
+        return isinstance(value, kinds)
+
+    class AskedType(metaclass=Truthful):
+        real = type
+
+        def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+            if len(args) == 1 and eager_kind(args[0]) is not None:
+                heard.add(sys._getframe(1).f_code.co_filename)
+            return type(*args, **kwargs)
+
+        def __class_getitem__(cls, item: Any) -> Any:
+            return type[item]
+
+    real_is_tensor = torch.is_tensor
+
+    def is_tensor(value: Any, /) -> Any:
+        frame = user_frame()
+        if frame is not None and eager_kind(value) is not None:
+            if frame.f_code.co_filename in answered:
+                return False
+            heard.add(frame.f_code.co_filename)
+        return real_is_tensor(value)
+
+    listening = {"isinstance": asked_isinstance, "type": AskedType}
+    changed: list[tuple[dict[str, Any], str]] = []
+    torch.is_tensor = is_tensor  # type: ignore[assignment]
+    try:
+        for module in _modules(model):
+            space = vars_of(module)
+            if space.get("__file__") in answered:
+                continue
+            for name, made in listening.items():
+                if name not in space:
+                    changed.append((space, name))
+                    space[name] = made
+        yield heard
+    finally:
+        torch.is_tensor = real_is_tensor
+        for space, name in changed:
+            del space[name]
+
+
+def _modules(model: nn.Module) -> list[Any]:
+    """The modules of the packages that a model's classes are from, its functions, and those that these call."""
+    names = {cls.__module__ for module in model.modules() for cls in type(module).__mro__}
+    held = [each for module in model.modules() for each in vars(module).values()]
+    held += [each for name in names for each in list(vars_of(sys.modules.get(name)).values())]
+    names |= {each.__module__ for each in held if isinstance(each, FunctionType)}
+    names |= {each.__name__ for each in held if isinstance(each, ModuleType)}
+    packages = {str(name).partition(".")[0] for name in names} - sys.stdlib_module_names
+    found = [module for name, module in list(sys.modules.items()) if name.partition(".")[0] in packages]
+    return [each for each in found if is_users(str(vars_of(each).get("__file__") or "<frozen>"))]

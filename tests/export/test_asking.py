@@ -1,0 +1,55 @@
+"""Code that asks what kind of number a size is."""
+
+from __future__ import annotations
+
+import numbers
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import hybridjit as hj
+
+
+class Call(nn.Module):
+    def __init__(self, fn: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.fn = fn
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fn(x)
+
+
+ASKING: dict[str, Callable[[Tensor], Tensor]] = {
+    "isinstance": lambda x: x * 2 if isinstance(x.shape[0], int) and x.shape[0] > 60 else x,
+    "no tensor": lambda x: x * 2 if not isinstance(x.shape[0], Tensor) and x.shape[0] > 60 else x,
+    "integral": lambda x: x * 2 if isinstance(x.shape[0], numbers.Integral) and x.shape[0] > 60 else x,
+    "a float": lambda x: x * 2 if isinstance(x.shape[0] / 2, float) and x.shape[0] > 60 else x,
+    "type": lambda x: x * 2 if type(x.shape[0]) is int and x.shape[0] > 60 else x,
+    "equal types": lambda x: x * 2 if type(x.shape[0]) == int and x.shape[0] > 60 else x,  # noqa: E721
+    "one of types": lambda x: x * 2 if type(x.shape[0]) in (int, float) and x.shape[0] > 60 else x,
+    "subclass": lambda x: x * 2 if issubclass(type(x.shape[0]), int) and x.shape[0] > 60 else x,
+    "is_tensor": lambda x: x * 2 if not torch.is_tensor(x.shape[0]) and x.shape[0] > 60 else x,
+    "plain numbers": lambda x: x * 2 if int is int and float is not int and len(x) > 60 else x,
+}
+
+
+@pytest.mark.parametrize("name", ASKING)
+def test_answers_of_eager_mode(name: str) -> None:
+    """A size is the number that eager mode has, also where the example and its probes can't tell the difference."""
+    model = Call(ASKING[name]).eval()
+    before, is_tensor = set(globals()), torch.is_tensor
+    exported = hj.export(model, torch.rand(4, 3), branches="auto")
+    for rows in (1, 4, 60, 61):
+        x = torch.rand(rows, 3)
+        torch.testing.assert_close(exported(x), model(x), rtol=0, atol=0)
+    assert set(globals()) == before and torch.is_tensor is is_tensor
+
+
+def test_what_is_a_tensor_stays_one() -> None:
+    """Only of sizes the answer is another one than the trace has."""
+    model = Call(lambda x: x * 2 if isinstance(x.sum(), Tensor) and type(x) is Tensor else x).eval()
+    exported = hj.export(model, torch.rand(4, 3))
+    assert torch.equal(exported(torch.ones(9, 3)), torch.full((9, 3), 2.0))
+    assert not exported.report.findings

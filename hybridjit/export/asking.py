@@ -17,7 +17,7 @@ from .standins import Truthful, eager_kind, vars_of
 
 @contextlib.contextmanager
 def kind_questions(model: nn.Module, answered: Collection[str]) -> Iterator[set[str]]:
-    """Hears of such questions within the body, in the packages of a model's classes and functions, and of what they import.
+    """Hears of such questions within the body, in the packages of a model and of what it imports.
 
     Args:
         model: The model.

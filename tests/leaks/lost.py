@@ -129,7 +129,7 @@ def _(x: Tensor) -> Tensor:
     return torch.where(x <= 5, 2 * x, 0)
 
 
-@leak(FEW, MANY, does="right")
+@leak(FEW, MANY, does="guard", auto="right")
 def kind_of_number(x: Tensor) -> Tensor:
     return x * 2 if isinstance(x.shape[0], int) and x.shape[0] > 60 else x
 

@@ -62,12 +62,12 @@ def kind_questions(model: nn.Module, answered: Collection[str]) -> Iterator[set[
     changed: list[tuple[dict[str, Any], str]] = []
     torch.is_tensor = is_tensor  # type: ignore[assignment]
     try:
-        for module in _modules(model):
+        for module, own in _modules(model):
             space = vars_of(module)
             if space.get("__file__") in answered:
                 continue
             for name, made in listening.items():
-                if name not in space:
+                if name not in space and (own or name != "type"):  # which code makes classes with, too
                     changed.append((space, name))
                     space[name] = made
         yield heard
@@ -77,13 +77,14 @@ def kind_questions(model: nn.Module, answered: Collection[str]) -> Iterator[set[
             del space[name]
 
 
-def _modules(model: nn.Module) -> list[Any]:
-    """The modules of the packages that a model's classes are from, its functions, and those that these call."""
+def _modules(model: nn.Module) -> Iterator[tuple[Any, bool]]:
+    """The modules of the packages that a model and what it imports are from, and whether they are its own."""
     names = {cls.__module__ for module in model.modules() for cls in type(module).__mro__}
     held = [each for module in model.modules() for each in vars(module).values()]
     held += [each for name in names for each in list(vars_of(sys.modules.get(name)).values())]
-    names |= {each.__module__ for each in held if isinstance(each, FunctionType)}
-    names |= {each.__name__ for each in held if isinstance(each, ModuleType)}
-    packages = {str(name).partition(".")[0] for name in names} - sys.stdlib_module_names
-    found = [module for name, module in list(sys.modules.items()) if name.partition(".")[0] in packages]
-    return [each for each in found if is_users(str(vars_of(each).get("__file__") or "<frozen>"))]
+    names |= {str(each.__module__) for each in held if isinstance(each, FunctionType)}
+    others = {each.__name__ for each in held if isinstance(each, ModuleType)}
+    packages = {name.partition(".")[0] for name in names | others} - sys.stdlib_module_names
+    for name, module in list(sys.modules.items()):
+        if name.partition(".")[0] in packages and is_users(str(vars_of(module).get("__file__") or "<frozen>")):
+            yield module, name in names

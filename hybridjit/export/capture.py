@@ -40,7 +40,7 @@ from .report import Branch, Finding, Scripted, Side, Static
 from .rolled import roll
 from .rolling import rolling
 from .standins import standing_in
-from .state import ModelState
+from .state import ModelState, plain_generators
 from .unseen import seeing
 from .watch import Watch
 
@@ -229,6 +229,7 @@ def capture(
         )
     names = {id(module): name for name, module in model.named_modules()}
     record = Record(names)
+    before = plain_generators()
     leaks: list[Leak] = []
 
     def seen(leak: Leak, tensor: Tensor) -> None:
@@ -290,6 +291,9 @@ def capture(
         )
         for name in state.changed_attributes()
     ]
+    if plain_generators() != before:
+        text = "forward draws random numbers of Python or NumPy; the file keeps what those of the export led to"
+        notes.append(Finding("HJ005", "warning", text, fix="torch.rand, of which a file draws anew"))
     reasons = static_modules(model)
     modes = [
         Static(f"training={getattr(module, 'training', False)}", reason, module_path=names[id(module)])

@@ -269,6 +269,13 @@ SEED = 0x68796A
 """What hybridjit seeds with before it compares: a number that no model is likely to seed with itself."""
 
 
+def plain_generators() -> tuple[object, ...]:
+    """The states of the random generators that no file has: Python's, NumPy's."""
+    numpy = sys.modules.get("numpy")
+    name, keys, *rest = numpy.random.get_state() if numpy else ("", b"")
+    return random.getstate(), name, bytes(keys), *rest
+
+
 @contextlib.contextmanager
 def kept_random_state() -> Iterator[None]:
     """Puts every random generator back after the body: torch's on all devices, Python's, NumPy's."""

@@ -7,6 +7,7 @@ import tempfile
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy
 import pytest
@@ -203,3 +204,19 @@ def test_no_folder_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     with pytest.raises(MemoryError):
         hj.export(nn.Linear(2, 1).eval(), torch.ones(1, 2))
     assert [path.name for path in tmp_path.iterdir()] == ["a.pt"]
+
+
+def test_random_numbers_that_no_file_draws() -> None:
+    """A draw of Python's or NumPy's is a warning, though it made no difference to the result; torch's is none."""
+
+    class Draws(nn.Module):
+        def __init__(self, draw: Callable[[], Any]) -> None:
+            super().__init__()
+            self.draw = draw
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x * 2 if self.draw() < 2 else x
+
+    for draw, warned in ((random.random, True), (numpy.random.rand, True), (lambda: torch.rand(()).item(), False)):
+        exported = hj.export(Draws(draw).eval(), torch.ones(2))
+        assert ("HJ005" in [finding.code for finding in exported.report.findings]) is warned

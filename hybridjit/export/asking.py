@@ -86,5 +86,6 @@ def _modules(model: nn.Module) -> Iterator[tuple[Any, bool]]:
     others = {each.__name__ for each in held if isinstance(each, ModuleType)}
     packages = {name.partition(".")[0] for name in names | others} - sys.stdlib_module_names
     for name, module in list(sys.modules.items()):
-        if name.partition(".")[0] in packages and is_users(str(vars_of(module).get("__file__") or "<frozen>")):
+        file = vars_of(module).get("__file__") or ("<typed>" if name == "__main__" else "<frozen>")
+        if name.partition(".")[0] in packages and is_users(str(file)):
             yield module, name in names

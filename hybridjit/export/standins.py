@@ -275,6 +275,9 @@ def standing_in(files: Iterable[str], loops: Rolling) -> Iterator[None]:
     builtin = {**_BUILTINS, "range": _range(loops), **(_over_rows(loops) if loops.lines else {})}
     changed: list[tuple[Any, str, Any]] = []
     modules = [module for module in list(sys.modules.values()) if vars_of(module).get("__file__") in wanted]
+    typed = vars_of(sys.modules.get("__main__"))  # in a notebook or at a prompt, where each cell is a file
+    if "__file__" not in typed and wanted - {vars_of(module)["__file__"] for module in modules}:
+        modules.append(sys.modules["__main__"])
     by_identity = {id(getattr(math, name)): function for name, function in _MATH.items()}
     try:
         if wanted and not hasattr(Tensor, "is_integer"):  # a method of Python's numbers that tensors lack

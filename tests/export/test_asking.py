@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import numbers
+import subprocess
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -53,3 +55,22 @@ def test_what_is_a_tensor_stays_one() -> None:
     exported = hj.export(model, torch.rand(4, 3))
     assert torch.equal(exported(torch.ones(9, 3)), torch.full((9, 3), 2.0))
     assert not exported.report.findings
+
+
+def test_at_a_prompt() -> None:
+    """Code that is in no file, as a notebook's cells are, is given the same answers, and sizes that stay computed."""
+    code = """
+import torch, hybridjit as hj
+class Asks(torch.nn.Module):
+    def forward(self, x):
+        n = int(len(x) * 0.5)
+        return x[:n] * 2 if isinstance(x.shape[0], int) and x.shape[0] > 60 else x[:n]
+model = Asks().eval()
+exported = hj.export(model, torch.rand(8, 2), branches="auto")
+for rows in (8, 3, 61):
+    x = torch.rand(rows, 2)
+    torch.testing.assert_close(exported(x), model(x))
+print("right", "isinstance" in globals())
+"""
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert ran.stdout.split() == ["right", "False"], ran.stderr

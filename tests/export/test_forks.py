@@ -131,11 +131,11 @@ def test_code_that_asks_is_told_what_eager_mode_is_told(fails: bool) -> None:
 
 
 class Counts(nn.Module):
-    """Needs a size as a Python number, and fails on a traced one."""
+    """Needs a size as a Python number, and fails on a traced one; asks in a way that nothing answers otherwise."""
 
     def forward(self, x: Tensor) -> Tensor:
         size = x.shape[0]
-        if type(size) is not int:
+        if size.__class__ is not int:
             raise TypeError("a number is needed")
         return x * size
 

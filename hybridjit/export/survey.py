@@ -13,7 +13,7 @@ from torch import Tensor
 
 from .capture import Captured
 from .frozen import Guards
-from .kinds import BOOL
+from .kinds import BOOL, CACHE
 from .leaks import Leak, same_value
 from .programs import Program, program_of
 from .validation import goes_nowhere, only_tests
@@ -142,11 +142,11 @@ def is_test(leak: Leak | None) -> bool:
 
 
 def serves_nothing(leak: Leak) -> bool:
-    """Whether the code shows that nothing goes on with a value.
+    """Whether the code shows that nothing goes on with a value, or but what it keeps for that value.
 
     That two values gave one program says nothing of a third: Python may compare them with a limit beyond both.
     """
-    return is_test(leak) or (leak.kind is not BOOL and goes_nowhere(leak.site))
+    return is_test(leak) or leak.kind is CACHE or (leak.kind is not BOOL and goes_nowhere(leak.site))
 
 
 def proven(group: Sequence[Seen], innocent: Mapping[Occurrence, str]) -> dict[Occurrence, str]:

@@ -48,19 +48,28 @@ def sized(flat: Flat, accepted: Callable[[Probe], bool]) -> Iterator[Probe]:
     groups = _groups(flat)
     for name, change in (("larger", _larger), ("odd", _odd), ("smaller", _smaller)):
         sizes = {key: change(key[0]) for key in groups if change(key[0]) != key[0]}
+        taken: set[Key] = set()
         for vary in (_varied, _within) if sizes else ():  # a model may want an image in [0, 1]
-            found = list(_accepted(functools.partial(_resized, flat, groups, name, vary), sizes, accepted))
-            yield from found
-            if found:
+            yield from _accepted(functools.partial(_resized, flat, groups, name, vary), sizes, accepted, taken)
+            if taken:
                 break
+        left = {key: size for key, size in sizes.items() if key not in taken and _of_integers(flat, groups[key])}
+        if left:
+            yield from _accepted(functools.partial(_resized, flat, groups, name, _repeated), left, accepted, taken)
+
+
+def _of_integers(flat: Flat, places: Sequence[tuple[int, int]]) -> bool:
+    """Whether a size is one of integers, which may have to fit each other."""
+    return any(flat[index].dtype == torch.int64 for index, _ in places)
 
 
 def _accepted(
-    made: Callable[[dict[Key, int]], Probe], sizes: dict[Key, int], accepted: Callable[[Probe], bool]
+    made: Callable[[dict[Key, int]], Probe], sizes: dict[Key, int], accepted: Callable[[Probe], bool], taken: set[Key]
 ) -> Iterator[Probe]:
-    """The probe of all sizes, or those of some that the model accepts."""
+    """The probe of all sizes, or those of some that the model accepts, which are added to those taken."""
     probe = made(sizes)
     if accepted(probe):
+        taken.update(sizes)
         yield probe
         return
     if len(sizes) == 1:
@@ -71,6 +80,7 @@ def _accepted(
         if accepted(probe):
             alone[key] = size
             last = probe
+    taken.update(alone)
     if len(alone) > 1 and accepted(together := made(alone)):
         yield together
     elif len(alone) > 1:
@@ -178,6 +188,11 @@ def _within(tensor: Tensor) -> Tensor:
         other = tensor * each
         made = torch.where((other >= low) & (other <= high), other, made)
     return made
+
+
+def _repeated(tensor: Tensor) -> Tensor:
+    """The same, of integers exactly: heights and widths, say, whose products are sizes."""
+    return _within(tensor) if tensor.is_floating_point() else tensor
 
 
 def _factors(tensor: Tensor) -> Tensor:

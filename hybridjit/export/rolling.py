@@ -6,6 +6,7 @@ loop afterwards; see `rolled`.
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import functools
 import sys
@@ -20,6 +21,7 @@ from .. import _torch
 from .._sites import Line
 from ..control.recorder import active, as_one_operation
 from .leaks import as_traced
+from .validation import parsed
 
 MARK = "hybridjit:turn:"
 """What the marks in a graph begin with; the number of the loop and of the turn follow."""
@@ -76,6 +78,23 @@ def in_chunks(start: Any, stop: Any, step: Any) -> list[Any]:
 
     turns = as_one_operation(in_chunks, given, counted)
     return [start + at * step if at else start for at in range(turns)]
+
+
+def indexes(frame: FrameType) -> bool:
+    """Whether ``range(...)`` in the line that a frame is at is an index, as in ``x[range(n), at]``, and no loop."""
+    return frame.f_lineno in _indexing(frame.f_code.co_filename)
+
+
+@functools.lru_cache(maxsize=64)
+def _indexing(file: str) -> frozenset[int]:
+    found: dict[bool, set[int]] = {True: set(), False: set()}
+    indices: set[ast.AST] = set()
+    for node in ast.walk(parsed(file)):  # parents come before their children
+        if isinstance(node, ast.Subscript):
+            indices.update(node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice])
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "range":
+            found[node in indices].update(range(node.lineno, (node.end_lineno or node.lineno) + 1))
+    return frozenset(found[True] - found[False])
 
 
 def _values(numbers: Sequence[Any]) -> list[_torch.Value]:

@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from .. import _torch
+from ..control.structure import tensors_of
 from .numbers import CACHED, is_number
-from .rolling import Rolling, in_chunks
+from .rolling import Rolling, in_chunks, indexes
 
 
 def _traced(value: object) -> bool:
@@ -79,7 +80,9 @@ def _range(loops: Rolling) -> type:
         real = range
 
         def __new__(cls, *args: Any) -> Any:
-            """``range(...)``, of a traced number one whose turns may become those of a loop."""
+            """``range(...)``, of a traced number one whose turns may become those of a loop, or what it indexes."""
+            if any(map(_traced, args)) and indexes(sys._getframe(1)):
+                return torch.arange(*args)
             turns = loops.over(args)
             if turns is None and len(args) == 3 and any(map(_traced, args)):
                 return in_chunks(*args)
@@ -238,11 +241,11 @@ class _Numpy:
 
 
 def _uncached(cached: Any) -> Callable[..., Any]:
-    """A function with an ``lru_cache``, called past the cache for traced numbers: none of them is in it."""
+    """A function with an ``lru_cache``, called past the cache for traced numbers, in tuples too: none is in it."""
 
     @functools.wraps(cached.__wrapped__)
     def call(*args: Any, **kwargs: Any) -> Any:
-        traced = any(map(_traced, (*args, *kwargs.values())))
+        traced = any(map(_traced, tensors_of((args, kwargs))))
         return (cached.__wrapped__ if traced else cached)(*args, **kwargs)
 
     return call

@@ -41,6 +41,16 @@ class CachedFunction(nn.Module):
         return x * table(x.shape[0])
 
 
+@functools.lru_cache
+def ones(shape: tuple[int, ...]) -> Tensor:
+    return torch.ones(shape).cumsum(0)
+
+
+class CachedByShape(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x[: int(x.shape[0])] * ones(x.shape[:1])
+
+
 class CachedMethod(nn.Module):
     @functools.lru_cache  # noqa: B019 - the very thing
     def table(self, size: int) -> Tensor:
@@ -92,7 +102,7 @@ def test_a_size_finds_its_key() -> None:
     assert "HJ111" in [finding.code for finding in four.report.findings]
 
 
-@pytest.mark.parametrize("model", [Cached, CachedFunction, CachedMethod, CachedInAClosure])
+@pytest.mark.parametrize("model", [Cached, CachedFunction, CachedByShape, CachedMethod, CachedInAClosure])
 def test_caches_are_for_every_size(model: type[nn.Module]) -> None:
     """What a cache keeps by size is computed in the file, whatever eager mode left in the cache."""
     model()(X)

@@ -88,3 +88,17 @@ def test_other_sizes_stay_in_range() -> None:
     assert len(found) >= 2
     larger = max(found, key=Tensor.numel)
     assert not torch.equal(larger[..., :8, :8], larger[..., 8:16, 8:16])
+
+
+def test_integers_that_fit_each_other() -> None:
+    """A count of rows whose integers a model wants as they are is changed without changing them."""
+    shapes, x = torch.tensor([[4, 3], [2, 6]]), torch.rand(2, 12)
+
+    def accepted(probe: Probe) -> bool:
+        shapes, x = probe.flat
+        return shapes.shape[1:] == (2,) and len(shapes) == len(x) and bool((shapes.prod(1) == 12).all())
+
+    found = [probe for probe in probes((shapes, x), accepted) if ":" in probe.says]
+    assert {len(probe.flat[0]) for probe in found} >= {4, 5, 1}
+    larger = max(found, key=lambda probe: len(probe.flat[0])).flat[1]
+    assert not torch.equal(larger[:2], larger[2:4])

@@ -52,6 +52,7 @@ KEPT: dict[str, Callable[[Tensor], Any]] = {
     "torch.tensor of a size": lambda x: torch.tensor([x.shape[0] * 2, 1]),
     "numpy's product": lambda x: x.reshape(1, 3, np.prod(x.shape) // 3),
     "numpy's product, of sizes and numbers": lambda x: x.new_ones(int(np.prod([x.shape[0], 2]))),
+    "range as an index": lambda x: x[range(len(x)), (x > 0).long()[:, 1]],
     "numpy": lambda x: x.new_ones(int(np.ceil(x.shape[0] / 4)) * 4),
 }
 

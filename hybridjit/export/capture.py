@@ -174,6 +174,7 @@ def capture(
     parts: Callable[[Site], bool] = lambda site: True,
     guarding: bool = True,
     beside: _torch.ScriptModule | None = None,
+    classes: bool = False,
     plain: Collection[str] = (),
     as_eager: bool = False,
     rolls: Collection[Line] = (),
@@ -196,6 +197,7 @@ def capture(
         guarding: Whether the file checks what Python code was told of devices.
         parts: Whether an ``if`` at a line of these submodules becomes a branch.
         beside: A trace of the model, if this one is only to be looked at.
+        classes: Whether code that gives torch ``int`` for a dtype gets no stand-in for it.
         plain: Source files whose code is given sizes as Python's numbers.
         as_eager: Whether code that asks if it is traced is told that it is not.
         rolls: Lines of loops over a traced range that become loops.
@@ -258,7 +260,7 @@ def capture(
         branching(model, branches, parts, others),
         meeting(meets, parts),
         rolling(rolls) as loops,
-        standing_in(dynamic, loops),
+        standing_in(dynamic, loops, classes),
         kind_questions(model, dynamic) as kinds_asked,
         seeing(),
         watched[2],

@@ -17,12 +17,17 @@ _receive: list[Callable[[str, Any], bool]] = []
 """Is told who asked what; says whether the answer is to be that nothing is traced."""
 
 
+_pretending: list[bool] = []
+
+
 def _asking(owner: Any, name: str) -> Any:
     """A function that answers as the one it stands for, and tells of it while somebody listens."""
     answer = getattr(owner, name)
 
     def ask() -> Any:
         answered = answer()
+        if _pretending and name == "is_tracing" and not answered and is_users(sys._getframe(1).f_code.co_filename):
+            return True
         if answered and _receive and _receive[-1](name, sys._getframe(1)):  # the state is a thread's, as the answer is
             return False if answered is True else None
         return answered
@@ -36,6 +41,21 @@ def _asking(owner: Any, name: str) -> Any:
 @functools.cache
 def _standins() -> list[tuple[Any, str, Any]]:
     return [(owner, name, _asking(owner, name)) for owner, name in _torch.asked_by]
+
+
+@contextlib.contextmanager
+def pretending() -> Iterator[None]:
+    """Tells the user's code within the body, which runs in eager mode, that it is traced."""
+    kept = [(owner, name, getattr(owner, name)) for owner, name in _torch.asked_by]
+    _pretending.append(True)
+    try:
+        for owner, name, standin in _standins():
+            setattr(owner, name, standin)
+        yield
+    finally:
+        for owner, name, function in kept:
+            setattr(owner, name, function)
+        _pretending.pop()
 
 
 @contextlib.contextmanager

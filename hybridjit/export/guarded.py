@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -21,6 +22,7 @@ from .branches import BranchingError, listening
 from .capture import Captured, capture, placed
 from .compare import NEAR, compare, is_chaotic
 from .devices import moved
+from .forks import pretending
 from .further import SECONDS, enough, look_beside, probe
 from .leaks import Leak
 from .members import Member
@@ -76,6 +78,7 @@ class Study:
     Attributes:
         unsaid: The inputs that some capture ended on with torch's own text, and no guard's.
         beside: Those of which inputs of sizes next to theirs were made.
+        cost: The seconds that the last capture took.
     """
 
     def __init__(self, task: Task, on_frozen: str) -> None:
@@ -89,10 +92,11 @@ class Study:
         self.first: Captured
         self.seconds: float = 0.0
         self.started: float = 0.0
+        self.cost: float = 0.0
         self._placed: dict[int, Captured] = {}
         self.recalled: list[str] = []  # inputs on which the model goes by what the first one left: no file does
         self._captures: dict[tuple[Settings, str], Seen] = {}
-        self._given: dict[tuple[tuple[str, ...], str], dict[str, list[Arguments]]] = {}
+        self._given: dict[tuple[tuple[str, ...], str, bool], dict[str, list[Arguments]]] = {}
 
     @property
     def alone(self) -> bool:
@@ -177,6 +181,13 @@ class Study:
 
     def made(self, settings: Settings) -> tuple[Captured, list[Leak]]:
         """The capture that becomes the file, made in one way, and what it guards."""
+        started = time.thread_time()
+        try:
+            return self._made(settings)
+        finally:
+            self.cost = time.thread_time() - started
+
+    def _made(self, settings: Settings) -> tuple[Captured, list[Leak]]:
         probe(self, self.first)
         looked_at = self.first.leaks or settings.looking or settings.observed != self.settings.observed
         seen = [self.seen(settings, settings.base) if looked_at else Seen("input", self.first)]
@@ -251,22 +262,27 @@ class Study:
         """What other inputs give the submodules with branches."""
         found: dict[str, list[Arguments]] = {path: [] for path in settings.branches}
         for each in (*settings.examples, "input") if settings.examples else ():
-            key = settings.branches, each
+            key = settings.branches, each, settings.as_eager
             if key not in self._given:
-                self._given[key] = self._listened(settings.branches, each)
+                self._given[key] = self._listened(settings, each)
             for path, calls in self._given[key].items() if each != name else ():
                 found[path] += calls
         return found
 
-    def _listened(self, paths: Sequence[str], name: str) -> dict[str, list[Arguments]]:
-        """What one of the inputs gives some submodules."""
-        inputs = moved(self.known[name].inputs, None, name)
-        torch.manual_seed(SEED)
-        try:
-            with torch.no_grad(), listening(self.task.model, paths) as found:
-                self.task.model(*inputs.args, **inputs.kwargs)
-        finally:
-            self.task.state.restore(thorough=True)
+    def _listened(self, settings: Settings, name: str) -> dict[str, list[Arguments]]:
+        """What one of the inputs gives some submodules: as in a trace, if the model does not refuse that."""
+        for around in (contextlib.nullcontext,) if settings.as_eager else (pretending, contextlib.nullcontext):
+            inputs = moved(self.known[name].inputs, None, name)
+            torch.manual_seed(SEED)
+            try:
+                with torch.no_grad(), around(), listening(self.task.model, settings.branches) as found:
+                    self.task.model(*inputs.args, **inputs.kwargs)
+                break
+            except Exception:
+                if around is contextlib.nullcontext:
+                    raise
+            finally:
+                self.task.state.restore(thorough=True)
         return found
 
     def traced(
@@ -294,6 +310,7 @@ class Study:
                 dynamic=settings.dynamic,
                 parts=lambda site: settings.parts is None or (site.file, site.line) in settings.parts,
                 beside=beside,
+                classes=settings.classes,
                 plain=settings.plain,
                 as_eager=settings.as_eager,
                 rolls=settings.rolls,

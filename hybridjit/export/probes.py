@@ -41,6 +41,25 @@ def probes(flat: Flat, accepted: Callable[[Probe], bool]) -> Iterator[Probe]:
         probe = Probe(says, tuple(change_values(tensor) for tensor in flat))
         if any(not torch.equal(a, b) for a, b in zip(flat, probe.flat, strict=True)) and accepted(probe):
             yield probe
+    yield from _increased(flat, accepted)
+
+
+def _increased(flat: Flat, accepted: Callable[[Probe], bool]) -> Iterator[Probe]:
+    """Integers that are all one more, in as many tensors as the model accepts: positions, say, that begin elsewhere."""
+    counting = [index for index, each in enumerate(flat) if not _is_mask(each)]
+    for places in (counting, *([index] for index in counting if len(counting) > 1)):
+        more = tuple(each + 1 if index in places else each for index, each in enumerate(flat))
+        says = MORE if places is counting else f"{MORE}, tensor {places[0]}"
+        probe = Probe(says, more)
+        if places and accepted(probe):
+            yield probe
+            if places is counting:
+                return
+
+
+def _is_mask(tensor: Tensor) -> bool:
+    """Whether a tensor holds no integers, or none but 0 and 1."""
+    return tensor.dtype not in (torch.int64, torch.int32) or not bool(((tensor != 0) & (tensor != 1)).any())
 
 
 def sized(flat: Flat, accepted: Callable[[Probe], bool]) -> Iterator[Probe]:
@@ -92,7 +111,8 @@ def _accepted(
 def neighbours(flat: Flat, accepted: Callable[[Probe], bool]) -> Iterator[Probe]:
     """Makes inputs of sizes one less than the first one's, at all dimensions and at each, that the model accepts.
 
-    Where a size is halved again and again, one less is odd each time.
+    Where a size is halved again and again, one less is odd each time. And of one at each: a single token is a case of
+    its own for many models.
     """
     groups = _groups(flat)
     sizes = {key: key[0] - 1 for key in groups if key[0] > 2}
@@ -100,9 +120,13 @@ def neighbours(flat: Flat, accepted: Callable[[Probe], bool]) -> Iterator[Probe]
         probe = _resized(flat, groups, NEIGHBOUR, _varied, each)
         if each and accepted(probe):
             yield probe
+    for key in groups:
+        probe = _resized(flat, groups, SINGLE, _varied, {key: 1})
+        if _smaller(key[0]) > 1 and accepted(probe):
+            yield probe
 
 
-NEIGHBOUR = "one less"
+NEIGHBOUR, SINGLE = BESIDE = "one less", "a single one"
 """What the probes that `neighbours` makes are called."""
 
 
@@ -200,6 +224,7 @@ def _factors(tensor: Tensor) -> Tensor:
     return torch.rand(tensor.shape, generator=generator).to(tensor.device, tensor.dtype)
 
 
+MORE = "one more"
 Vary: TypeAlias = Callable[[Tensor], Tensor]
 
 

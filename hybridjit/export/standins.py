@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import builtins
 import contextlib
 import functools
@@ -18,6 +19,7 @@ from .. import _torch
 from ..control.structure import tensors_of
 from .numbers import CACHED, is_number
 from .rolling import Rolling, in_chunks, indexes
+from .validation import parsed
 
 
 def _traced(value: object) -> bool:
@@ -54,6 +56,10 @@ class Truthful(type):
 
     def __hash__(cls) -> int:
         return hash(cls.real)
+
+
+NO_DTYPE = f"must be torch.dtype, not {Truthful.__name__}"
+"""What torch says of a stand-in where it wants a dtype, for which it takes Python's own classes alone."""
 
 
 class _Int(metaclass=Truthful):
@@ -266,13 +272,27 @@ _BUILTINS: dict[str, Any] = {
 _ABSENT = object()
 
 
+@functools.lru_cache(maxsize=64)
+def _as_dtypes(file: str) -> set[str]:
+    """The names that code gives torch as dtypes, as in ``dtype=int``, of which it takes Python's own classes alone."""
+    found: set[str] = set()
+    for node in ast.walk(parsed(file)):
+        if isinstance(node, ast.Call):
+            given = [each.value for each in node.keywords if each.arg == "dtype"]
+            if isinstance(node.func, ast.Attribute) and node.func.attr in ("to", "type", "view", "astype"):
+                given += node.args
+            found.update(each.id for each in given if isinstance(each, ast.Name))
+    return found
+
+
 @contextlib.contextmanager
-def standing_in(files: Iterable[str], loops: Rolling) -> Iterator[None]:
+def standing_in(files: Iterable[str], loops: Rolling, classes: bool = False) -> Iterator[None]:
     """Lets the stand-ins be called by the code of some files, within the body.
 
     Args:
         files: The source files of imported modules.
         loops: The loops in them that may be rolled.
+        classes: Whether code that gives torch ``int`` for a dtype keeps that.
     """
     wanted = set(files)
     builtin = {**_BUILTINS, "range": _range(loops), **(_over_rows(loops) if loops.lines else {})}
@@ -292,6 +312,7 @@ def standing_in(files: Iterable[str], loops: Rolling) -> Iterator[None]:
                 name: made
                 for name, made in builtin.items()
                 if space.get(name, _ABSENT) in (_ABSENT, getattr(builtins, name))
+                and not (classes and name in _as_dtypes(space["__file__"]))
             }
             for name, held in list(space.items()):
                 if held is math:

@@ -86,6 +86,7 @@ class Settings:
         parts: The lines where paths part in them; all lines if absent.
         meets: Lines of ``if``s whose paths meet again where the function around them ends, and not only in the end.
         dynamic: Source files whose code gets stand-ins for ``len``, ``int`` and the like.
+        classes: Whether code that gives torch ``int`` for a dtype keeps Python's own, and gets no stand-in for it.
         plain: Source files whose code is given sizes as Python's numbers.
         rolls: Lines of loops over a traced range that become loops in the graph; a trace unrolls all others.
         few: Whether a check input that takes too few turns of such a loop has a path of its own.
@@ -104,6 +105,7 @@ class Settings:
     parts: frozenset[Line] | None = None
     meets: frozenset[Line] = frozenset()
     dynamic: frozenset[str] = frozenset()
+    classes: bool = False
     plain: frozenset[str] = frozenset()
     rolls: frozenset[Line] = frozenset()
     few: bool = False

@@ -14,7 +14,8 @@ from .further import SECONDS, look_beside, probe
 from .kinds import INDEX, ROWS
 from .leaks import Leak
 from .loops import counts_turns, rolled
-from .probes import NEIGHBOUR, OF_KIND, SHARED
+from .probes import BESIDE, OF_KIND, SHARED
+from .standins import NO_DTYPE
 from .verdicts import unexplained
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ _JOINED, _PATHS = 2, 4
 """How many probes may get paths of their own, at once and in all."""
 _LATE = 5 * SECONDS
 """How long capturing may have taken before the first of them, of which each makes a capture take longer."""
+_MORE = 2
+"""How many times as long as a capture one with sides recorded by more inputs may take."""
 
 
 class Found(NamedTuple):
@@ -152,7 +155,7 @@ def _tried(study: Study, settings: Settings) -> Found:
 
 def _sided(study: Study, found: Found) -> Found:
     """The same with sides of branches, that raise as the first input contradicts them, recorded by inputs that stop."""
-    late = time.thread_time() - study.started > _LATE
+    late = time.thread_time() - study.started + _MORE * study.cost > _LATE
     if found.wrong or late or not any(branch.raises for branch in found.captured.branches):
         return found
     had = found.settings.examples
@@ -176,10 +179,15 @@ def _sided(study: Study, found: Found) -> Found:
 
 
 def _widened(study: Study, settings: Settings) -> tuple[Settings, Captured, list[Leak]]:
-    """A capture with stand-ins in the files, too, that were handed a number they keep traced, and refused it."""
+    """A capture with stand-ins in the files, too, that were handed a number they keep traced, and refused it.
+
+    And without one for ``int``, in files that give torch that for a dtype.
+    """
     try:
         return settings, *study.made(settings)
     except CaptureError as error:
+        if NO_DTYPE in str(error) and not settings.classes:
+            return _widened(study, dataclasses.replace(settings, classes=True))
         wider = settings.dynamic | user_files(error)
         if not settings.dynamic or wider == settings.dynamic:
             raise
@@ -193,7 +201,7 @@ def joined(study: Study, found: Found) -> Found:
     """
     before, settings = set(study.known), found.settings
     parting = [name for name in found.stopped if study.parts_by_decisions(settings, name)]
-    joining = [study.known[name] for name in parting if not name.startswith(NEIGHBOUR)][:_JOINED]
+    joining = [study.known[name] for name in parting if not name.startswith(BESIDE)][:_JOINED]
     had = sum(known.joins and not known.told for known in study.known.values())
     if not joining or time.thread_time() - study.started > _LATE or had >= _PATHS:
         return found

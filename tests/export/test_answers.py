@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import hybridjit as hj
 
@@ -189,3 +189,17 @@ def test_what_a_file_ends_on_without_a_word() -> None:
     assert torch.equal(exported(torch.rand(4, 6)), torch.ones(4, 6))
     with pytest.raises(hj.GuardError):
         exported(torch.rand(3, 5))
+
+
+class Counted(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        zeros = torch.zeros(x.shape[0], dtype=int)  # type: ignore[call-overload]
+        return zeros + max(len(x), 2)
+
+
+def test_a_class_of_python_for_a_dtype() -> None:
+    """Where code gives torch `int` for a dtype, the other stand-ins do without one of its name."""
+    model = Counted().eval()
+    exported = hj.export(model, torch.ones(3))
+    for size in (3, 7, 1):
+        assert torch.equal(exported(torch.ones(size)), model(torch.ones(size)))

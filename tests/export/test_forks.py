@@ -130,6 +130,28 @@ def test_code_that_asks_is_told_what_eager_mode_is_told(fails: bool) -> None:
     assert "was told that nothing is traced" in finding.message
 
 
+class FromPositions(nn.Module):
+    """Parts rows by their positions in a trace, and in eager mode only where these don't go on one by one."""
+
+    def forward(self, x: Tensor, at: Tensor) -> Tensor:
+        apart = torch.diff(at) != 1
+        if not jit.is_tracing() and not apart.any():
+            at = torch.arange(at.shape[0])
+        return x + at // 6
+
+
+def test_positions_that_begin_elsewhere_show_a_fork() -> None:
+    """What a trace makes of positions is compared at positions that all are one more, too."""
+    model, x = FromPositions().eval(), torch.zeros(8)
+    exported = hj.export(model, hj.Inputs(x, torch.arange(8)))
+    for start in (0, 3):
+        try:
+            result = exported(x, torch.arange(8) + start)
+        except hj.GuardError:
+            continue
+        assert torch.equal(result, model(x, torch.arange(8) + start))
+
+
 class Counts(nn.Module):
     """Needs a size as a Python number, and fails on a traced one; asks in a way that nothing answers otherwise."""
 

@@ -55,9 +55,11 @@ def test_values() -> None:
 
 
 def test_indices_stay_in_range() -> None:
-    """Integers are moved about, never made anew, so that they are indices still; a mask stays one."""
+    """Integers are moved about, or one more, never made anew, so that they are indices still; a mask stays one."""
     tokens, mask = torch.randint(0, 50, (2, 8)), torch.ones(2, 8, dtype=torch.bool)
-    for probe in made(tokens, mask).values():
+    found = made(tokens, mask)
+    assert torch.equal(found.pop("one more").flat[0], tokens + 1)
+    for probe in found.values():
         assert set(probe.flat[0].flatten().tolist()) <= {0, *tokens.flatten().tolist()}
         assert probe.flat[1].dtype == torch.bool
 
@@ -102,3 +104,11 @@ def test_integers_that_fit_each_other() -> None:
     assert {len(probe.flat[0]) for probe in found} >= {4, 5, 1}
     larger = max(found, key=lambda probe: len(probe.flat[0])).flat[1]
     assert not torch.equal(larger[:2], larger[2:4])
+
+
+def test_one_more_of_what_takes_it() -> None:
+    """Integers that may not all be one more are so alone; a mask of integers stays as it is."""
+    ids, at, mask = torch.tensor([9, 3]), torch.tensor([2, 3]), torch.tensor([1, 0])
+    found = {probe.says: probe.flat for probe in probes((ids, at, mask), lambda probe: int(probe.flat[0].max()) < 10)}
+    assert "one more" not in found and "one more, tensor 0" not in found
+    assert [each.tolist() for each in found["one more, tensor 1"]] == [[9, 3], [3, 4], [1, 0]]

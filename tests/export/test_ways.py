@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, jit, nn
 
 import hybridjit as hj
 
@@ -63,3 +63,32 @@ def test_sides_that_the_input_contradicts_are_recorded_by_check_inputs() -> None
     assert sum(branch.count for branch in exported.report.branches) <= 3 * 3
     x = torch.rand(1, 1, 29, 31)
     torch.testing.assert_close(exported(x), model(x))
+
+
+class Grouped(nn.Module):
+    """Attention that takes a single token in a shape of its own, in which others can't be."""
+
+    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        x = x.view(x.shape[0], x.shape[2], 1) if x.shape[1] == 1 else x * 2
+        return x if mask is None else x * mask.sum()
+
+
+class Tokens(nn.Module):
+    """Leaves a mask out that masks nothing, unless it is traced."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention = Grouped()
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        x = self.attention(x, None if not jit.is_tracing() and mask.all() else mask * 0.5 + 0.5 * mask.logical_not())  # type: ignore[attr-defined]
+        return x / x.abs().amax()
+
+
+def test_a_single_token() -> None:
+    """A side for a size of one is recorded from an input that nobody gave, whose call in a trace differs too."""
+    model = Tokens().eval()
+    exported = hj.export(model, hj.Inputs(torch.rand(3, 9, 4), torch.ones(3, 9)), branches="auto")
+    for length in (1, 2, 12):
+        x, mask = torch.rand(2, length, 4), torch.ones(2, length)
+        torch.testing.assert_close(exported(x, mask), model(x, mask))

@@ -136,11 +136,18 @@ def constructing() -> Iterator[None]:
 
 
 def drop_copies(module: _torch.ScriptModule) -> None:
-    """Takes the copies of constants out of a new trace that nobody writes to or hands out."""
+    """Takes the copies of constants out of a new trace that nobody writes to or hands out.
+
+    A constant that requires a gradient, as of ``torch.tensor(0.0, requires_grad=True)``, becomes one that does not:
+    torch writes the former into a file, and then can't load it.
+    """
     for part in module.modules():
         if not isinstance(part, _torch.ScriptModule) or not _torch.is_traced(part):
             continue
         for graph in _torch.method_graphs(part).values():
+            for node in graph.findAllNodes("prim::Constant"):
+                if _torch.kind(node.output().type()) == "TensorType" and node.hasAttribute("value"):
+                    node.t_("value", node.t("value").detach())
             for node in graph.findAllNodes("aten::clone"):
                 if _is_constant(node.inputsAt(0)):
                     does = _what_becomes(node.output())

@@ -50,6 +50,18 @@ def test_constants_may_be_written_to(fn: Callable[[Tensor], Tensor], tmp_path: P
     same_on(fn, X, LONGER, path=tmp_path)
 
 
+def test_constants_may_ask_for_a_gradient(tmp_path: Path) -> None:
+    """A sum that begins with a number that requires a gradient, as losses do, ends as it does in Python."""
+
+    def loss(x: Tensor) -> Tensor:
+        total = torch.tensor(0.0, requires_grad=True)
+        for each in (x, x * 2):
+            total = total + each.sum()
+        return total
+
+    same_on(loss, X, LONGER, path=tmp_path)
+
+
 def test_constants_may_be_handed_out() -> None:
     """A constant that is the result is a new one in each call, which the caller may write to."""
     exported = hj.export(Call(lambda x: (x, torch.tensor([1.0, 2.0]))).eval(), X)

@@ -161,6 +161,16 @@ class ModelState:
         """Puts buffers and the contents of tensors back, and leaves attributes as they are."""
         self._buffers.restore()
 
+    def restore_attributes(self) -> None:
+        """Puts attributes back, and leaves buffers and the contents of tensors as they are."""
+        left = dict(self._model.named_buffers(remove_duplicate=False))
+        for _, kept in self._attributes:
+            kept.restore()
+        for name, tensor in list(self._model.named_buffers(remove_duplicate=False)):
+            if left.get(name, tensor) is not tensor:
+                path, _, last = name.rpartition(".")
+                setattr(_submodule(self._model, path), last, left[name])
+
     def restore(self, *, thorough: bool = False) -> None:
         """Puts the model back: structure, contents, gradients.
 

@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from .. import _torch
@@ -118,6 +119,21 @@ def guard_kind(name: str, tensor: Tensor) -> None:
     both = _torch.insert(graph, "aten::__and__", held, truth)
     tail = _torch.insert_constant(graph, " dimensions; export the model with such an input among check_inputs")
     _torch.insert_raise_unless(graph, both, "{}{}{}", [head, dims, tail])
+
+
+def guard_precision(name: str, tensor: Tensor) -> None:
+    """Inserts a check that an input that was captured in single precision does not come in half precision."""
+    with _torch.paused_tracing(), _torch.unwatched():
+        dtype, spelled = tensor.dtype, describe(tensor)
+    if dtype != torch.float32:
+        return
+    graph, truth = _torch.current_graph(), _torch.type_named("BoolType")
+    asked = _torch.insert(graph, "prim::dtype", [_torch.value_of(tensor)], _torch.type_named("IntType"))
+    halves = [_torch.insert_constant(graph, each) for each in (torch.float16, torch.bfloat16)]
+    apart = [_torch.insert(graph, "aten::ne", [asked, half], truth) for half in halves]
+    both = _torch.insert(graph, "aten::__and__", apart, truth)
+    text = f"hybridjit: {name}: captured {spelled}, got half precision; call it with {name}.float()"
+    _torch.insert_raise_unless(graph, both, "{}", [_torch.insert_constant(graph, text)])
 
 
 def guard_apart(inputs: Sequence[tuple[str, Tensor]]) -> None:

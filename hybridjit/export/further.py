@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from .._errors import HybridJitError
 from .capture import Captured
 from .devices import moved
-from .probes import OF_KIND, SHARED, Flat, Probe, kind_probes, neighbours, probes, shared_probe, sized
+from .probes import SHARED, Flat, Probe, kind_probes, neighbours, of_kind, probes, shared_probe, sized
 from .survey import Seen, same_program
 from .task import Known, Settings
 
@@ -43,7 +43,7 @@ def probe(study: Study, captured: Captured, every: bool = False) -> None:
         if probe.says in study.known:
             return False
         # Whether dtypes, ranks and shared arguments matter must not depend on the clock: without a probe, no guard.
-        must = probe.says in OF_KIND or probe.says == SHARED
+        must = of_kind(probe.says) or probe.says == SHARED
         if not must and time.thread_time() - started > max(_PROBED * study.seconds, SECONDS):
             return False
         if not (captured.leaks or every) and ":" in probe.says and any(":" in known for known in results):

@@ -27,7 +27,7 @@ from .further import SECONDS, enough, look_beside, probe
 from .leaks import Leak
 from .members import Member
 from .memory import memory_error, recalled
-from .probes import OF_KIND, SHARED
+from .probes import SHARED, of_kind
 from .report import Finding
 from .state import SEED
 from .survey import (
@@ -324,7 +324,7 @@ class Study:
         """Captures on all further inputs; one that can't be captured is no evidence."""
         started = time.thread_time()
         for name, known in list(self.known.items())[1:]:
-            if name in OF_KIND or name in (SHARED, settings.base):
+            if of_kind(name) or name in (SHARED, settings.base):
                 continue
             if not known.told and time.thread_time() - started > max(_OBSERVED * self.seconds, SECONDS):
                 return
@@ -370,7 +370,7 @@ class Study:
             with torch.no_grad(), _torch.unoptimized():
                 got = run(*flat)
         except (_torch.JitError, RuntimeError) as error:
-            if name not in OF_KIND and not said_by_guard(str(error)):  # another rank may be none of the model's
+            if not of_kind(name) and not said_by_guard(str(error)):  # another rank may be none of the model's
                 self.unsaid.add(name)
             return None
         finally:

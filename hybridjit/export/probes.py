@@ -133,15 +133,44 @@ NEIGHBOUR, SINGLE = BESIDE = "one less", "a single one"
 def kind_probes(flat: Flat, accepted: Callable[[Probe], bool]) -> Iterator[Probe]:
     """Makes inputs of other dtypes and ranks, and gives those that the model accepts.
 
+    Where it does not accept that of all tensors, it may of one: of the mask beside what is masked.
+
     Args:
         flat: The first input's tensors.
         accepted: Whether the model takes an input; runs it.
     """
     for says, convert in _KINDS.items():
-        probe = Probe(says, tuple(convert(tensor) for tensor in flat))
-        changed = any(a.dtype != b.dtype or a.dim() != b.dim() for a, b in zip(flat, probe.flat, strict=True))
-        if changed and accepted(probe):
-            yield probe
+        made = tuple(convert(tensor) for tensor in flat)
+        changed = [index for index, pair in enumerate(zip(flat, made, strict=True)) if _kind(pair[0]) != _kind(pair[1])]
+        if not changed:
+            continue
+        if accepted(Probe(says, made)):
+            yield Probe(says, made)
+        elif len(flat) > 1 and says not in _OF_ALL:
+            for index in changed[:_ALONE]:
+                one = Probe(f"{says}{_OF}{index}", (*flat[:index], made[index], *flat[index + 1 :]))
+                if accepted(one):
+                    yield one
+
+
+def _kind(tensor: Tensor) -> tuple[torch.dtype, int]:
+    return tensor.dtype, tensor.dim()
+
+
+def of_kind(says: str) -> bool:
+    """Whether a probe is one of another dtype or rank."""
+    return says.partition(_OF)[0] in _KINDS
+
+
+def guarded_by(says: str) -> str:
+    """What of the inputs a file must check that is wrong on a probe of another dtype or rank, or on a shared one."""
+    kind, _, index = says.partition(_OF)
+    return {SHARED: "apart", HALF: "precision"}.get(kind, f"kinds {index}".rstrip())
+
+
+_OF = ", argument "
+_ALONE = 8
+"""How many arguments are tried alone, at most."""
 
 
 def shared_probe(flat: Flat) -> Probe | None:
@@ -269,8 +298,26 @@ def _double(tensor: Tensor) -> Tensor:
     return tensor.double() if tensor.dtype == torch.float32 else tensor
 
 
+def _half(tensor: Tensor) -> Tensor:
+    return tensor.half() if tensor.dtype == torch.float32 else tensor
+
+
 def _whole(tensor: Tensor) -> Tensor:
-    return tensor.to(torch.int64) if tensor.is_floating_point() else tensor
+    return tensor.to(torch.int64) if tensor.is_floating_point() or tensor.dtype == torch.bool else tensor
+
+
+def _bytes(tensor: Tensor) -> Tensor:
+    if tensor.is_complex() or tensor.dtype == torch.uint8:
+        return tensor
+    scaled = (tensor.abs() * 100).nan_to_num(posinf=0.0) if tensor.is_floating_point() else tensor.long().abs()
+    return (scaled % 251).to(torch.uint8)  # small integers stay what they are
+
+
+def _truths(tensor: Tensor) -> Tensor:
+    if tensor.is_complex():
+        return tensor
+    made = tensor > tensor.mean() if tensor.is_floating_point() else tensor != 0
+    return _zeroed(torch.ones_like(made)) if made.all() or not made.any() else made  # all alike says nothing
 
 
 def _floating(tensor: Tensor) -> Tensor:
@@ -281,13 +328,18 @@ def _first(tensor: Tensor) -> Tensor:
     return tensor[0] if tensor.dim() and tensor.shape[0] else tensor
 
 
+HALF = "half precision"
+"""The probe on which a model may go by another number, as the smallest that a dtype has, and only there."""
 _KINDS: dict[str, Callable[[Tensor], Tensor]] = {
     "other integers": _integers,
     "double precision": _double,
+    HALF: _half,
     "integers": _whole,
+    "bytes": _bytes,
+    "truths": _truths,
     "floating point": _floating,
     "a dimension more": _unsqueezed,
     "a dimension less": _first,
 }
-OF_KIND = tuple(_KINDS)
-"""The probes of another dtype or rank."""
+_OF_ALL = ("other integers", "double precision", HALF)
+"""Where one tensor alone tells nothing."""

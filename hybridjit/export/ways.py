@@ -14,7 +14,7 @@ from .further import SECONDS, look_beside, probe
 from .kinds import INDEX, ROWS
 from .leaks import Leak
 from .loops import counts_turns, rolled
-from .probes import BESIDE, OF_KIND, SHARED
+from .probes import BESIDE, SHARED, guarded_by, of_kind
 from .standins import NO_DTYPE
 from .verdicts import unexplained
 
@@ -142,9 +142,8 @@ def _tried(study: Study, settings: Settings) -> Found:
     """What one way of capturing gives."""
     chosen, captured, guarded = _widened(study, settings)
     wrong, stopped = study.wrong(captured)
-    if wrong and all(name in OF_KIND or name == SHARED for name in wrong):
-        fixed = {"apart" if name == SHARED else "kinds" for name in wrong}
-        chosen = dataclasses.replace(chosen, fixed=frozenset(fixed))
+    if wrong and all(of_kind(name) or name == SHARED for name in wrong):
+        chosen = dataclasses.replace(chosen, fixed=frozenset(map(guarded_by, wrong)))
         captured, guarded = study.made(chosen)
         wrong, stopped = study.wrong(captured)
     if chosen.rolls and not wrong and any(study.known[name].joins for name in stopped):
@@ -163,7 +162,7 @@ def _sided(study: Study, found: Found) -> Found:
         look_beside(study, name)
     wrong, stopped = study.wrong(found.captured)
     found = found._replace(wrong=wrong, stopped=stopped)
-    names = [name for name in found.stopped if name not in OF_KIND and name not in (SHARED, *had)]
+    names = [name for name in found.stopped if not of_kind(name) and name not in (SHARED, *had)]
     names = sorted(names, key=lambda name: not study.known[name].told)[:_EXAMPLES]
     if found.wrong or not names:
         return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from hybridjit.export.probes import Probe, probes
+from hybridjit.export.probes import Probe, guarded_by, kind_probes, of_kind, probes
 
 
 def made(*flat: Tensor, accepted: bool = True) -> dict[str, Probe]:
@@ -112,3 +112,27 @@ def test_one_more_of_what_takes_it() -> None:
     found = {probe.says: probe.flat for probe in probes((ids, at, mask), lambda probe: int(probe.flat[0].max()) < 10)}
     assert "one more" not in found and "one more, tensor 0" not in found
     assert [each.tolist() for each in found["one more, tensor 1"]] == [[9, 3], [3, 4], [1, 0]]
+
+
+def test_the_kind_of_one_argument() -> None:
+    """Where the model does not take all arguments as another dtype, one may be: a mask of truths beside numbers."""
+    flat = (torch.rand(2, 3), torch.ones(2, 3, dtype=torch.int64))
+
+    def accepted(probe: Probe) -> bool:
+        return probe.flat[0].dtype == torch.float32 and probe.flat[0].dim() == probe.flat[1].dim() == 2
+
+    found = {probe.says: probe for probe in kind_probes(flat, accepted)}
+    assert list(found) == [
+        "other integers",
+        "bytes, argument 1",
+        "truths, argument 1",
+        "floating point",
+    ]
+    assert all(map(of_kind, found)) and not of_kind("other values")
+    truths = found["truths, argument 1"].flat[1]
+    assert truths.tolist() == [[True, True, False]] * 2
+    assert [guarded_by(says) for says in ("integers", "truths, argument 1", "half precision")] == [
+        "kinds",
+        "kinds 1",
+        "precision",
+    ]

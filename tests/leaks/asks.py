@@ -100,6 +100,52 @@ def with_smallest(x: Tensor) -> Tensor:
     return x.float().clamp(max=0.0) + least / 2
 
 
+@leak(X, HALF)
+def smallest_difference(x: Tensor) -> Tensor:
+    return x + torch.finfo(x.dtype).eps * 1000
+
+
+@smallest_difference.fixed
+def _(x: Tensor) -> Tensor:
+    return hj.script_if_tracing(with_difference)(x)
+
+
+def with_difference(x: Tensor) -> Tensor:
+    return x + (0.0009765625 if x.dtype == torch.float16 else 1.1920928955078125e-07) * 1000
+
+
+@leak(X, (X * 10).byte())
+def bytes_scaled(x: Tensor) -> Tensor:
+    return x.float() / 255 if x.dtype == torch.uint8 else x * 2
+
+
+@bytes_scaled.fixed
+def _(x: Tensor) -> Tensor:
+    return hj.script_if_tracing(scaled_if_bytes)(x)
+
+
+def scaled_if_bytes(x: Tensor) -> Tensor:
+    return x.float() / 255 if x.dtype == torch.uint8 else x * 2
+
+
+MASK = X.mean() < X
+
+
+@leak((X, torch.zeros_like(X)), (X, MASK))
+def mask_or_what_to_add(x: Tensor, mask: Tensor) -> Tensor:
+    scores = x @ x.T
+    return scores @ (x.masked_fill(mask, 0.0) if mask.dtype == torch.bool else x + mask)
+
+
+@mask_or_what_to_add.fixed
+def _(x: Tensor, mask: Tensor) -> Tensor:
+    return x @ x.T @ hj.script_if_tracing(masked_or_added)(x, mask)
+
+
+def masked_or_added(x: Tensor, mask: Tensor) -> Tensor:
+    return x.masked_fill(mask, 0.0) if mask.dtype == torch.bool else x + mask
+
+
 @leak(X, DOUBLE)
 def size_of_element(x: Tensor) -> Tensor:
     return x * x.element_size()

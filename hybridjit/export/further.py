@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from .._errors import HybridJitError
 from .capture import Captured
 from .devices import moved
-from .probes import SHARED, Flat, Probe, kind_probes, neighbours, of_kind, probes, shared_probe, sized
+from .probes import SHARED, Flat, Probe, kind_probes, neighbours, of_kind, probes, scattered, shared_probe, sized
 from .survey import Seen, same_program
 from .task import Known, Settings
 
@@ -80,6 +80,20 @@ def _looked(study: Study, name: str, made: Making, prefix: str = "") -> Iterator
 
     for probe in made(study.first.adapter.input_schema.flatten(moved(study.known[name].inputs, None, name)), accepted):
         yield prefix + probe.says
+
+
+def scatter(study: Study) -> None:
+    """Makes inputs of several more sizes, as far as the time goes: what it does in a trace may be right at some."""
+    started = time.thread_time()
+
+    def accepted(probe: Probe) -> bool:
+        if time.thread_time() - started > max(_PROBED * study.seconds, SECONDS):
+            return False
+        return probe.says in study.known or _known(study, study.known, probe.says, probe)
+
+    flat = study.first.adapter.input_schema.flatten(moved(study.known["input"].inputs, None, "input"))
+    for _ in scattered(flat, accepted):
+        pass
 
 
 def _known(study: Study, known: dict[str, Known], says: str, probe: Probe) -> bool:

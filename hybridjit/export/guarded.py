@@ -27,7 +27,7 @@ from .further import SECONDS, enough, look_beside, probe
 from .leaks import Leak
 from .members import Member
 from .memory import memory_error, recalled
-from .probes import SHARED, of_kind
+from .probes import SCATTERED, SHARED, of_kind
 from .report import Finding
 from .state import SEED
 from .survey import (
@@ -324,7 +324,7 @@ class Study:
         """Captures on all further inputs; one that can't be captured is no evidence."""
         started = time.thread_time()
         for name, known in list(self.known.items())[1:]:
-            if of_kind(name) or name in (SHARED, settings.base):
+            if of_kind(name) or name.startswith(SCATTERED) or name in (SHARED, settings.base):
                 continue
             if not known.told and time.thread_time() - started > max(_OBSERVED * self.seconds, SECONDS):
                 return

@@ -126,6 +126,27 @@ def neighbours(flat: Flat, accepted: Callable[[Probe], bool]) -> Iterator[Probe]
             yield probe
 
 
+def scattered(flat: Flat, accepted: Callable[[Probe], bool]) -> Iterator[Probe]:
+    """Makes inputs of several more sizes, each dimension by a factor of its own, that the model accepts.
+
+    Where a size is rounded in two ways, they differ at some sizes and not at others.
+    """
+    groups = _groups(flat)
+
+    def made(sizes: dict[Key, int]) -> Probe:
+        return _resized(flat, groups, SCATTERED, _within, sizes)
+
+    free = [key for key in groups if key[0] > 1 and accepted(made({key: _odd(key[0])}))]
+    for turn in range(_FACTORS if free else 0):
+        factors = [0.55 + 0.19 * ((5 * turn + 3 * place) % _FACTORS) for place in range(len(free))]
+        probe = made({key: max(1, int(key[0] * factor)) for key, factor in zip(free, factors, strict=True)})
+        if accepted(probe):
+            yield probe
+
+
+SCATTERED = "scattered"
+"""What the probes that `scattered` makes are called."""
+_FACTORS = 8
 NEIGHBOUR, SINGLE = BESIDE = "one less", "a single one"
 """What the probes that `neighbours` makes are called."""
 

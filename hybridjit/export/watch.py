@@ -31,7 +31,7 @@ class Watch(TorchFunctionMode):
     Args:
         names: ``id(module)`` to module path.
         meet: Is given each leak and the traced tensor that holds its value.
-        exact: Whether arithmetic on sizes goes on in double precision, as that of Python's numbers does.
+        exact: Whether numbers stay traced numbers where Python lets them.
         plain: Source files whose code is given sizes as Python's numbers, each a leak.
     """
 
@@ -44,7 +44,8 @@ class Watch(TorchFunctionMode):
     ) -> None:
         super().__init__()
         self._plain = plain
-        self._numbers: dict[int, weakref.ref[Tensor]] | None = {} if exact else None
+        self.exact = exact
+        self._numbers: dict[int, weakref.ref[Tensor]] = {}  # arithmetic on them has Python's digits
         self._names = names
         self._meet = meet
         self._varying: dict[int, bool] = {}
@@ -65,7 +66,7 @@ class Watch(TorchFunctionMode):
         caller = sys._getframe(1)
         args, kwargs = promoted(func, args, kwargs, lambda *other: call_at(caller, *other))
         result = see(self, func, args, kwargs) if see is not None else self._called(func, args, kwargs, caller)
-        if self._numbers is not None and func in _COUNT:
+        if func in _COUNT:
             for tensor in tensors_of(result):
                 self._numbers[id(tensor)] = weakref.ref(tensor)
         return result
@@ -89,7 +90,7 @@ class Watch(TorchFunctionMode):
         asked = _ASKED if getattr(func, "__module__", "") == "torch.nn.functional" else ()
         given = [(each, _uses(value, asked)) for each, value in self._single((args[1:], kwargs))]
         try:
-            result = self._exactly(func, args, kwargs, caller) if self.exact else call_at(caller, func, args, kwargs)
+            result = self._exactly(func, args, kwargs, caller)
         except Exception as error:
             if any(map(self.varies, tensors_of((args, kwargs)))):
                 self.raised.append(error)
@@ -117,7 +118,6 @@ class Watch(TorchFunctionMode):
         """Runs an operation; one on sizes alone with as many digits as Python has."""
         result = call_at(caller, func, args, kwargs)
         numbers = self._numbers
-        assert numbers is not None
         if not isinstance(result, Tensor) or not numbers:
             return result
         given = tensors_of((args, kwargs))
@@ -127,15 +127,12 @@ class Watch(TorchFunctionMode):
             if result.dim():
                 return result
             single = result.dtype == torch.float32 and kwargs.get("dtype") is None and torch.float32 not in args
-        if single:
+        if single and func in _INTO:  # torch has it as 1 / size, times the number: an ulp off, and so a size at some
+            result = _double(args[0]).new_full((), args[1], dtype=torch.float64) / _double(args[0])
+        elif single:
             result = func(*(_double(each) for each in args), **{key: _double(each) for key, each in kwargs.items()})
         numbers[id(result)] = weakref.ref(result)
         return result
-
-    @property
-    def exact(self) -> bool:
-        """Whether numbers stay traced numbers where Python lets them."""
-        return self._numbers is not None
 
     def varies(self, tensor: Tensor) -> bool:
         """Whether a tensor can hold something else when the file runs."""
@@ -157,6 +154,9 @@ _BESIDE = (Tensor.to, Tensor.type_as, Tensor.expand_as, Tensor.view_as, Tensor.r
 
 def _uses(value: Any, but: Collection[str]) -> int:
     return sum(use.user.kind() not in but for use in value.uses())
+
+
+_INTO = tuple(getattr(Tensor, f"__{name}__") for name in ("rtruediv", "rdiv"))
 
 
 def _double(value: Any) -> Any:

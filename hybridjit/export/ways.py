@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from .._errors import CaptureError, InputError
 from .._sites import file_of, is_users, user_files
 from .capture import Captured
-from .further import SECONDS, look_beside, probe
+from .further import SECONDS, look_beside, probe, scatter
 from .kinds import INDEX, ROWS
 from .leaks import Leak
 from .loops import counts_turns, rolled
@@ -117,12 +117,14 @@ def _tries(study: Study, settings: Settings) -> Iterator[Settings]:
     looped = {(leak.site.file, leak.site.line) for leak in first.leaks if leak.kind in (INDEX, ROWS)}
     lines = frozenset(line for line in looped if not counts_turns(line))
     probe(study, first)
+    own = frozenset(filter(is_users, map(file_of, study.task.model.modules())))
+    asking = frozenset(finding.file for finding in first.findings if finding.code == "HJ303" and finding.file)
+    if asking and not settings.as_eager:
+        scatter(study)
     rolls = rolled(study, dataclasses.replace(settings, dynamic=files, rolls=lines))
     if rolls is not None:
         yield rolls
     yield dataclasses.replace(settings, dynamic=files) if files else settings
-    own = frozenset(filter(is_users, map(file_of, study.task.model.modules())))
-    asking = frozenset(finding.file for finding in first.findings if finding.code == "HJ303" and finding.file)
     if asking and not settings.as_eager:
         # What the model does in eager mode is not in the first capture, and so none of its leaks.
         yield dataclasses.replace(settings, dynamic=files | own | asking, as_eager=True)

@@ -222,3 +222,18 @@ def test_what_holds_in_a_trace_stays() -> None:
     exported = hj.export(model, torch.rand(3, 2), branches="auto")
     for x in (torch.rand(6, 2), torch.rand(1, 2)):
         torch.testing.assert_close(exported(x), model(x))
+
+
+def test_what_a_trace_does_otherwise_at_some_sizes() -> None:
+    """A path for traces that is another one at few sizes is tried at several, and left for that of eager mode."""
+
+    class Tagged(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            if jit.is_tracing():
+                return x * torch.where(torch._shape_as_tensor(x)[0] % 11 == 0, 2.0, 1.0)
+            return x * 1.0
+
+    exported = hj.export(Tagged().eval(), torch.rand(60, 2), branches="auto")
+    for size in (60, 33, 79, 121):
+        x = torch.rand(size, 2)
+        torch.testing.assert_close(exported(x), x)

@@ -260,3 +260,28 @@ def test_counting_up_changes_no_other_number(branches: str | None) -> None:
     for shape in ((2, 3), (5, 3), (1, 7), (4, 1)):
         x = torch.rand(*shape)
         torch.testing.assert_close(exported(x), model(x))
+
+
+class ByFactor(nn.Module):
+    """Fits an image into sizes, as detectors do, by the quotient of a number and a size."""
+
+    def __init__(self, resizes: bool) -> None:
+        super().__init__()
+        self.resizes = resizes
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.resizes:
+            factor = 80 / x.shape[0]
+            return nn.functional.interpolate(x[None, None], scale_factor=factor, recompute_scale_factor=True)
+        factor = min(48 / x.shape[0], 80 / x.shape[1])
+        return x.new_zeros(int(x.shape[0] * factor), int(x.shape[1] * factor))
+
+
+@pytest.mark.parametrize("resizes", [False, True])
+def test_a_number_by_a_size(resizes: bool) -> None:
+    """A number divided by a size has all of Python's digits: with one less, sizes made of it are one off at some."""
+    model = ByFactor(resizes).eval()
+    exported = hj.export(model, torch.rand(60, 70))
+    for size in (7, 25, 28, 31, 41, 68, 103, 107):
+        x = torch.rand(size, 65)
+        torch.testing.assert_close(exported(x), model(x))

@@ -84,15 +84,7 @@ def _looked(study: Study, name: str, made: Making, prefix: str = "") -> Iterator
 
 def scatter(study: Study) -> None:
     """Makes inputs of several more sizes, as far as the time goes: what it does in a trace may be right at some."""
-    started = time.thread_time()
-
-    def accepted(probe: Probe) -> bool:
-        if time.thread_time() - started > max(_PROBED * study.seconds, SECONDS):
-            return False
-        return probe.says in study.known or _known(study, study.known, probe.says, probe)
-
-    flat = study.first.adapter.input_schema.flatten(moved(study.known["input"].inputs, None, "input"))
-    for _ in scattered(flat, accepted):
+    for _ in _looked(study, "input", scattered):
         pass
 
 

@@ -9,19 +9,11 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 import hybridjit as hj
 
-
-class Call(nn.Module):
-    def __init__(self, fn: Callable[[Tensor], Tensor]) -> None:
-        super().__init__()
-        self.fn = fn
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.fn(x)
-
+from .call import Call
 
 ASKING: dict[str, Callable[[Tensor], Tensor]] = {
     "isinstance": lambda x: x * 2 if isinstance(x.shape[0], int) and x.shape[0] > 60 else x,

@@ -11,14 +11,7 @@ from torch import Tensor, nn
 
 import hybridjit as hj
 
-
-class Call(nn.Module):
-    def __init__(self, fn: Callable[[Tensor], object]) -> None:
-        super().__init__()
-        self.fn = fn
-
-    def forward(self, x: Tensor) -> object:
-        return self.fn(x)
+from .call import Call
 
 
 def limited(x: Tensor, seen: Tensor) -> Tensor:

@@ -65,6 +65,7 @@ class Captured:
         graph: If it was made to be looked at: what was traced, in place of the module, which is that of another.
         turns: The loops over a traced range, and how many turns they took.
         unrolled: Of their lines those that could not be made loops again.
+        as_eager: Whether code that asks if it is traced was told that it is not.
         kinds_asked: Files whose code asked what kind of number a size is, and was told that it is a tensor.
     """
 
@@ -82,6 +83,7 @@ class Captured:
     turns: tuple[tuple[Line, int], ...] = ()
     unrolled: frozenset[Line] = frozenset()
     kinds_asked: frozenset[str] = frozenset()
+    as_eager: bool = False
 
 
 def unwrapped(model: nn.Module, what: str = "export") -> tuple[nn.Module, list[Finding]]:
@@ -322,6 +324,7 @@ def capture(
         tuple(loops.loops),
         frozenset(unrolled),
         frozenset(kinds_asked),
+        as_eager,
     )
 
 

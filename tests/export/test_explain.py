@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import hybridjit as hj
 from hybridjit._sites import Site
-from hybridjit.export.compare import is_chaotic
+from hybridjit.export.compare import changed_places, is_chaotic
 from hybridjit.export.explain import _of_operation
 from hybridjit.export.observe import Event, Parting, Values, Watched, first_parting, same
 
@@ -170,6 +170,18 @@ def test_reduced_precision() -> None:
     [said] = parting("torch.matmul", (), made, made + 0.004)
     assert said.startswith("reduced precision: bfloat16 carries 2 to 3 digits; torch.matmul differs by 0.00")
     assert parting("torch.matmul", (), made, made * 2) == []
+
+
+def test_changed_places() -> None:
+    """Rows of nearly equal scores may change places; of others, or beside another value, they may not."""
+    boxes, scores = torch.rand(4, 4), torch.tensor([0.9, 0.5, 0.5 - 1e-8, 0.1])
+    order = torch.tensor([0, 2, 1, 3])
+    assert changed_places([boxes, scores], [boxes[order], scores[order]])
+    assert not changed_places([boxes, scores], [boxes[order] + torch.eye(4), scores[order]])
+    apart = torch.tensor([0.9, 0.5, 0.3, 0.1])
+    assert not changed_places([boxes, apart], [boxes[order], apart[order]])
+    assert not changed_places([boxes, apart], [boxes[order], apart])
+    assert not changed_places([boxes], [boxes[order]]) and not changed_places([boxes, scores], [boxes[:3], scores[:3]])
 
 
 def test_chaotic() -> None:

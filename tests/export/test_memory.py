@@ -46,6 +46,8 @@ class Angles(nn.Module):
 
     known = 0
 
+    angles: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("angles", torch.zeros(8), persistent=False)

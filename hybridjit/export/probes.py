@@ -46,7 +46,9 @@ def probes(flat: Flat, accepted: Callable[[Probe], bool]) -> Iterator[Probe]:
 
 def _increased(flat: Flat, accepted: Callable[[Probe], bool]) -> Iterator[Probe]:
     """Integers that are all one more, in as many tensors as the model accepts: positions, say, that begin elsewhere."""
-    counting = [index for index, each in enumerate(flat) if not _is_mask(each)]
+    # Two rows may be the ends of edges: one more is none of the nodes, and not every kernel that takes them checks.
+    edges = [index for index, each in enumerate(flat) if each.dim() == 2 and len(each) == 2]
+    counting = [index for index, each in enumerate(flat) if index not in edges and not _is_mask(each)]
     for places in (counting, *([index] for index in counting if len(counting) > 1)):
         more = tuple(each + 1 if index in places else each for index, each in enumerate(flat))
         says = MORE if places is counting else f"{MORE}, tensor {places[0]}"
@@ -328,14 +330,13 @@ def _whole(tensor: Tensor) -> Tensor:
 
 
 def _bytes(tensor: Tensor) -> Tensor:
-    if tensor.is_complex() or tensor.dtype == torch.uint8:
+    if not tensor.is_floating_point():  # as indices of a dtype that a kernel does not expect they may end the process
         return tensor
-    scaled = (tensor.abs() * 100).nan_to_num(posinf=0.0) if tensor.is_floating_point() else tensor.long().abs()
-    return (scaled % 251).to(torch.uint8)  # small integers stay what they are
+    return ((tensor.abs() * 100).nan_to_num(posinf=0.0) % 251).to(torch.uint8)
 
 
 def _truths(tensor: Tensor) -> Tensor:
-    if tensor.is_complex():
+    if tensor.is_complex() or not (tensor.is_floating_point() or _is_mask(tensor)):
         return tensor
     made = tensor > tensor.mean() if tensor.is_floating_point() else tensor != 0
     return _zeroed(torch.ones_like(made)) if made.all() or not made.any() else made  # all alike says nothing
@@ -362,5 +363,5 @@ _KINDS: dict[str, Callable[[Tensor], Tensor]] = {
     "a dimension more": _unsqueezed,
     "a dimension less": _first,
 }
-_OF_ALL = ("other integers", "double precision", HALF)
-"""Where one tensor alone tells nothing."""
+_OF_ALL = ("other integers", "double precision", HALF, "a dimension more", "a dimension less")
+"""Where one tensor alone tells nothing; or some kernels write outside of it, which the others take for larger."""

@@ -60,7 +60,7 @@ def kind_questions(model: nn.Module, answered: Collection[str]) -> Iterator[set[
 
     listening = {"isinstance": asked_isinstance, "type": AskedType}
     changed: list[tuple[dict[str, Any], str]] = []
-    torch.is_tensor = is_tensor  # type: ignore[assignment]
+    setattr(torch, "is_tensor", is_tensor)  # noqa: B010 - of another type, for a type checker
     try:
         for module, own in _modules(model):
             space = vars_of(module)

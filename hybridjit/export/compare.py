@@ -189,8 +189,9 @@ def changed_places(expected: Sequence[Tensor], got: Sequence[Tensor]) -> bool:
         expected: Tensors of one row each for what was found; among them the scores, by which the rows are sorted.
         got: Those of the file.
     """
+    plain = all(tensor.layout is torch.strided for tensor in (*expected, *got))
     rows = {tensor.shape[:1] for tensor in (*expected, *got)}
-    if len(rows) != 1 or len(expected) != len(got) or any(map(torch.is_complex, (*expected, *got))):
+    if not plain or len(rows) != 1 or len(expected) != len(got) or any(map(torch.is_complex, (*expected, *got))):
         return False
     scores = [index for index, each in enumerate(expected) if each.dim() == 1 and each.is_floating_point()]
     if not any(bool((expected[at].diff() <= 0).all()) and alike(expected[at], got[at], *NEAR) for at in scores):

@@ -146,9 +146,10 @@ _PARTS = tuple(f"aten::{name}" for name in ("unbind", "split", "chunk", "tensor_
 @contextlib.contextmanager
 def copying() -> Iterator[None]:
     """Has ``copy.copy`` of a traced tensor give an alias that the trace knows, within the body."""
+    reduced: Any = Tensor.__reduce_ex__
 
     def alias(self: Tensor) -> Any:
-        make, given, *state = Tensor.__reduce_ex__(self, 4)[:3]  # type: ignore[no-untyped-call]
+        make, given, *state = reduced(self, 4)[:3]
         made = make(*given)
         if state and state[0]:
             made.__setstate__(state[0])
@@ -183,11 +184,12 @@ def refuse_caught(raised: Sequence[Exception]) -> None:
             ) from error
 
 
-APART = (Tensor.grad.__get__,)  # type: ignore[union-attr]
+_PROPERTIES: Any = Tensor
+APART: tuple[Any, ...] = (_PROPERTIES.grad.__get__,)
 """What gives another tensor than one that is made of its own: the gradient of a weight is none of a call's."""
 SEEN: dict[Any, See] = {
-    Tensor.data.__get__: _see_data,  # type: ignore[attr-defined]
-    Tensor.data.__set__: _see_given_data,  # type: ignore[attr-defined]
+    _PROPERTIES.data.__get__: _see_data,
+    _PROPERTIES.data.__set__: _see_given_data,
     Tensor.__deepcopy__: _see_copied,
     **dict.fromkeys((Tensor.apply_, Tensor.map_, Tensor.map2_, Tensor.backward), _see_applied),
     **dict.fromkeys((torch.autograd.grad,), _see_gradients),

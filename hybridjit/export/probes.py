@@ -330,13 +330,18 @@ def _whole(tensor: Tensor) -> Tensor:
 
 
 def _bytes(tensor: Tensor) -> Tensor:
-    if not tensor.is_floating_point():  # as indices of a dtype that a kernel does not expect they may end the process
+    if (
+        not tensor.is_floating_point() or tensor.layout is not torch.strided
+    ):  # as indices of a dtype that a kernel does not expect they may end the process
         return tensor
-    return ((tensor.abs() * 100).nan_to_num(posinf=0.0) % 251).to(torch.uint8)
+    scaled = (tensor.detach().cpu().abs() * 100).nan_to_num(posinf=0.0) % 251
+    return scaled.to(torch.uint8).to(tensor.device)
 
 
 def _truths(tensor: Tensor) -> Tensor:
-    if tensor.is_complex() or not (tensor.is_floating_point() or _is_mask(tensor)):
+    if tensor.is_complex() or tensor.layout is not torch.strided:
+        return tensor
+    if not tensor.is_floating_point() and not _is_mask(tensor):
         return tensor
     made = tensor > tensor.mean() if tensor.is_floating_point() else tensor != 0
     return _zeroed(torch.ones_like(made)) if made.all() or not made.any() else made  # all alike says nothing

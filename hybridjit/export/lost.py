@@ -101,13 +101,14 @@ _ADDRESS = "an address"
 """Which address it was is of no interest: the next call has another one."""
 
 
-def see_lost(watch: Watch, given: Any, made: Any) -> None:
+def see_lost(watch: Watch, args: Any, kwargs: Any, made: Sequence[Tensor]) -> None:
     """Sees what an operation made of tensors that vary, if it is a constant for the tracer."""
-    source = next((each for each in given if watch.varies(each)), None)
-    for each in made if source is not None else []:
-        value = _torch.known_value(each)
-        unknown = value is None or value.node().kind() == "prim::Constant"
-        if source is not None and unknown and not any(each is one for one in given):
+    if not any(map(_torch.is_constant, made)):
+        return
+    given = tensors_of((args, kwargs))
+    source = next(filter(watch.varies, given), None)
+    for each in made:
+        if source is not None and _torch.is_constant(each) and not any(each is one for one in given):
             watch.leak(LOST, source, "a tensor")
 
 
@@ -192,6 +193,6 @@ SEEN: dict[Any, See] = {
     _PROPERTIES.data.__set__: _see_given_data,
     Tensor.__deepcopy__: _see_copied,
     **dict.fromkeys((Tensor.apply_, Tensor.map_, Tensor.map2_, Tensor.backward), _see_applied),
-    **dict.fromkeys((torch.autograd.grad,), _see_gradients),
+    torch.autograd.grad: _see_gradients,
     **dict.fromkeys((Tensor.data_ptr, Tensor.untyped_storage, Tensor.storage), _see_address),
 }

@@ -97,7 +97,7 @@ class Watch(TorchFunctionMode):
             raise
         results = tensors_of(result)
         if results and func not in lost.APART:
-            lost.see_lost(self, tensors_of((args, kwargs)), results)
+            lost.see_lost(self, args, kwargs, results)
         if given and func not in _BESIDE and results:
             for tensor, uses in given:
                 if _uses(_torch.value_of(tensor), asked) == uses:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from .._sites import is_users, user_frame
-from .standins import Truthful, eager_kind, vars_of
+from .standins import Type, eager_kind, vars_of
 
 
 @contextlib.contextmanager
@@ -37,16 +37,11 @@ def kind_questions(model: nn.Module, answered: Collection[str]) -> Iterator[set[
             heard.add(sys._getframe(1).f_code.co_filename)
         return isinstance(value, kinds)
 
-    class AskedType(metaclass=Truthful):
-        real = type
-
+    class AskedType(Type):
         def __new__(cls, *args: Any, **kwargs: Any) -> Any:
             if len(args) == 1 and eager_kind(args[0]) is not None:
                 heard.add(sys._getframe(1).f_code.co_filename)
             return type(*args, **kwargs)
-
-        def __class_getitem__(cls, item: Any) -> Any:
-            return type[item]
 
     real_is_tensor = torch.is_tensor
 

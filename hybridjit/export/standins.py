@@ -140,7 +140,9 @@ def _isinstance(value: Any, kinds: Any) -> bool:
     return isinstance(value if kind is None else kind(), kinds)
 
 
-class _Type(metaclass=Truthful):
+class Type(metaclass=Truthful):
+    """Stands in for ``type``."""
+
     real = type
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
@@ -258,13 +260,13 @@ def _uncached(cached: Any) -> Callable[..., Any]:
 
 
 _Int.__name__, _Float.__name__ = "int", "float"
-_TYPES: dict[type, type] = {int: _Int, float: _Float, type: _Type}
+_TYPES: dict[type, type] = {int: _Int, float: _Float, type: Type}
 _BUILTINS: dict[str, Any] = {
     "len": _len,
     "int": _Int,
     "float": _Float,
     "isinstance": _isinstance,
-    "type": _Type,
+    "type": Type,
     "round": _round,
     "min": _extreme(min, torch.minimum),
     "max": _extreme(max, torch.maximum),

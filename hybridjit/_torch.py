@@ -930,27 +930,29 @@ _REFUSED = ("_backward_hooks", "_backward_pre_hooks", "_compiled_call_impl")
 def _traceable(root: nn.Module) -> Iterator[None]:
     """Takes away, within the body, what the tracer refuses and a trace without gradients has no use for.
 
-    Hooks of the backward pass, what ``module.compile()`` set, marks of ``torch.jit.export``, whose methods it would
-    compile; and casts that autocast keeps, which would be constants. A frozen script module gets a loaded one's type.
+    Hooks of the backward pass, what ``module.compile()`` set, marks of ``torch.jit.export``; casts that autocast keeps,
+    which would be constants; the dear search for variables' names. A frozen script module gets a loaded one's type.
     """
-    space = vars(torch._jit_internal)
-    changed: list[tuple[dict[str, Any], str, Any]] = [(space, "module_has_exports", space["module_has_exports"])]
-    space["module_has_exports"] = lambda module: False
+    changed: list[tuple[dict[str, Any], str, Any]] = []
+
+    def put(held: dict[str, Any], name: str, value: object) -> None:
+        changed.append((held, name, held.get(name)))
+        held[name] = value
+
     cached = torch.is_autocast_cache_enabled()
     torch.set_autocast_cache_enabled(False)
     torch.clear_autocast_cache()
     try:
+        put(vars(torch._jit_internal), "module_has_exports", lambda module: False)
+        put(vars(_jit._trace), "_create_interpreter_name_lookup_fn", lambda *frames: lambda value: "")
         for module in root.modules():
             held = vars(module)
             if isinstance(module, ScriptModule):
                 if "_concrete_type" not in held and "_c" in held:
-                    changed.append((held, "_concrete_type", None))
-                    held["_concrete_type"] = _C.ConcreteModuleType.from_jit_type(held["_c"]._type())
+                    put(held, "_concrete_type", _C.ConcreteModuleType.from_jit_type(held["_c"]._type()))
                 continue
-            for name in _REFUSED:
-                if held.get(name):
-                    changed.append((held, name, held[name]))
-                    held[name] = type(held[name])() if isinstance(held[name], dict) else None
+            for name in filter(held.get, _REFUSED):
+                put(held, name, type(held[name])() if isinstance(held[name], dict) else None)
         yield
     finally:
         torch.set_autocast_cache_enabled(cached)
@@ -1047,9 +1049,8 @@ def set_script_attributes(module: ScriptModule, values: Mapping[str, Any]) -> No
 
 def count_operations(module: ScriptModule, method: str = "forward") -> int:
     """How many operations a method has, submodules and blocks included, constants and attributes not."""
-    quiet = ("prim::Constant", "prim::GetAttr")
     with unwatched():
-        return sum(node.kind() not in quiet for node in every_node(inlined(module, method)))
+        return sum(n.kind() not in ("prim::Constant", "prim::GetAttr") for n in every_node(inlined(module, method)))
 
 
 def inlined(module: ScriptModule, method: str) -> Graph:
@@ -1062,13 +1063,12 @@ def inlined(module: ScriptModule, method: str) -> Graph:
     while calls:
         calls = False
         held: dict[int, Any] = {next(iter(graph.inputs())).unique(): module._c}
-        for node in every_node(graph):
-            owner = held.get(node.inputsAt(0).unique()) if node.inputsSize() else None
-            if owner is not None and node.kind() == "prim::GetAttr":
-                value = owner.getattr(node.s("name"))
-                if isinstance(value, _C.ScriptModule):
-                    held[node.output().unique()] = value
-            elif owner is not None and node.kind() == "prim::CallMethod":
+        for node in graph.findAllNodes("prim::GetAttr", True):
+            owner = held.get(node.input().unique())
+            if owner is not None and isinstance(value := owner.getattr(node.s("name")), _C.ScriptModule):
+                held[node.output().unique()] = value
+        for node in graph.findAllNodes("prim::CallMethod", True):
+            if (owner := held.get(node.inputsAt(0).unique())) is not None:
                 graph.setInsertPoint(node)
                 results = graph.insertGraph(owner._get_method(node.s("name")).graph, list(node.inputs()))
                 for old, new in zip(list(node.outputs()), results, strict=True):

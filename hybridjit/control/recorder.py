@@ -299,7 +299,8 @@ def _renamed(tensor: Tensor, value: Any) -> Tensor:
 
 
 def _version(tensor: Tensor) -> int:
-    return 0 if tensor.is_inference() else tensor._version
+    with _torch.unwatched():  # each of the modes below would be asked
+        return 0 if tensor.is_inference() else tensor._version
 
 
 def decision(pred: Tensor) -> tuple[object, int]:

@@ -40,13 +40,21 @@ def flatten(value: Any) -> Flat:
 
 def tensors_of(value: Any) -> list[Tensor]:
     """The tensors in nested lists, tuples and dicts: an operation's arguments or results."""
+    found: list[Tensor] = []
+    _collect(value, found)
+    return found
+
+
+def _collect(value: Any, found: list[Tensor]) -> None:
+    """Appends the tensors; into one list, as this is asked several times of each operation."""
     if isinstance(value, Tensor):
-        return [value]
-    if isinstance(value, (tuple, list)):
-        return [tensor for item in value for tensor in tensors_of(item)]
-    if isinstance(value, dict):
-        return [tensor for item in value.values() for tensor in tensors_of(item)]
-    return []
+        found.append(value)
+    elif isinstance(value, (tuple, list)):
+        for item in value:
+            _collect(item, found)
+    elif isinstance(value, dict):
+        for item in value.values():
+            _collect(item, found)
 
 
 def spell_function(fn: Any) -> str:

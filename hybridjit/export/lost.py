@@ -122,7 +122,9 @@ def keep_counts(results: Sequence[Tensor]) -> None:
     """
     graph = _torch.current_graph()
     returned = {_torch.value_of(each).unique() for each in results}
-    for node in list(_unpacked(graph)):
+    for node in graph.findAllNodes("prim::ListUnpack", True):
+        if node.input().node().kind() not in _PARTS:
+            continue
         if any(each.uses() or each.unique() in returned for each in node.outputs()):
             continue
         file, line, _ = _torch.source_of(node.input().node())
@@ -131,14 +133,6 @@ def keep_counts(results: Sequence[Tensor]) -> None:
             length = _torch.insert(graph, "aten::len", [node.input()], _torch.type_named("IntType"))
             says = f"value frozen at {place(file, line)}: the number of parts, captured {count}"
             insert_guard(as_traced(count, length), [count], says, "write x.shape[0] for len(x.unbind())")
-
-
-def _unpacked(block: Any) -> Iterator[Any]:
-    for node in block.nodes():
-        if node.kind() == "prim::ListUnpack" and node.input().node().kind() in _PARTS:
-            yield node
-        for inner in node.blocks():
-            yield from _unpacked(inner)
 
 
 _PARTS = tuple(f"aten::{name}" for name in ("unbind", "split", "chunk", "tensor_split", "hsplit", "vsplit", "dsplit"))

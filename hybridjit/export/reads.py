@@ -23,7 +23,7 @@ def share_reads(module: _torch.ScriptModule) -> None:
     ours = [graph for part, graph in graphs if part is module or _torch.is_traced(part)]
     branching = [graph for graph in ours if any(list(node.blocks()) for node in graph.nodes())]
     # Where something is set, what is read later may be another.
-    if branching and not any(node.kind() == "prim::SetAttr" for _, each in graphs for node in _torch.every_node(each)):
+    if branching and not any(each.findNode("prim::SetAttr", True) for _, each in graphs):
         for graph in branching:
             _share(graph)
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import operator
 import random
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -196,29 +196,32 @@ _ABSENT = object()
 _INTERNALS = {"_parameters", "_buffers", "_modules"}
 
 
-@dataclass
 class _Kept:
     """A plain container and what was in it; put back into the same object, which others may hold.
 
     A hook's handle, for one, removes the hook from the very dict that it was entered into.
     """
 
-    container: Any
-    items: Any
+    def __init__(self, container: Any, items: Any) -> None:
+        self.container = container
+        self.items = items
+        held = items.values() if isinstance(items, dict) else items
+        self._inner = [item for item in held if isinstance(item, _Kept)]
 
-    def restore(self) -> Any:
-        """Puts the contents back, and returns the container."""
+    def restore(self) -> None:
+        """Puts the contents back."""
+        for each in self._inner:
+            each.restore()
         if isinstance(self.container, dict):
-            items = {key: _restored(item) for key, item in self.items.items()}
+            items = {key: _itself(item) for key, item in self.items.items()} if self._inner else self.items
             if not _same_items(self.container, items):
                 self.container.clear()
                 self.container.update(items)
         elif isinstance(self.container, list):
-            self.container[:] = [_restored(item) for item in self.items]
+            self.container[:] = map(_itself, self.items)
         elif self.container != self.items:
             self.container.clear()
             self.container.update(self.items)
-        return self.container
 
 
 def _kept(value: Any, above: tuple[int, ...] = ()) -> Any:
@@ -233,12 +236,14 @@ def _kept(value: Any, above: tuple[int, ...] = ()) -> Any:
     return _Kept(value, set(value)) if type(value) is set else value
 
 
-def _restored(item: Any) -> Any:
-    return item.restore() if isinstance(item, _Kept) else item
+def _itself(item: Any) -> Any:
+    return item.container if isinstance(item, _Kept) else item
 
 
 def _same_items(container: dict[Any, Any], items: dict[Any, Any]) -> bool:
-    return list(container) == list(items) and all(container[key] is items[key] for key in items)
+    if not container or not items:  # most of a module's are
+        return not container and not items
+    return list(container) == list(items) and all(map(operator.is_, container.values(), items.values()))
 
 
 def _changed(old: Any, new: Any) -> bool:

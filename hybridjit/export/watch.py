@@ -108,11 +108,10 @@ class Watch(TorchFunctionMode):
 
     def _single(self, given: Any) -> Iterator[tuple[Tensor, Any]]:
         """The tensors of one element that vary, with their values."""
-        for each in tensors_of(given):
-            with _torch.paused_tracing():
-                one = each.numel() == 1 and not each.is_complex()
-            if one and self.varies(each):
-                yield each, _torch.value_of(each)
+        with _torch.paused_tracing(), _torch.unwatched():
+            ones = [each for each in tensors_of(given) if each.numel() == 1 and not each.is_complex()]
+        for each in filter(self.varies, ones):
+            yield each, _torch.value_of(each)
 
     def _exactly(self, func: Any, args: Any, kwargs: Any, caller: FrameType) -> Any:
         """Runs an operation; one on sizes alone with as many digits as Python has."""

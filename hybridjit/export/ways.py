@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import time
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
@@ -27,9 +28,9 @@ _EXAMPLES = 4
 _JOINED, _PATHS = 2, 4
 """How many probes may get paths of their own, at once and in all."""
 _LATE = 5 * SECONDS
-"""How long capturing may have taken before the first of them, of which each makes a capture take longer."""
+"""How long capturing may take with them, as far as that can be told before."""
 _MORE = 2
-"""How many times as long as a capture one with sides recorded by more inputs may take."""
+"""How many times as long as the last capture one with sides or paths of more inputs may take."""
 
 
 class Found(NamedTuple):
@@ -156,8 +157,7 @@ def _tried(study: Study, settings: Settings) -> Found:
 
 def _sided(study: Study, found: Found) -> Found:
     """The same with sides of branches, that raise as the first input contradicts them, recorded by inputs that stop."""
-    late = time.thread_time() - study.started + _MORE * study.cost > _LATE
-    if found.wrong or late or not any(branch.raises for branch in found.captured.branches):
+    if found.wrong or _late(study) or not any(branch.raises for branch in found.captured.branches):
         return found
     had = found.settings.examples
     for name in (*had[-_EXAMPLES:], "input"):
@@ -177,6 +177,11 @@ def _sided(study: Study, found: Found) -> Found:
     if wrong or not set(stopped) < set(found.stopped):
         return found
     return _sided(study, Found(settings, captured, guarded, wrong, stopped))
+
+
+def _late(study: Study) -> bool:
+    """Whether another capture, of which the sides of more inputs make more, is more than what is left of the time."""
+    return time.thread_time() - study.started + _MORE * study.cost > _LATE
 
 
 def _widened(study: Study, settings: Settings) -> tuple[Settings, Captured, list[Leak]]:
@@ -201,10 +206,13 @@ def joined(study: Study, found: Found) -> Found:
     Numbers that part them would only be a choice among those of the probes.
     """
     before, settings = set(study.known), found.settings
-    parting = [name for name in found.stopped if study.parts_by_decisions(settings, name)]
-    joining = [study.known[name] for name in parting if not name.startswith(BESIDE)][:_JOINED]
     had = sum(known.joins and not known.told for known in study.known.values())
-    if not joining or time.thread_time() - study.started > _LATE or had >= _PATHS:
+    if had >= _PATHS or _late(study):
+        return found
+    names = (name for name in found.stopped if not name.startswith(BESIDE))
+    parting = (study.known[name] for name in names if study.parts_by_decisions(settings, name))
+    joining = list(itertools.islice(parting, _JOINED))
+    if not joining:
         return found
     for known in joining:
         known.joins = True

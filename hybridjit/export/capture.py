@@ -277,7 +277,7 @@ def capture(
                 graph = _torch.observe(adapter, flat, beside) if beside else None
                 with readable(model):
                     traced = beside or _torch.trace(adapter, flat)
-            unrolled = roll(graph or traced, loops.loops) if rolls else set()
+            unrolled = roll(graph or traced, loops) if rolls else set()
             if unrolled and not beside:
                 raise CaptureError(compose(f"a loop can't stay one: {listed([place(*each) for each in unrolled])}"))
             if guarding:

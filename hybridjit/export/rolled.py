@@ -15,20 +15,22 @@ from .._describe import place
 from .._sites import Line, Site
 from ..control.points import ROUNDS, note
 from ..control.rounds import insert_loop
-from .rolling import END, MARK
+from .counts import Asked
+from .rolling import END, MARK, Rolling
 from .turns import FREE, Comparison, Turn, Unlike
 
 
-def roll(traced: _torch.ScriptModule | _torch.Graph, loops: Sequence[tuple[Line, int]]) -> set[Line]:
+def roll(traced: _torch.ScriptModule | _torch.Graph, rolling: Rolling) -> set[Line]:
     """Rolls the marked loops of a trace that has not run yet, and takes the marks out.
 
     Args:
         traced: The trace, or the graph of one.
-        loops: The line of each loop, and how many turns it took.
+        rolling: The loops.
 
     Returns:
         The lines of the loops that stay unrolled.
     """
+    loops = rolling.loops
     left = {number for number in range(len(loops))}
     loops_left = {line for line, _ in loops}
     for owner, graph in _graphs(traced):
@@ -38,7 +40,8 @@ def roll(traced: _torch.ScriptModule | _torch.Graph, loops: Sequence[tuple[Line,
                 marks.setdefault(int(text.split(":")[2]), []).append(node)
         for number in sorted(marks, reverse=True):  # a loop in a turn of another one began after that
             try:
-                Loop(owner, graph, marks[number], *loops[number]).roll()
+                line, count = loops[number]
+                Loop(owner, graph, marks[number], line, count, rolling.asked[line]).roll()
             except Unlike:
                 continue
             del marks[number]
@@ -91,16 +94,20 @@ class Loop:
         marks: The marks before its turns and after the last.
         line: Where it is.
         count: How many turns there must be.
+        asked: What code asks of that.
     """
 
-    def __init__(self, owner: Any, graph: _torch.Graph, marks: Sequence[Any], line: Line, count: int) -> None:
+    def __init__(
+        self, owner: Any, graph: _torch.Graph, marks: Sequence[Any], line: Line, count: int, asked: Asked
+    ) -> None:
         self.owner = owner
         self.graph = graph
         self.marks = marks
         self.line = line
         ordered = [_text(mark).split(":")[3] for mark in marks]
-        if count < 2 or ordered != [*map(str, range(count)), END]:
+        if count < 2 or asked is Asked.HOW_MANY or ordered != [*map(str, range(count)), END]:
             raise Unlike
+        self.asked = asked
         self.turns: list[Turn] = self._turns()
         self.first: int = 0
         self.slots: dict[int, tuple[Any, int, int]] = {}  # what a turn takes from the one before it
@@ -207,7 +214,7 @@ class Loop:
         point = graph.insertPoint()
         graph.setInsertPoint(self.marks[0])
         count = _torch.insert(graph, "aten::__range_length", list(self.marks[0].inputs())[1:], number)
-        least = self.first + bool(unset)
+        least = max(self.first + bool(unset), int(self.asked is Asked.WHETHER_ANY))
         if least:
             enough = _torch.insert(graph, "aten::ge", [count, _torch.insert_constant(graph, least)], truth)
             says = f"hybridjit: loop at {place(*self.line)}: captured at least {least} rounds, got "

@@ -20,6 +20,7 @@ from torch import Tensor
 from .. import _torch
 from .._sites import Line
 from ..control.recorder import active, as_one_operation
+from .counts import Asked, Growing, asked_at
 from .leaks import as_traced
 from .validation import parsed
 
@@ -43,25 +44,26 @@ class Rolling:
 
     Attributes:
         loops: The line of each loop that ran, and how many turns it took.
+        asked: What the code around each asks of that.
     """
 
     def __init__(self, lines: Collection[Line]) -> None:
         self.lines = lines
         self.loops: list[tuple[Line, int]] = []
+        self.asked: dict[Line, Asked] = {line: asked_at(line) for line in lines}
 
     def over(self, args: tuple[Any, ...]) -> Any:
         """``range(*args)`` for the code that called the caller, to be gone through; ``None`` for no loop of these."""
-        line = _line(sys._getframe(2))
-        if line not in self.lines or not any(isinstance(each, Tensor) for each in args):
+        frame = sys._getframe(2)
+        if _line(frame) not in self.lines or not any(isinstance(each, Tensor) for each in args):
             return None
-        return _Turns(self, line, ((0, *args) if len(args) == 1 else args)[:2], args[2] if len(args) == 3 else 1)
+        return _Turns(self, frame, ((0, *args) if len(args) == 1 else args)[:2], args[2] if len(args) == 3 else 1)
 
     def rows(self, frame: FrameType, tensors: Sequence[Any]) -> Iterator[tuple[Tensor, ...]] | None:
         """The number of each turn of a loop in a frame and the rows of tensors; ``None`` for no loop of these."""
-        line = _line(frame)
-        if line not in self.lines or not all(map(_has_rows, tensors)):
+        if _line(frame) not in self.lines or not all(map(_has_rows, tensors)):
             return None
-        turns = _Turns(self, line, (0, functools.reduce(_least, [Tensor.size(each, 0) for each in tensors])), 1)
+        turns = _Turns(self, frame, (0, functools.reduce(_least, [Tensor.size(each, 0) for each in tensors])), 1)
         return ((turn, *(each[turn] for each in tensors)) for turn in turns)
 
 
@@ -141,9 +143,10 @@ _current: list[Rolling] = []
 class _Turns:
     """What ``range(...)`` of a traced number gives."""
 
-    def __init__(self, rolling: Rolling, line: Line, bounds: tuple[Any, ...], step: Any) -> None:
+    def __init__(self, rolling: Rolling, frame: FrameType, bounds: tuple[Any, ...], step: Any) -> None:
         self._rolling = rolling
-        self._line = line
+        self._line = _line(frame)
+        self._growing = Growing(frame)
         self._bounds = (*bounds, step)
 
     def __iter__(self) -> Iterator[Tensor]:
@@ -179,6 +182,9 @@ class _Turns:
                 yield made
             finally:
                 del _turns[depth:]
+            self._growing.look()
+        asked = self._rolling.asked
+        asked[self._line] = max(asked[self._line], self._growing.asked())
         as_one_operation(begin, (), lambda: mark(END))
 
 

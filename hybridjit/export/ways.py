@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, NamedTuple
 from .._errors import CaptureError, InputError
 from .._sites import file_of, is_users, user_files
 from .capture import Captured
+from .counts import Asked, asked_at
 from .further import SECONDS, look_beside, probe, scatter
 from .kinds import INDEX, ROWS
 from .leaks import Leak
-from .loops import counts_turns, rolled
+from .loops import rolled
 from .probes import BESIDE, SHARED, guarded_by, of_kind
 from .standins import NO_DTYPE
 from .verdicts import unexplained
@@ -116,7 +117,7 @@ def _tries(study: Study, settings: Settings) -> Iterator[Settings]:
     first = study.first
     files = frozenset(leak.site.file for leak in first.leaks) | first.kinds_asked
     looped = {(leak.site.file, leak.site.line) for leak in first.leaks if leak.kind in (INDEX, ROWS)}
-    lines = frozenset(line for line in looped if not counts_turns(line))
+    lines = frozenset(line for line in looped if asked_at(line) < Asked.HOW_MANY)
     probe(study, first)
     own = frozenset(filter(is_users, map(file_of, study.task.model.modules())))
     asking = frozenset(finding.file for finding in first.findings if finding.code == "HJ303" and finding.file)

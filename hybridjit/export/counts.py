@@ -1,0 +1,259 @@
+"""What code goes by of how many turns a loop took: Python has those of the example, whatever the loop in a file does.
+
+A list that is filled in the turns may be handed to torch, which goes by what is in it. All else that is done with it
+may go by how long it is: it is asked for that, cut at a place, handed to another function, returned.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import operator
+from collections.abc import Container, Iterator
+from enum import IntEnum
+from types import CodeType, FrameType
+
+from torch import Tensor, nn
+
+from .._sites import Line
+from .validation import parsed
+
+
+class Asked(IntEnum):
+    """What code asks of how many turns there were; the greater includes the smaller."""
+
+    NOTHING = 0
+    WHETHER_ANY = 1
+    HOW_MANY = 2
+
+
+def asked_at(line: Line) -> Asked:
+    """What the code around the loops at a line asks of how many turns they took, as far as their text tells."""
+    code = _code(line[0])
+    loops = [each for each in code.loops if _begins(each, line[1])]
+    return max(map(code.asked_of_loop, loops), default=Asked.HOW_MANY)  # none: what is in that line is no loop
+
+
+def asked_of(code: CodeType, names: Container[str]) -> Asked:
+    """What a function asks of how long lists and tuples in some of its variables are."""
+    tree = _code(code.co_filename)
+    functions = [each for each in tree.functions if _first(each) == code.co_firstlineno]
+    found = {name for each in functions for name in _names(each) if name in names}
+    return max((tree.asked_of_name(each, name) for each in functions for name in found), default=Asked.HOW_MANY)
+
+
+class Growing:
+    """What a function has besides tensors that is another after each turn of a loop in it.
+
+    Args:
+        frame: Where the loop is.
+    """
+
+    def __init__(self, frame: FrameType) -> None:
+        self._frame = frame
+        self._lengths: list[dict[str, int]] = []
+        self._states: list[dict[str, object]] = []
+
+    def look(self) -> None:
+        """Looks at it, after a turn."""
+        held = self._frame.f_locals
+        lists = {name: value for name, value in held.items() if isinstance(value, (list, tuple))}
+        self._lengths.append({name: len(value) for name, value in lists.items()})
+        own = {name: _state(value, _DEPTH) for name, value in held.items() if name not in lists}
+        parts = {f"{name}[{at}]": _state(part, _DEPTH) for name in lists for at, part in enumerate(lists[name])}
+        shared = {f"global {name}": value for name, value in self._frame.f_globals.items() if type(value) in _PLAIN}
+        self._states.append({**own, **parts, **shared})
+
+    def asked(self) -> Asked:
+        """What the function may go by of how many turns there were."""
+        if any(map(_differ, self._states, self._states[1:])):
+            return Asked.HOW_MANY
+        lists = {
+            name
+            for one, other in zip(self._lengths, self._lengths[1:], strict=False)
+            for name in one.keys() & other.keys()
+            if one[name] != other[name]
+        }
+        return asked_of(self._frame.f_code, lists) if lists else Asked.NOTHING
+
+
+def _differ(one: dict[str, object], other: dict[str, object]) -> bool:
+    return any(one[name] != other[name] for name in one.keys() & other.keys())
+
+
+def _state(value: object, depth: int) -> object:
+    """What there is in a value besides tensors, so many containers and objects deep."""
+    if type(value) in _PLAIN:
+        return value
+    if isinstance(value, Tensor) or not depth:
+        return None
+    if isinstance(value, (list, tuple)):
+        return [_state(each, depth - 1) for each in value]
+    if isinstance(value, dict):
+        return {str(key): _state(each, depth - 1) for key, each in value.items()}
+    if isinstance(value, nn.Module):
+        return [{name: _state(each, 1) for name, each in vars(part).items()} for part in value.modules()]
+    if isinstance(value, Iterator):
+        return operator.length_hint(value, 0)
+    if isinstance(value, (set, frozenset)):
+        return len(value)
+    return {name: _state(each, depth - 1) for name, each in getattr(value, "__dict__", {}).items()}
+
+
+_PLAIN = (bool, int, float, complex, str)
+_DEPTH = 3
+
+
+class _Code:
+    """The syntax tree of a file, which can be gone up as well."""
+
+    def __init__(self, file: str) -> None:
+        tree = parsed(file)
+        self._above = {child: node for node in ast.walk(tree) for child in ast.iter_child_nodes(node)}
+        every = [tree, *self._above]
+        self.loops = [each for each in every if isinstance(each, _LOOPS)]
+        self.functions = [each for each in every if isinstance(each, _FUNCTIONS)]
+        self._joining = _joining(tree)
+        self._open: set[tuple[ast.AST, str]] = set()  # what is being asked of already
+
+    def asked_of_loop(self, loop: ast.AST) -> Asked:
+        """What is asked of how many turns a loop took: of what it gives, and of lists that it fills."""
+        function = self._function(loop)
+        found = Asked.NOTHING if isinstance(loop, ast.For) else self._asked(loop)
+        for each in ast.walk(loop):
+            if not isinstance(each, ast.Call) or not isinstance(each.func, ast.Attribute):
+                continue
+            if each.func.attr in _FILLING:
+                of = each.func.value
+                name = of.id if isinstance(of, ast.Name) else ""
+                found = max(found, self.asked_of_name(function, name) if name else Asked.HOW_MANY)
+        return found
+
+    def asked_of_name(self, function: ast.AST, name: str) -> Asked:
+        """What a function asks of how long a variable of its own is."""
+        if (function, name) in self._open:
+            return Asked.NOTHING
+        if name in _from_outside(function):
+            return Asked.HOW_MANY
+        self._open.add((function, name))
+        found = Asked.NOTHING
+        for each in ast.walk(function):
+            if isinstance(each, ast.Name) and each.id == name and isinstance(each.ctx, ast.Load):
+                own = self._function(each) is function
+                found = max(found, self._asked(each) if own else Asked.HOW_MANY)
+        self._open.discard((function, name))
+        return found
+
+    def _function(self, node: ast.AST) -> ast.AST:
+        """The innermost function around a node, or the module."""
+        while not isinstance(node, (*_FUNCTIONS, ast.Module)):
+            node = self._above[node]
+        return node
+
+    def _asked(self, node: ast.AST) -> Asked:
+        """What is asked of how many parts a value has, by what is done with it."""
+        above = self._above[node]
+        if isinstance(above, ast.Starred) and isinstance(self._above[above], (ast.List, ast.Tuple)):
+            return self._asked(self._above[above])
+        if isinstance(above, ast.keyword):
+            node, above = above, self._above[above]
+        if isinstance(above, ast.Call) and node is not above.func:
+            return self._asked_by_call(above)
+        if isinstance(above, (ast.Assign, ast.AnnAssign, ast.AugAssign, ast.NamedExpr)):
+            targets = above.targets if isinstance(above, ast.Assign) else [above.target]
+            if not all(isinstance(each, ast.Name) for each in targets):
+                return Asked.HOW_MANY
+            function = self._function(above)
+            found = [self.asked_of_name(function, each.id) for each in targets if isinstance(each, ast.Name)]
+            return max([*found, self._asked(above) if isinstance(above, ast.NamedExpr) else Asked.NOTHING])
+        if isinstance(above, ast.Subscript) and node is above.value:
+            if isinstance(above.slice, ast.Slice):  # whether that has any goes by how many there are in all
+                return Asked.HOW_MANY if self._asked(above) else Asked.NOTHING
+            return Asked.NOTHING if _is_place(above.slice) else Asked.HOW_MANY
+        if isinstance(above, ast.comprehension):
+            made = self._above[above]
+            return self._asked(made) if isinstance(made, (ast.ListComp, ast.GeneratorExp)) else Asked.HOW_MANY
+        if isinstance(above, ast.BinOp) and isinstance(above.op, ast.Add):
+            return self._asked(above)
+        if isinstance(above, (ast.If, ast.While, ast.IfExp)) and node is above.test:
+            return Asked.WHETHER_ANY
+        if isinstance(above, ast.UnaryOp) and isinstance(above.op, ast.Not):
+            return Asked.WHETHER_ANY
+        if isinstance(above, ast.IfExp):
+            return self._asked(above)
+        fills = isinstance(above, ast.Attribute) and above.attr in _FILLING and self._is_called(above)
+        return Asked.NOTHING if fills or isinstance(above, ast.Expr) else Asked.HOW_MANY
+
+    def _asked_by_call(self, call: ast.Call) -> Asked:
+        name = ast.unparse(call.func)
+        if name in self._joining or name.endswith("rnn.pad_sequence"):
+            return Asked.NOTHING
+        if name in ("list", "tuple", "reversed"):
+            return self._asked(call)
+        tested = self._above[call]
+        empty = name == "len" and isinstance(tested, ast.Compare) and _asks_whether_any(tested, call)
+        return Asked.WHETHER_ANY if empty else Asked.HOW_MANY
+
+    def _is_called(self, node: ast.AST) -> bool:
+        above = self._above[node]
+        return isinstance(above, ast.Call) and above.func is node
+
+
+@functools.lru_cache(maxsize=64)
+def _code(file: str) -> _Code:
+    return _Code(file)
+
+
+_FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
+_LOOPS = (ast.For, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
+_FILLING = ("append", "extend", "insert", "appendleft", "setdefault")
+_JOIN = ("stack", "cat", "concat", "concatenate", "hstack", "vstack", "dstack", "column_stack")
+
+
+def _joining(tree: ast.Module) -> set[str]:
+    """The names under which a file calls what makes one tensor of those in a list, whatever their number."""
+    found = {f"torch.{name}" for name in _JOIN}  # and not `sum`, which makes a number of numbers
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module in ("torch", "torch.nn.utils.rnn"):
+            found |= {each.asname or each.name for each in node.names if each.name in (*_JOIN, "pad_sequence")}
+    return found
+
+
+def _begins(loop: ast.AST, line: int) -> bool:
+    """Whether what a loop goes through is at a line."""
+    over = [loop.iter] if isinstance(loop, ast.For) else [each.iter for each in getattr(loop, "generators", ())]
+    return any(each.lineno <= line <= (each.end_lineno or each.lineno) for each in over)
+
+
+def _first(function: ast.AST) -> int:
+    """The line that the code of a function begins at."""
+    marks = getattr(function, "decorator_list", [])
+    return min(getattr(each, "lineno", 0) for each in (function, *marks))
+
+
+def _names(function: ast.AST) -> set[str]:
+    return {each.id for each in ast.walk(function) if isinstance(each, ast.Name)}
+
+
+def _from_outside(function: ast.AST) -> Iterator[str]:
+    """The variables that others have as well: parameters, and those of a function around it."""
+    if isinstance(function, _FUNCTIONS):
+        given = function.args
+        yield from (each.arg for each in (*given.posonlyargs, *given.args, *given.kwonlyargs))
+    for each in ast.walk(function):
+        if isinstance(each, (ast.Global, ast.Nonlocal)):
+            yield from each.names
+
+
+def _is_place(index: ast.expr) -> bool:
+    """Whether an index is a number as it stands, as in ``rows[-1]``."""
+    number = index.operand if isinstance(index, ast.UnaryOp) else index
+    return isinstance(number, ast.Constant) and type(number.value) is int
+
+
+def _asks_whether_any(test: ast.Compare, length: ast.expr) -> bool:
+    """Whether a length is compared with nothing but none: ``len(rows) > 0``."""
+    if test.left is not length or len(test.ops) != 1 or not isinstance(test.comparators[0], ast.Constant):
+        return False
+    with_none = isinstance(test.ops[0], (ast.Gt, ast.Eq, ast.NotEq, ast.LtE)) and test.comparators[0].value == 0
+    return with_none or (isinstance(test.ops[0], (ast.GtE, ast.Lt)) and test.comparators[0].value == 1)

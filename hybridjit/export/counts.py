@@ -9,9 +9,11 @@ from __future__ import annotations
 import ast
 import functools
 import operator
+from collections import deque
 from collections.abc import Container, Iterator
 from enum import IntEnum
-from types import CodeType, FrameType
+from types import CodeType, FrameType, GeneratorType
+from typing import Any, cast
 
 from torch import Tensor, nn
 
@@ -87,20 +89,25 @@ def _state(value: object, depth: int) -> object:
         return value
     if isinstance(value, Tensor) or not depth:
         return None
-    if isinstance(value, (list, tuple)):
+    if isinstance(value, (list, tuple, deque)):
         return [_state(each, depth - 1) for each in value]
     if isinstance(value, dict):
         return {str(key): _state(each, depth - 1) for key, each in value.items()}
     if isinstance(value, nn.Module):
         return [{name: _state(each, 1) for name, each in vars(part).items()} for part in value.modules()]
+    if isinstance(value, GeneratorType):
+        return _state(dict(value.gi_frame.f_locals) if value.gi_frame else {}, depth)
     if isinstance(value, Iterator):
-        return operator.length_hint(value, 0)
+        return operator.length_hint(value, 0), repr(value) if type(value).__module__ == "itertools" else ""
     if isinstance(value, (set, frozenset)):
         return len(value)
-    return {name: _state(each, depth - 1) for name, each in getattr(value, "__dict__", {}).items()}
+    if hasattr(type(value), "tobytes"):  # of NumPy, or of the standard library's arrays
+        return cast("Any", value).tobytes()
+    names = [*getattr(value, "__dict__", ()), *(str(name) for name in getattr(value, "__slots__", ()))]
+    return {name: _state(getattr(value, name, None), depth - 1) for name in names}
 
 
-_PLAIN = (bool, int, float, complex, str)
+_PLAIN = (bool, int, float, complex, str, bytes)
 _DEPTH = 3
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import array
+import itertools
+from collections import deque
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -117,6 +120,45 @@ def of_an_iterator(x: Tensor) -> Tensor:
     return out + (1 if next(numbers) > 40 else 0)
 
 
+def of_a_generator_that_goes_on(x: Tensor) -> Tensor:
+    def numbers() -> Iterator[int]:
+        at = 0
+        while True:
+            at += 1
+            yield at
+
+    out, counting = x[0] * 0, numbers()
+    for row in x:
+        out = out + row
+        next(counting)
+    return out + (1 if next(counting) > 40 else 0)
+
+
+def of_itertools(x: Tensor) -> Tensor:
+    out, numbers = x[0] * 0, itertools.count()
+    for row in x:
+        out = out + row
+        next(numbers)
+    return out + (1 if next(numbers) > 40 else 0)
+
+
+def of_bytes(x: Tensor) -> Tensor:
+    out, counts = x[0] * 0, array.array("i", [0])
+    for row in x:
+        out = out + row
+        counts[0] += 1
+    return out + (1 if counts[0] > 40 else 0)
+
+
+def of_a_deque(x: Tensor) -> Tensor:
+    last: deque[int] = deque([0], maxlen=1)
+    out = x[0] * 0
+    for row in x:
+        out = out + row
+        last.append(last[0] + 1)
+    return out + (1 if last[0] > 40 else 0)
+
+
 class OfAModule(nn.Module):
     """A count that is an attribute."""
 
@@ -144,6 +186,10 @@ ASKING: list[Callable[..., object]] = [
     of_an_item,
     of_an_object,
     of_an_iterator,
+    of_a_generator_that_goes_on,
+    of_itertools,
+    of_bytes,
+    of_a_deque,
     OfAModule(),
 ]
 

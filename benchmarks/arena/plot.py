@@ -13,6 +13,7 @@ NAMES = {
     "trace": "torch.jit.trace",
     "script": "torch.jit.script",
     "export": "torch.export",
+    "compile": "torch.compile",
     "untold": "hybridjit",
 }
 COLORS = {"right": "#3a9d6a", "loud": "#a9b0bb", "silently wrong": "#d1433f"}

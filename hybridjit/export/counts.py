@@ -12,7 +12,7 @@ import operator
 from collections import deque
 from collections.abc import Container, Iterator
 from enum import IntEnum
-from types import CodeType, FrameType, GeneratorType
+from types import CellType, CodeType, FrameType, FunctionType, GeneratorType, MethodType, ModuleType
 from typing import Any, cast
 
 from torch import Tensor, nn
@@ -63,7 +63,9 @@ class Growing:
         self._lengths.append({name: len(value) for name, value in lists.items()})
         own = {name: _state(value, _DEPTH) for name, value in held.items() if name not in lists}
         parts = {f"{name}[{at}]": _state(part, _DEPTH) for name in lists for at, part in enumerate(lists[name])}
-        shared = {f"global {name}": value for name, value in self._frame.f_globals.items() if type(value) in _PLAIN}
+        space, code = self._frame.f_globals, self._frame.f_code
+        used = {name: space[name] for name in code.co_names if name in space}
+        shared = {f"global {name}": _state(value, _DEPTH) for name, value in used.items()}
         self._states.append({**own, **parts, **shared})
 
     def asked(self) -> Asked:
@@ -94,7 +96,16 @@ def _state(value: object, depth: int) -> object:
     if isinstance(value, dict):
         return {str(key): _state(each, depth - 1) for key, each in value.items()}
     if isinstance(value, nn.Module):
-        return [{name: _state(each, 1) for name, each in vars(part).items()} for part in value.modules()]
+        return [{name: _state(each, 2) for name, each in vars(part).items()} for part in value.modules()]
+    if isinstance(value, MethodType):
+        return _state(value.__self__, depth) if not isinstance(value.__self__, nn.Module) else None
+    if isinstance(value, FunctionType):
+        cells = [each.cell_contents for each in value.__closure__ or () if each != _EMPTY]
+        return [_state(each, depth - 1) for each in (*cells, *(value.__defaults__ or ()), vars(value))]
+    if isinstance(value, type):
+        return {name: each for name, each in vars(value).items() if type(each) in _PLAIN}
+    if isinstance(value, ModuleType):
+        return None
     if isinstance(value, GeneratorType):
         return _state(dict(value.gi_frame.f_locals) if value.gi_frame else {}, depth)
     if isinstance(value, Iterator):
@@ -109,6 +120,7 @@ def _state(value: object, depth: int) -> object:
 
 _PLAIN = (bool, int, float, complex, str, bytes)
 _DEPTH = 3
+_EMPTY = CellType()
 
 
 class _Code:
@@ -127,7 +139,11 @@ class _Code:
         """What is asked of how many turns a loop took: of what it gives, and of lists that it fills."""
         function = self._function(loop)
         found = Asked.NOTHING if isinstance(loop, ast.For) else self._asked(loop)
+        if not all(map(_goes_on, _over(loop))):
+            return Asked.HOW_MANY
         for each in ast.walk(loop):
+            if isinstance(each, (ast.Yield, ast.YieldFrom)):  # whoever goes through them may count
+                return Asked.HOW_MANY
             if not isinstance(each, ast.Call) or not isinstance(each.func, ast.Attribute):
                 continue
             if each.func.attr in _FILLING:
@@ -140,7 +156,7 @@ class _Code:
         """What a function asks of how long a variable of its own is."""
         if (function, name) in self._open:
             return Asked.NOTHING
-        if name in _from_outside(function):
+        if name in _from_outside(function) or name not in self._own(function):
             return Asked.HOW_MANY
         self._open.add((function, name))
         found = Asked.NOTHING
@@ -150,6 +166,12 @@ class _Code:
                 found = max(found, self._asked(each) if own else Asked.HOW_MANY)
         self._open.discard((function, name))
         return found
+
+    def _own(self, function: ast.AST) -> Iterator[str]:
+        """The variables that a function sets itself, and none in it."""
+        for each in ast.walk(function):
+            if isinstance(each, ast.Name) and isinstance(each.ctx, ast.Store) and self._function(each) is function:
+                yield each.id
 
     def _function(self, node: ast.AST) -> ast.AST:
         """The innermost function around a node, or the module."""
@@ -174,9 +196,10 @@ class _Code:
             found = [self.asked_of_name(function, each.id) for each in targets if isinstance(each, ast.Name)]
             return max([*found, self._asked(above) if isinstance(above, ast.NamedExpr) else Asked.NOTHING])
         if isinstance(above, ast.Subscript) and node is above.value:
-            if isinstance(above.slice, ast.Slice):  # whether that has any goes by how many there are in all
-                return Asked.HOW_MANY if self._asked(above) else Asked.NOTHING
-            return Asked.NOTHING if _is_place(above.slice) else Asked.HOW_MANY
+            cut = isinstance(above.slice, ast.Slice)  # whether that has any goes by how many there are in all
+            if not all(map(_is_near, _bounds(above.slice))) or (cut and self._asked(above)):
+                return Asked.HOW_MANY
+            return Asked.NOTHING
         if isinstance(above, ast.comprehension):
             made = self._above[above]
             return self._asked(made) if isinstance(made, (ast.ListComp, ast.GeneratorExp)) else Asked.HOW_MANY
@@ -188,7 +211,7 @@ class _Code:
             return Asked.WHETHER_ANY
         if isinstance(above, ast.IfExp):
             return self._asked(above)
-        fills = isinstance(above, ast.Attribute) and above.attr in _FILLING and self._is_called(above)
+        fills = isinstance(above, ast.Attribute) and above.attr in ("append", "extend") and self._is_called(above)
         return Asked.NOTHING if fills or isinstance(above, ast.Expr) else Asked.HOW_MANY
 
     def _asked_by_call(self, call: ast.Call) -> Asked:
@@ -228,8 +251,22 @@ def _joining(tree: ast.Module) -> set[str]:
 
 def _begins(loop: ast.AST, line: int) -> bool:
     """Whether what a loop goes through is at a line."""
-    over = [loop.iter] if isinstance(loop, ast.For) else [each.iter for each in getattr(loop, "generators", ())]
-    return any(each.lineno <= line <= (each.end_lineno or each.lineno) for each in over)
+    return any(each.lineno <= line <= (each.end_lineno or each.lineno) for each in _over(loop))
+
+
+def _over(loop: ast.AST) -> list[ast.expr]:
+    """What a loop goes through."""
+    return [loop.iter] if isinstance(loop, ast.For) else [each.iter for each in getattr(loop, "generators", ())]
+
+
+def _goes_on(over: ast.expr) -> bool:
+    """Whether a loop over something ends with that, and not before: with what stands beside it, say."""
+    if not isinstance(over, ast.Call):
+        return isinstance(over, (ast.Name, ast.Attribute, ast.Subscript, ast.BinOp))
+    if isinstance(over.func, ast.Name):
+        through = {"range": [], "enumerate": over.args[:1], "zip": over.args}.get(over.func.id, [over])
+        return all(each is not over and _goes_on(each) for each in through)
+    return isinstance(over.func, ast.Attribute) and not ast.unparse(over.func).startswith(("itertools.", "it."))
 
 
 def _first(function: ast.AST) -> int:
@@ -252,10 +289,16 @@ def _from_outside(function: ast.AST) -> Iterator[str]:
             yield from each.names
 
 
-def _is_place(index: ast.expr) -> bool:
-    """Whether an index is a number as it stands, as in ``rows[-1]``."""
+def _bounds(index: ast.expr) -> list[ast.expr]:
+    if not isinstance(index, ast.Slice):
+        return [index]
+    return [each for each in (index.lower, index.upper, index.step) if each is not None]
+
+
+def _is_near(index: ast.expr) -> bool:
+    """Whether a place is among those that any loop of more than one turn has, as in ``rows[-1]``."""
     number = index.operand if isinstance(index, ast.UnaryOp) else index
-    return isinstance(number, ast.Constant) and type(number.value) is int
+    return isinstance(number, ast.Constant) and type(number.value) is int and number.value < 2
 
 
 def _asks_whether_any(test: ast.Compare, length: ast.expr) -> bool:

@@ -140,6 +140,13 @@ def promoted(func: Any, args: Any, kwargs: Any, call: Callable[[Any, Any, Any], 
     return tuple(map(widened, args)), kwargs
 
 
+def widest(number: Tensor) -> Tensor:
+    """An integer taken out of a tensor, with as many bits as there are: Python's are not those of the tensor."""
+    with _torch.paused_tracing(), _torch.unwatched():
+        narrow = not number.is_floating_point() and number.dtype not in (torch.int64, torch.bool)
+    return number.to(torch.int64) if narrow else number
+
+
 def _is_float(value: Any) -> bool:
     """Whether eager mode has one of Python's floats there."""
     if not isinstance(value, Tensor):

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from .. import _torch
 from ..control.structure import tensors_of
-from .numbers import CACHED, is_number
+from .numbers import CACHED, is_number, widest
 from .rolling import Rolling, in_chunks, indexes
 from .validation import parsed
 
@@ -32,7 +32,7 @@ def _traced(value: object) -> bool:
 
 def _integer(value: Tensor) -> Tensor:
     value = value.reshape(()) if _dims(value) else value
-    return value if not value.is_floating_point() else value.trunc().to(torch.int64)
+    return widest(value) if not value.is_floating_point() else value.trunc().to(torch.int64)
 
 
 def _dims(value: Tensor) -> int:

@@ -20,7 +20,7 @@ from . import answers, lost, made
 from .answers import See
 from .kinds import ARRAY, BOOL, CONTAINS, FLOAT, GIVEN, INDEX, INT, ITEM, LEN, LENT, LIST, ROWS, TEXT, Kind
 from .leaks import Leak
-from .numbers import IN_PLACE, is_number, promoted
+from .numbers import IN_PLACE, is_number, promoted, widest
 from .rolling import rows_of
 from .validation import only_says
 
@@ -228,6 +228,7 @@ def _parts(watch: Watch, tensor: Tensor) -> list[Any]:
 
 
 def _kept(watch: Watch, number: Tensor) -> Tensor:
+    number = widest(number)
     watch.kept.add(_torch.value_of(number).unique())
     return number
 

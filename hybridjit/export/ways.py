@@ -213,7 +213,7 @@ def joined(study: Study, found: Found) -> Found:
     names = (name for name in found.stopped if not name.startswith(BESIDE))
     parting = (study.known[name] for name in names if study.parts_by_decisions(settings, name))
     joining = list(itertools.islice(parting, _JOINED))
-    if not joining:
+    if not joining or _late(study):  # to tell that takes captures of its own
         return found
     for known in joining:
         known.joins = True

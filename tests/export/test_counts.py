@@ -159,6 +159,59 @@ def of_a_deque(x: Tensor) -> Tensor:
     return out + (1 if last[0] > 40 else 0)
 
 
+def by_a_far_place(x: Tensor) -> Tensor:
+    rows = [row * 2 for row in x]
+    return torch.stack(rows[:40])
+
+
+def by_a_memory(x: Tensor) -> Tensor:
+    rows: list[Tensor] = []
+    for row in x:
+        rows.append(row * 2)
+        rows = rows[-40:]
+    return torch.stack(rows)
+
+
+def in_a_generator(x: Tensor) -> Tensor:
+    def rows() -> Iterator[Tensor]:
+        for row in x:
+            yield row * 2
+
+    return torch.stack([row for at, row in enumerate(rows()) if at < 40])
+
+
+def cut_short(x: Tensor) -> Tensor:
+    return torch.stack([row * 2 for row in itertools.islice(x, 40)])
+
+
+def in_a_function_of_another(x: Tensor) -> Tensor:
+    rows = []
+
+    def fill() -> None:
+        for row in x:
+            rows.append(row)
+
+    fill()
+    return torch.stack(rows) + (1 if len(rows) > 40 else 0)
+
+
+def by_a_function_that_counts(x: Tensor) -> Tensor:
+    out, count = x[0] * 0, 0
+
+    def one(row: Tensor) -> Tensor:
+        nonlocal count
+        count += 1
+        return row
+
+    def every(step: Callable[[Tensor], Tensor]) -> Tensor:
+        total = out
+        for row in x:
+            total = total + step(row)
+        return total
+
+    return every(one) + (1 if count > 40 else 0)
+
+
 class OfAModule(nn.Module):
     """A count that is an attribute."""
 
@@ -190,6 +243,12 @@ ASKING: list[Callable[..., object]] = [
     of_itertools,
     of_bytes,
     of_a_deque,
+    by_a_far_place,
+    by_a_memory,
+    in_a_generator,
+    cut_short,
+    in_a_function_of_another,
+    by_a_function_that_counts,
     OfAModule(),
 ]
 

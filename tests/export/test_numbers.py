@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import hybridjit as hj
+from tests.export.call import Call
 
 X, LONGER = torch.tensor([3.0, 1.0]), torch.ones(5)
 
@@ -284,4 +285,14 @@ def test_a_number_by_a_size(resizes: bool) -> None:
     exported = hj.export(model, torch.rand(60, 70))
     for size in (7, 25, 28, 31, 41, 68, 103, 107):
         x = torch.rand(size, 65)
+        torch.testing.assert_close(exported(x), model(x))
+
+
+@pytest.mark.parametrize("taken", [lambda x: int(x.max()), lambda x: x.max().item(), lambda x: x.tolist()[-1]])
+def test_integers_of_few_bits(taken: Callable[[Tensor], int]) -> None:
+    """What Python takes out of bytes has as many bits as it needs."""
+    model = Call(lambda x: x.float() + (taken(x) + 10)).eval()
+    exported = hj.export(model, torch.tensor([3, 100], dtype=torch.uint8), branches="auto")
+    for last in (9, 250):
+        x = torch.tensor([3, last], dtype=torch.uint8)
         torch.testing.assert_close(exported(x), model(x))

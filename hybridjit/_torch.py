@@ -17,7 +17,7 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import FunctionType, SimpleNamespace
 from typing import Any, Literal, NoReturn, TypeAlias
@@ -480,23 +480,23 @@ _VARYING = ("prim::Param", "prim::TracedAttr", "aten::__derive_index")  # the la
 _OF_SHAPE = (*_SIZES, "aten::dim", "aten::stride", "prim::device", "prim::dtype", "prim::shape")
 
 
-def varies(value: Value, known: dict[int, bool]) -> bool:
+def varies(value: Value, known: dict[int, bool], reshaped: Collection[int] = ()) -> bool:
     """Whether a value of the running trace can be another one in another call of the same file.
 
     Args:
         value: The value.
         known: What is known already, by the value's number; added to.
+        reshaped: The numbers of the buffers that may have another shape then.
     """
     open_ = [value]  # a stack of our own: a value may be thousands of operations away from what it comes from
     while open_:
         number: int = open_[-1].unique()
         if number not in known:
-            node = open_[-1].node()
-            node_kind = node.kind()
+            node, node_kind = open_[-1].node(), open_[-1].node().kind()
             if node_kind in _VARYING or node.isNondeterministic() or any(node.blocks()):
                 known[number] = True
             elif node_kind in _OF_SHAPE and node.inputsAt(0).node().kind() == "prim::TracedAttr":
-                known[number] = False  # a parameter keeps its shape
+                known[number] = node.inputsAt(0).unique() in reshaped  # a parameter keeps its shape
             elif new := [each for each in node.inputs() if each.unique() not in known]:
                 open_ += new
                 continue

@@ -78,7 +78,8 @@ class Effects:
             if isinstance(fn, nn.Module):
                 self._open(type(fn).__name__, fn)
             code = getattr(inspect.unwrap(getattr(fn, "__func__", fn)), "__code__", None)
-            owner = [fn.__self__] if inspect.ismethod(fn) else []
+            is_bound = inspect.ismethod(fn) or (isinstance(fn, FunctionType) and "__self__" in vars(fn))
+            owner = [fn.__self__] if is_bound else []
             names = getattr(code, "co_varnames", ())
             self._queue.extend(zip([*names, *(f"args[{i}]" for i in range(len(names), 99))], [*owner, *args]))  # noqa: B905
         self._queue.extend(kwargs.items())

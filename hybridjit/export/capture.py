@@ -255,7 +255,7 @@ def capture(
 
     adapter.enter, adapter.leave = enter, keep_counts
     adapter.around = around
-    watch = Watch(names, seen, exact=bool(dynamic), plain=plain)
+    watch = Watch(names, seen, bool(dynamic), plain, state.reshaped)
     watched = collecting(names), recording(record), constructing(), hashing(watch.kept, watch.leak)
     with (
         torch.no_grad(),

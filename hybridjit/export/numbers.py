@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import functools
 import inspect
 from collections.abc import Callable, Collection, Iterator
-from types import CodeType, FrameType
+from types import FrameType
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from .._sites import user_frame
 from ..control.runs import Generation
 from ..control.values import stands_for_none
 from .kinds import CACHE, KEY, Kind
+from .validation import parsed
 
 
 def is_number(tensor: Tensor, known: Collection[int] = ()) -> bool:
@@ -65,12 +67,35 @@ def _made_of(value: _torch.Value) -> list[_torch.Value]:
     return [each for each in node.inputs() if _torch.kind(each.type()) == "TensorType"]
 
 
-@functools.lru_cache(maxsize=256)
-def _stores(code: CodeType) -> bool:
-    """Whether code puts something into a container by a key: if a key is not there, it is made."""
-    import dis  # by whoever asks, not by everyone who imports this
+def _fills(frame: FrameType) -> bool:
+    """Whether a line looks by a key into what its function puts things into by one: what is not there is made."""
+    file, line = frame.f_code.co_filename, frame.f_lineno
+    around = [each for each in _functions(file) if each.lineno <= line <= (each.end_lineno or each.lineno)]
+    if not around:
+        return False
+    filled: set[str] = set()
+    asked: set[str] = set()
+    for node in ast.walk(max(around, key=lambda each: each.lineno)):
+        here = isinstance(node, ast.expr) and node.lineno <= line <= (node.end_lineno or node.lineno)
+        if isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Store):
+            filled.add(ast.unparse(node.value))
+        elif isinstance(node, ast.Subscript) and here:
+            parts = node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice]
+            if not any(isinstance(each, (ast.Constant, ast.Slice)) for each in parts):
+                asked.add(ast.unparse(node.value))
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            holder = ast.unparse(node.func.value)
+            filled |= {holder} if node.func.attr == "setdefault" else set()
+            asked |= {holder} if here and node.func.attr in ("setdefault", "get", "pop") else set()
+        elif isinstance(node, ast.Compare) and here and isinstance(node.ops[0], (ast.In, ast.NotIn)):
+            asked.add(ast.unparse(node.comparators[0]))
+    return asked <= filled and bool(filled)
 
-    return any(step.opname == "STORE_SUBSCR" or step.argval == "setdefault" for step in dis.get_instructions(code))
+
+@functools.lru_cache(maxsize=64)
+def _functions(file: str) -> list[ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda]:
+    kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
+    return [node for node in ast.walk(parsed(file)) if isinstance(node, kinds)]
 
 
 _NAMES = ["add", "sub", "mul", "div", "multiply", "subtract", "divide", "true_divide", "pow"]
@@ -199,7 +224,9 @@ def hashing(known: Collection[int], leak: Callable[[Kind, Tensor, Any], None]) -
             return made ^ Generation.count
         with _torch.paused_tracing(), _torch.unwatched():
             number = self.item()
-        leak(CACHE if frame is not None and _stores(frame.f_code) else KEY, self, number)
+        # What is kept for a number out of the data is not made for that number: how often it came, say.
+        cache = frame is not None and is_number(self) and _fills(frame)
+        leak(CACHE if cache else KEY, self, number)
         return hash(number)
 
     type.__setattr__(Tensor, "__hash__", hash_of)

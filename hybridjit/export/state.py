@@ -49,6 +49,15 @@ class BufferState:
         owners = {name: _submodule(self._module, name.rpartition(".")[0]) for name in names}
         return tuple(name for name, owner in owners.items() if not isinstance(owner, _torch.ScriptModule))
 
+    def reshaped(self) -> dict[str, Tensor]:
+        """The buffers in whose place there is now a tensor of another shape or dtype."""
+        now = dict(self._module.named_buffers(remove_duplicate=False))
+        return {
+            name: tensor
+            for name, tensor in self._slots.items()
+            if (other := now.get(name, tensor)).shape != tensor.shape or other.dtype != tensor.dtype
+        }
+
     def restore(self) -> None:
         """Puts the buffers of a script module back, also those that a method of it replaced."""
         for name, tensor in self._module.named_buffers(remove_duplicate=False):
@@ -70,9 +79,13 @@ class ModelState:
 
     Args:
         model: The model.
+
+    Attributes:
+        reshaped: The buffers whose shape or dtype some run in eager mode changed, as they are between runs.
     """
 
     def __init__(self, model: nn.Module) -> None:
+        self.reshaped: dict[str, Tensor] = {}
         self._attributes = [(module, _kept(module.__dict__)) for module in model.modules()]
         self._model = model
         loose = (tensor for module in model.modules() for tensor in _tensors(module.__dict__))
@@ -139,6 +152,7 @@ class ModelState:
 
     def replaced_buffers(self) -> tuple[str, ...]:
         """The buffers of modules in Python, by every name, in whose place there is another tensor now."""
+        self.reshaped |= self._buffers.reshaped()
         return self._buffers.replaced()
 
     def changed_attributes(self) -> list[str]:

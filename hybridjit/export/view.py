@@ -29,7 +29,8 @@ class _Forward:
             )
 
         model, method, _ = vars(view)["_view"]
-        vars(forward)["__signature__"] = signature_of(model, method)
+        # As a method has it: what branches leave behind is looked for in what it is bound to.
+        vars(forward).update(__signature__=signature_of(model, method), __self__=view)
         return forward
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 import weakref
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -15,6 +16,7 @@ from torch.overrides import TorchFunctionMode
 from .. import _torch
 from .._sites import is_users, user_frame, user_site, writes_text
 from ..control.calls import call_at
+from ..control.guards import guard_kind
 from ..control.structure import tensors_of
 from . import answers, lost, made
 from .answers import See
@@ -33,6 +35,7 @@ class Watch(TorchFunctionMode):
         meet: Is given each leak and the traced tensor that holds its value.
         exact: Whether numbers stay traced numbers where Python lets them.
         plain: Source files whose code is given sizes as Python's numbers, each a leak.
+        reshaped: The buffers that a call leaves with another shape or dtype: the next one finds that.
     """
 
     def __init__(
@@ -41,8 +44,10 @@ class Watch(TorchFunctionMode):
         meet: Callable[[Leak, Tensor], None],
         exact: bool = False,
         plain: Collection[str] = (),
+        reshaped: Mapping[str, Tensor] | None = None,
     ) -> None:
         super().__init__()
+        self._reshaped = reshaped or {}
         self._plain = plain
         self.exact = exact
         self._numbers: dict[int, weakref.ref[Tensor]] = {}  # arithmetic on them has Python's digits
@@ -63,6 +68,10 @@ class Watch(TorchFunctionMode):
             func = IN_PLACE[func]  # what Python has as a number has no memory of its own
         if func in _INDEXED:
             args = args[0], made.indexed(self, args[1]), *args[2:]
+        if self._reshaped and func in _OF_KIND:
+            for name, buffer in self._reshaped.items():
+                if args[0] is buffer:
+                    guard_kind(f"the buffer {name}", buffer)
         caller = sys._getframe(1)
         args, kwargs = promoted(func, args, kwargs, lambda *other: call_at(caller, *other))
         result = see(self, func, args, kwargs) if see is not None else self._called(func, args, kwargs, caller)
@@ -136,7 +145,13 @@ class Watch(TorchFunctionMode):
     def varies(self, tensor: Tensor) -> bool:
         """Whether a tensor can hold something else when the file runs."""
         value = _torch.known_value(tensor)
-        return value is not None and _torch.varies(value, self._varying)
+        return value is not None and _torch.varies(value, self._varying, self._of_other_shapes)
+
+    @functools.cached_property
+    def _of_other_shapes(self) -> set[int]:
+        """The values of the buffers that have another shape in the next call."""
+        values = map(_torch.known_value, self._reshaped.values())
+        return {value.unique() for value in values if value is not None}
 
     def leak(self, kind: Kind, tensor: Tensor, value: Any) -> None:
         """Tells of a leak, unless it is text for people."""
@@ -217,6 +232,13 @@ def _count_rows(watch: Watch, tensor: Tensor) -> None:
         watch.leak(ROWS, size, count)
 
 
+_OF_KIND = {
+    *(getattr(Tensor, name) for name in ("dim", "ndimension", "is_floating_point", "is_complex", "element_size")),
+    *(getattr(Tensor, name).__get__ for name in ("ndim", "dtype", "itemsize")),
+    torch.is_floating_point,
+    torch.is_complex,
+}
+"""What asks for a tensor's rank or dtype, and gives Python the answer."""
 _LISTED = 64
 """How many numbers a list of traced ones may have."""
 

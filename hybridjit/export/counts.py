@@ -10,7 +10,7 @@ import ast
 import functools
 import operator
 from collections import deque
-from collections.abc import Container, Iterator
+from collections.abc import Collection, Iterator
 from enum import IntEnum
 from types import CellType, CodeType, FrameType, FunctionType, GeneratorType, MethodType, ModuleType
 from typing import Any, cast
@@ -18,6 +18,7 @@ from typing import Any, cast
 from torch import Tensor, nn
 
 from .._sites import Line
+from ..control.names import Comprehension, Function, parameters
 from .validation import parsed
 
 
@@ -36,12 +37,16 @@ def asked_at(line: Line) -> Asked:
     return max(map(code.asked_of_loop, loops), default=Asked.HOW_MANY)  # none: what is in that line is no loop
 
 
-def asked_of(code: CodeType, names: Container[str]) -> Asked:
+def functions_in(file: str) -> list[Function]:
+    """The functions of a file, those in others too."""
+    return _code(file).functions
+
+
+def asked_of(code: CodeType, names: Collection[str]) -> Asked:
     """What a function asks of how long lists and tuples in some of its variables are."""
     tree = _code(code.co_filename)
     functions = [each for each in tree.functions if _first(each) == code.co_firstlineno]
-    found = {name for each in functions for name in _names(each) if name in names}
-    return max((tree.asked_of_name(each, name) for each in functions for name in found), default=Asked.HOW_MANY)
+    return max((tree.asked_of_name(each, name) for each in functions for name in names), default=Asked.HOW_MANY)
 
 
 class Growing:
@@ -131,7 +136,7 @@ class _Code:
         self._above = {child: node for node in ast.walk(tree) for child in ast.iter_child_nodes(node)}
         every = [tree, *self._above]
         self.loops = [each for each in every if isinstance(each, _LOOPS)]
-        self.functions = [each for each in every if isinstance(each, _FUNCTIONS)]
+        self.functions = [each for each in every if isinstance(each, Function)]
         self._joining = _joining(tree)
         self._open: set[tuple[ast.AST, str]] = set()  # what is being asked of already
 
@@ -156,7 +161,10 @@ class _Code:
         """What a function asks of how long a variable of its own is."""
         if (function, name) in self._open:
             return Asked.NOTHING
-        if name in _from_outside(function) or name not in self._own(function):
+        given = parameters(function) if isinstance(function, Function) else []
+        shared = [each for each in ast.walk(function) if isinstance(each, (ast.Global, ast.Nonlocal))]
+        others = [each for statement in shared for each in statement.names]
+        if name in (*given, *others) or name not in self._own(function):
             return Asked.HOW_MANY
         self._open.add((function, name))
         found = Asked.NOTHING
@@ -175,7 +183,7 @@ class _Code:
 
     def _function(self, node: ast.AST) -> ast.AST:
         """The innermost function around a node, or the module."""
-        while not isinstance(node, (*_FUNCTIONS, ast.Module)):
+        while not isinstance(node, Function | ast.Module):
             node = self._above[node]
         return node
 
@@ -234,8 +242,7 @@ def _code(file: str) -> _Code:
     return _Code(file)
 
 
-_FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
-_LOOPS = (ast.For, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
+_LOOPS = (ast.For, *Comprehension)
 _FILLING = ("append", "extend", "insert", "appendleft", "setdefault")
 _JOIN = ("stack", "cat", "concat", "concatenate", "hstack", "vstack", "dstack", "column_stack")
 
@@ -273,20 +280,6 @@ def _first(function: ast.AST) -> int:
     """The line that the code of a function begins at."""
     marks = getattr(function, "decorator_list", [])
     return min(getattr(each, "lineno", 0) for each in (function, *marks))
-
-
-def _names(function: ast.AST) -> set[str]:
-    return {each.id for each in ast.walk(function) if isinstance(each, ast.Name)}
-
-
-def _from_outside(function: ast.AST) -> Iterator[str]:
-    """The variables that others have as well: parameters, and those of a function around it."""
-    if isinstance(function, _FUNCTIONS):
-        given = function.args
-        yield from (each.arg for each in (*given.posonlyargs, *given.args, *given.kwonlyargs))
-    for each in ast.walk(function):
-        if isinstance(each, (ast.Global, ast.Nonlocal)):
-            yield from each.names
 
 
 def _bounds(index: ast.expr) -> list[ast.expr]:

@@ -17,8 +17,8 @@ from .. import _torch
 from .._sites import user_frame
 from ..control.runs import Generation
 from ..control.values import stands_for_none
+from .counts import functions_in
 from .kinds import CACHE, KEY, Kind
-from .validation import parsed
 
 
 def is_number(tensor: Tensor, known: Collection[int] = ()) -> bool:
@@ -70,7 +70,7 @@ def _made_of(value: _torch.Value) -> list[_torch.Value]:
 def _fills(frame: FrameType) -> bool:
     """Whether a line looks by a key into what its function puts things into by one: what is not there is made."""
     file, line = frame.f_code.co_filename, frame.f_lineno
-    around = [each for each in _functions(file) if each.lineno <= line <= (each.end_lineno or each.lineno)]
+    around = [each for each in functions_in(file) if each.lineno <= line <= (each.end_lineno or each.lineno)]
     if not around:
         return False
     filled: set[str] = set()
@@ -90,12 +90,6 @@ def _fills(frame: FrameType) -> bool:
         elif isinstance(node, ast.Compare) and here and isinstance(node.ops[0], (ast.In, ast.NotIn)):
             asked.add(ast.unparse(node.comparators[0]))
     return asked <= filled and bool(filled)
-
-
-@functools.lru_cache(maxsize=64)
-def _functions(file: str) -> list[ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda]:
-    kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
-    return [node for node in ast.walk(parsed(file)) if isinstance(node, kinds)]
 
 
 _NAMES = ["add", "sub", "mul", "div", "multiply", "subtract", "divide", "true_divide", "pow"]

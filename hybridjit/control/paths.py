@@ -154,7 +154,7 @@ def explore(
     known = {id(container) for container in effects.containers}
     own = args, kwargs
 
-    def along(log: list[Call], given: Arguments = own, scratch: Any = None) -> Any:
+    def along(log: list[Call], given: Arguments = own, scratch: Any = None, supposed: int | None = None) -> Any:
         frame = recorder.frames[-1]
         outer, anew = frame.path, set[int]()
         block = _torch.current_graph().insertPoint().owningBlock()
@@ -165,6 +165,7 @@ def explore(
             run = Run(recorder, fn, parts, list(log), anew)
             if scratch is not None:
                 run = Aside(recorder, fn, parts, list(log), scratch)
+            run.supposed = supposed
             frame.path = run
             try:
                 return fn(*given[0], **given[1])
@@ -181,8 +182,12 @@ def explore(
         names = (f"the path where {site} holds", f"the path where {site} does not hold")
         ends = Ends(effects, names, str(site))
 
+        with _torch.paused_tracing():
+            taken = bool(pred)
+
         def side(holds: bool, given: Arguments = given, scratch: Any = None) -> Any:
-            result = along([*run.log, Call(func, holds)], given, scratch)
+            from_here = len(run.log) + 1 if supposed is None and holds != taken else supposed
+            result = along([*run.log, Call(func, holds)], given, scratch, from_here)
             ends.left.append(effects.take())
             return taken_apart(result, known)
 

@@ -45,6 +45,10 @@ class Call:
 class Path(Protocol):
     """One run of a function whose Python ``if``s become branches."""
 
+    @property
+    def supposes(self) -> bool:
+        """Whether what it does is what eager mode does elsewhere, and not on the example."""
+
     def call(self, func: Any, args: Any, run: Callable[[], Call]) -> Any:
         """Gives what the operation gave in an earlier run, or runs it."""
 
@@ -184,6 +188,11 @@ class Recorder(TorchFunctionMode):
                 frame.storages.append(key)
                 made.add(key)
         return Call(func, result, frozenset(touched), frozenset(made))
+
+    @property
+    def supposes(self) -> bool:
+        """Whether a side of a branch is being recorded that the example does not take."""
+        return any(frame.path is not None and frame.path.supposes for frame in self.frames)
 
     @property
     def depth(self) -> int:

@@ -64,7 +64,10 @@ class Run:
         position: How many operations this run has come to.
         anew: Memory that earlier runs made and this path changes: operations that touch it are done again.
         over: Whether the run ends here, and only leaves its context managers.
+        supposed: From which operation on the example would have taken another side; ``None`` for nowhere.
     """
+
+    supposed: int | None = None
 
     def __init__(
         self,
@@ -83,6 +86,11 @@ class Run:
         self.position: int = 0
         self.inherited: int = len(log)
         self.over: bool = False
+
+    @property
+    def supposes(self) -> bool:
+        """Whether what it does now is what eager mode does elsewhere, and not on the example."""
+        return self.supposed is not None and self.position >= self.supposed
 
     def counted(self) -> int:
         """Counts one more operation, and says the how-many-eth it is."""

@@ -34,7 +34,7 @@ from .functions import inlined
 from .leaks import Leak
 from .lost import copying, keep_counts, refuse_caught
 from .made import constructing, drop_copies
-from .numbers import hashing
+from .numbers import hashing, knowing
 from .placement import follow_devices
 from .report import Branch, Finding, Scripted, Side, Static
 from .rolled import roll
@@ -256,7 +256,7 @@ def capture(
     adapter.enter, adapter.leave = enter, keep_counts
     adapter.around = around
     watch = Watch(names, seen, bool(dynamic), plain, state.reshaped)
-    watched = collecting(names), recording(record), constructing(), hashing(watch.kept, watch.leak)
+    watched = collecting(names), recording(record), constructing(), hashing(watch.leak), knowing(watch.kept)
     with (
         torch.no_grad(),
         watched[0] as findings,
@@ -269,6 +269,7 @@ def capture(
         seeing(),
         watched[2],
         watched[3],
+        watched[4],
         copying(),
         watch,
     ):

@@ -13,6 +13,7 @@ from typing import IO
 import torch
 from torch import Tensor
 
+from .. import _torch
 from .values import identical
 
 _LARGE = 1 << 20
@@ -32,16 +33,23 @@ class Contents:
         shelf = _Shelf()
         self._kept = {id(tensor): _KeptTensor(tensor, shelf) for tensor in tensors}
 
-    def restore(self, *, thorough: bool = False) -> None:
+    def restore(self, *, thorough: bool = False, moved: bool = True) -> None:
         """Writes back what was written.
 
         Args:
+            moved: Also those that are in another place in memory since, as by ``tensor.data = other``.
             thorough: Also find writes that torch's version counter does not see (``.data``), by
                 comparing everything. A tensor found so is compared from then on.
         """
         with torch.no_grad():
             for kept in self._kept.values():
-                kept.restore(thorough)
+                if moved or not kept.moved():
+                    kept.restore(thorough)
+
+    def moved(self, tensor: Tensor) -> bool:
+        """Whether this is one of the tensors, and in another place in memory."""
+        kept = self._kept.get(id(tensor))
+        return kept is not None and kept.moved()
 
     def holds(self, tensor: Tensor) -> bool:
         """Whether this is one of the tensors, in its own memory, with the values that it had."""
@@ -64,15 +72,17 @@ class _KeptTensor:
         self._version = _version(tensor)
         self._uncounted = False
 
+    def moved(self) -> bool:
+        return _place(self.tensor) != _place(self._place)
+
     def unchanged(self) -> bool:
-        return _place(self.tensor) == _place(self._place) and self._copy.same(self.tensor)
+        return not self.moved() and self._copy.same(self.tensor)
 
     def restore(self, thorough: bool) -> None:
         tensor = self.tensor
         if tensor.requires_grad != self._requires_grad and tensor.is_leaf:
             tensor.requires_grad_(self._requires_grad)
-        moved = _place(tensor) != _place(self._place)
-        if moved:
+        if moved := self.moved():
             tensor.data = self._place
         counted = self._version is None or moved or _version(tensor) != self._version
         if not counted and not ((thorough or self._uncounted) and not self._copy.same(tensor)):
@@ -179,6 +189,17 @@ def _read(file: IO[bytes], count: int) -> bytes:
 
 def _version(tensor: Tensor) -> int | None:
     return None if tensor.is_inference() else tensor._version
+
+
+def versions(module: _torch.ScriptModule) -> list[int | None]:
+    """How often each parameter and each constant of a script module was written to."""
+    found = [_version(parameter) for parameter in module.parameters()]
+    for part in module.modules():
+        for graph in _torch.method_graphs(part).values() if isinstance(part, _torch.ScriptModule) else ():
+            for node in graph.findAllNodes("prim::Constant"):
+                if _torch.kind(node.output().type()) == "TensorType" and node.hasAttribute("value"):
+                    found.append(_version(node.t("value")))
+    return found
 
 
 def _place(tensor: Tensor) -> tuple[object, ...]:

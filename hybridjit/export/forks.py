@@ -10,6 +10,7 @@ from typing import Any
 
 from .. import _torch
 from .._sites import Site, is_users, user_site
+from ..control.recorder import active
 from .report import Finding
 
 _FIX = "the same code in both; for what only a trace needs, hybridjit.is_tracing()"
@@ -72,14 +73,16 @@ def forks(names: Mapping[int, str], as_eager: bool = False) -> Iterator[list[Fin
     Yields:
         The findings, one per line; complete once the body has ended.
     """
-    asked: dict[Site, str] = {}
+    asked: dict[tuple[Site, bool], str] = {}
     found: list[Finding] = []
 
     def receive(name: str, frame: Any) -> bool:
-        users = is_users(frame.f_code.co_filename)
-        if users:
-            asked.setdefault(user_site(names, frame), name)
-        return users and as_eager
+        if not is_users(frame.f_code.co_filename):
+            return False
+        recorder = active()
+        eager = as_eager or (recorder is not None and recorder.supposes)  # there no input compares the two
+        asked.setdefault((user_site(names, frame), eager), name)
+        return eager
 
     kept = [(owner, name, getattr(owner, name)) for owner, name in _torch.asked_by]
     _receive.append(receive)
@@ -91,10 +94,10 @@ def forks(names: Mapping[int, str], as_eager: bool = False) -> Iterator[list[Fin
         for owner, name, function in kept:
             setattr(owner, name, function)
         _receive.pop()
-        for site, name in asked.items():
+        for (site, eager), name in asked.items():
             text = (
                 f"asks {name}(): what this does in a trace, and so in the file, may not be what it does in eager mode"
             )
-            if as_eager:
+            if eager:
                 text = f"asks {name}(), and was told that nothing is traced: what it does in a trace would not do"
             found.append(Finding("HJ303", "note", text, site.file, site.line, site.module_path, _FIX))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -31,7 +31,7 @@ def _see_made(position: int) -> See:
         if not any(map(watch.varies, traced)):
             # The graph holds the values in one tensor for all calls: what is written must reach a copy of it.
             return func(*args, **kwargs).clone()
-        numbers = _numbers(data, watch.kept)
+        numbers = _numbers(data)
         given = {"data": numbers} if "data" in kwargs else {}
         with _torch.paused_tracing():
             like = func(*(numbers if each is data else each for each in args), **{**kwargs, **given})
@@ -87,11 +87,11 @@ def _inside(data: Any) -> list[Tensor]:
     return [tensor for item in data for tensor in _inside(item)] if isinstance(data, (list, tuple)) else []
 
 
-def _numbers(data: Any, known: Collection[int]) -> Any:
+def _numbers(data: Any) -> Any:
     """The same with a Python number for each that eager mode has as one: the dtype hangs on that."""
     if isinstance(data, (list, tuple)):
-        return [_numbers(item, known) for item in data]
-    if not isinstance(data, Tensor) or not is_number(data, known):
+        return [_numbers(item) for item in data]
+    if not isinstance(data, Tensor) or not is_number(data):
         return data
     with _torch.paused_tracing(), _torch.unwatched():
         return data.item()

@@ -7,6 +7,7 @@ import contextlib
 import functools
 import inspect
 from collections.abc import Callable, Collection, Iterator
+from contextvars import ContextVar
 from types import FrameType
 from typing import Any
 
@@ -20,14 +21,27 @@ from ..control.values import stands_for_none
 from .counts import functions_in
 from .kinds import CACHE, KEY, Kind
 
+_kept: ContextVar[Collection[int]] = ContextVar("hybridjit_kept", default=())
 
-def is_number(tensor: Tensor, known: Collection[int] = ()) -> bool:
-    """Whether a traced tensor is what eager mode has as a Python number: a size, or arithmetic on sizes.
+
+@contextlib.contextmanager
+def knowing(kept: Collection[int]) -> Iterator[None]:
+    """Within the body these values of the graph are numbers too: those that the model took out of tensors."""
+    token = _kept.set(kept)
+    try:
+        yield
+    finally:
+        _kept.reset(token)
+
+
+def is_number(tensor: Tensor, known: Collection[int] | None = None) -> bool:
+    """Whether a traced tensor is what eager mode has as a Python number: a size, a number taken out, or arithmetic.
 
     Args:
         tensor: The tensor.
-        known: Values of the graph, by number, that are numbers for another reason.
+        known: Values of the graph, by number, that are numbers taken out; none for sizes alone.
     """
+    known = _kept.get() if known is None else known
     with _torch.paused_tracing(), _torch.unwatched():
         if tensor.dim() or tensor.is_complex():
             return False
@@ -126,7 +140,8 @@ def promoted(func: Any, args: Any, kwargs: Any, call: Callable[[Any, Any, Any], 
     """The arguments of an operation on a tensor and one of Python's numbers as the tracer keeps them right.
 
     Integers with a Python float become floats of the default dtype, as in eager mode: the tracer has the float as a
-    tensor of double precision, and would make the result one too. A Python truth, on which the tracer ends, becomes a
+    tensor of double precision, and would make the result one too; with a tensor of one element that is no number of
+    Python's, it has that one's dtype for the same reason. A Python truth, on which the tracer ends, becomes a
     tensor or a number. Truths with a Python integer become integers: TorchScript takes ``mask + 0`` for ``mask``.
 
     Args:
@@ -144,7 +159,13 @@ def promoted(func: Any, args: Any, kwargs: Any, call: Callable[[Any, Any, Any], 
         return tuple(_as_tensor(each, call) if type(each) is bool else each for each in args), kwargs
     if func not in _ARITHMETIC or len(args) != 2:
         return args, kwargs
-    wanted = torch.get_default_dtype() if any(map(_is_float, args)) else torch.int64
+    floats = [_is_float(each) for each in args]
+    if sum(floats) == 1 and _is_single(single := args[1 - floats.index(True)]):
+        with _torch.paused_tracing(), _torch.unwatched():
+            inexact = single.is_floating_point() or single.is_complex()
+        like = single if inexact else call(Tensor.to, (single, torch.get_default_dtype()), {})
+        return tuple(like if each is single else _as_type(each, like, call) for each in args), kwargs
+    wanted = torch.get_default_dtype() if any(floats) else torch.int64
     if wanted is torch.int64 and (int not in map(type, args) or func not in _COUNTING):
         return args, kwargs
 
@@ -164,6 +185,22 @@ def widest(number: Tensor) -> Tensor:
     with _torch.paused_tracing(), _torch.unwatched():
         narrow = not number.is_floating_point() and number.dtype not in (torch.int64, torch.bool)
     return number.to(torch.int64) if narrow else number
+
+
+def _is_single(value: Any) -> bool:
+    """Whether a value is a tensor of no dimensions that is not one of Python's numbers."""
+    if not isinstance(value, Tensor):
+        return False
+    with _torch.paused_tracing(), _torch.unwatched():
+        single = value.dim() == 0
+    return single and not is_number(value)
+
+
+def _as_type(number: Any, like: Tensor, call: Callable[[Any, Any, Any], Any]) -> Any:
+    if not isinstance(number, Tensor):
+        return number
+    # Where it has that type already, what it gives is itself: all that follows would have the type of this operand.
+    return call(Tensor.type_as, (call(Tensor.detach, (number,), {}), like), {})
 
 
 def _is_float(value: Any) -> bool:
@@ -198,17 +235,16 @@ def _calls_cached(frame: FrameType) -> bool:
 
 
 @contextlib.contextmanager
-def hashing(known: Collection[int], leak: Callable[[Kind, Tensor, Any], None]) -> Iterator[None]:
+def hashing(leak: Callable[[Kind, Tensor, Any], None]) -> Iterator[None]:
     """Gives traced numbers the hash that the Python number has, within the body: a size finds its key.
 
     Args:
-        known: As for `is_number`.
         leak: Is told of each number that a hash was asked of, with its value.
     """
     identity: Any = Tensor.__hash__
 
     def hash_of(self: Tensor) -> int:
-        if _torch.tracing_state() is None or not is_number(self, known):
+        if _torch.tracing_state() is None or not is_number(self):
             made: int = identity(self)
             return made
         frame = user_frame()
@@ -219,7 +255,7 @@ def hashing(known: Collection[int], leak: Callable[[Kind, Tensor, Any], None]) -
         with _torch.paused_tracing(), _torch.unwatched():
             number = self.item()
         # What is kept for a number out of the data is not made for that number: how often it came, say.
-        cache = frame is not None and is_number(self) and _fills(frame)
+        cache = frame is not None and is_number(self, ()) and _fills(frame)
         leak(CACHE if cache else KEY, self, number)
         return hash(number)
 

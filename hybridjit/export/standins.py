@@ -30,8 +30,14 @@ def _traced(value: object) -> bool:
         return value.numel() == 1 and not value.is_complex() and value.dtype != torch.bool
 
 
-def _integer(value: Tensor) -> Tensor:
-    value = value.reshape(()) if _dims(value) else value
+def _taken(value: Tensor) -> Any:
+    """The number in a tensor of one element, which is one of Python's from there on."""
+    return value if is_number(value) else value.item()
+
+
+def _integer(value: Any) -> Any:
+    if not isinstance(value, Tensor):
+        return int(value)
     return widest(value) if not value.is_floating_point() else value.trunc().to(torch.int64)
 
 
@@ -67,7 +73,7 @@ class _Int(metaclass=Truthful):
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
         """``int(...)``, of a traced number the number."""
-        return _integer(args[0]) if len(args) == 1 and not kwargs and _traced(args[0]) else int(*args, **kwargs)
+        return _integer(_taken(args[0])) if len(args) == 1 and not kwargs and _traced(args[0]) else int(*args, **kwargs)
 
 
 class _Float(metaclass=Truthful):
@@ -76,8 +82,8 @@ class _Float(metaclass=Truthful):
     def __new__(cls, *args: Any) -> Any:
         """``float(...)``, of a traced number the number."""
         if len(args) == 1 and _traced(args[0]):
-            value = args[0].reshape(()) if _dims(args[0]) else args[0]
-            return value.to(torch.float64)
+            value = _taken(args[0])
+            return value.to(torch.float64) if isinstance(value, Tensor) else float(value)
         return float(*args)
 
 
@@ -162,7 +168,8 @@ def _is_integer(value: Tensor) -> Tensor:
 
 
 def _round(value: Any, *digits: Any) -> Any:
-    return value.round().to(torch.int64) if not digits and _traced(value) else round(value, *digits)
+    number = not digits and _traced(value) and is_number(value)
+    return value.round().to(torch.int64) if number else round(value, *digits)
 
 
 def _extreme(real: Callable[..., Any], of_two: Callable[[Tensor, Tensor], Tensor]) -> Callable[..., Any]:
@@ -188,10 +195,8 @@ def _function(real: Callable[..., Any], traced: Callable[[Tensor], Tensor]) -> C
     """A function of ``math``, on a traced number as well."""
 
     def call(*args: Any) -> Any:
-        if len(args) == 1 and _traced(args[0]):
-            value = args[0] if args[0].is_floating_point() else args[0].to(torch.float64)
-            return traced(value.reshape(()) if _dims(value) else value)
-        return real(*args)
+        value = _taken(args[0]) if len(args) == 1 and _traced(args[0]) else None
+        return traced(value.to(torch.float64)) if isinstance(value, Tensor) else real(*args)
 
     return call
 

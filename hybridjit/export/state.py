@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from .. import _torch
 from .contents import Contents, memory_of
@@ -58,13 +59,17 @@ class BufferState:
             if (other := now.get(name, tensor)).shape != tensor.shape or other.dtype != tensor.dtype
         }
 
-    def restore(self) -> None:
-        """Puts the buffers of a script module back, also those that a method of it replaced."""
+    def restore(self, *, moved: bool = True) -> None:
+        """Puts the buffers of a script module back, also those that a method of it replaced.
+
+        Args:
+            moved: As for `Contents.restore`.
+        """
         for name, tensor in self._module.named_buffers(remove_duplicate=False):
             if self._slots.get(name, tensor) is not tensor:
                 path, _, last = name.rpartition(".")
                 setattr(_submodule(self._module, path), last, self._slots[name])
-        self._contents.restore()
+        self._contents.restore(moved=moved)
 
 
 def _submodule(module: nn.Module, path: str) -> nn.Module:
@@ -97,6 +102,7 @@ class ModelState:
         self._contents = Contents([*tensors, *loose, *grads])
         self._memory = self._contents.memory()
         self._buffers = BufferState(model, self._contents)
+        self._parameters = {name: each for name, each in model.named_parameters() if not is_lazy(each)}
 
     @contextlib.contextmanager
     def running_again(self) -> Iterator[Callable[[bool], None]]:
@@ -156,9 +162,9 @@ class ModelState:
         return self._buffers.replaced()
 
     def changed_attributes(self) -> list[str]:
-        """The attributes that were set or deleted since, other than parameters and buffers that were there."""
+        """The attributes that were set or deleted since, other than buffers that were there."""
         names = {id(module): name for name, module in self._model.named_modules()}
-        changed = self._buffers.new()
+        changed = [*self._buffers.new(), *self._replaced_parameters()]
         for module, kept in self._attributes:
             if isinstance(module, _torch.ScriptModule):
                 continue  # its state is not in Python, which only remembers methods that were asked for
@@ -171,9 +177,18 @@ class ModelState:
                     changed.append(f"{names[id(module)]}.{key}".lstrip("."))
         return sorted(changed)
 
+    def _replaced_parameters(self) -> list[str]:
+        """The parameters in whose place, or in that of their memory, there is another; not those of lazy modules."""
+        now = dict(self._model.named_parameters())
+        return [
+            name
+            for name, parameter in self._parameters.items()
+            if now.get(name) is not parameter or self._contents.moved(parameter)
+        ]
+
     def restore_tensors(self) -> None:
-        """Puts buffers and the contents of tensors back, and leaves attributes as they are."""
-        self._buffers.restore()
+        """Puts buffers and the contents of tensors back, and leaves attributes and the tensors' places as they are."""
+        self._buffers.restore(moved=False)
 
     def restore_attributes(self) -> None:
         """Puts attributes back, and leaves buffers and the contents of tensors as they are."""

@@ -73,6 +73,8 @@ class _Parted(BaseException):  # no Exception: it passes what the model catches
 class _Run:
     """One input on its way through the model."""
 
+    supposes = False
+
     def __init__(
         self, member: Member, log: Sequence[_Step], owner: Member, decided: int, scratch: Any, left: Sequence[_Open]
     ) -> None:

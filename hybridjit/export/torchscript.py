@@ -27,6 +27,7 @@ from .build import Builder
 from .capture import Captured, check_ready, unwrapped
 from .checks import Expectation, File, Run, check_on, expect
 from .compare import is_chaotic
+from .contents import versions
 from .coverage import Coverage, in_file
 from .devices import default_devices, device_list, device_of, moved
 from .dynamic import Declared
@@ -94,6 +95,7 @@ def export_torchscript(request: Request) -> Exported:
                 flat = next(iter(made.entries)).call.flatten(moved(call, None, name), name)
                 notes = [*notes, optimize_file(path, request.optimize, made.entries, flat)]
             loaded = _torch.load_script(path)
+            held = versions(loaded)
             sides = in_file(loaded, made.module, dict.fromkeys(entry.method for entry in made.entries))
             made = dataclasses.replace(made, module=loaded)
             runs = [
@@ -142,6 +144,8 @@ def export_torchscript(request: Request) -> Exported:
             raise uncovered(report)
         kinds = tensors.of(runs[0].title, checks)
         archive.append_metadata(path, metadata_of(report, made.entries, sides, kinds))
+        if versions(loaded) != held:  # a call writes to weights or constants: what is returned has not been called
+            made = dataclasses.replace(made, module=_torch.load_script(path))
         return Exported(made.module, "torchscript", report, made.entries, archive.KeptFile(path), sides, _kinds=kinds)
 
 

@@ -64,7 +64,7 @@ class Watch(TorchFunctionMode):
             return func(*args, **kwargs)
         if self._plain and func in _COUNT and user_site().file in self._plain:
             return self._as_numbers(func, args, kwargs)
-        if func in IN_PLACE and isinstance(args[0], Tensor) and is_number(args[0], self.kept):
+        if func in IN_PLACE and isinstance(args[0], Tensor) and is_number(args[0]):
             func = IN_PLACE[func]  # what Python has as a number has no memory of its own
         if func in _INDEXED:
             args = args[0], made.indexed(self, args[1]), *args[2:]
@@ -123,24 +123,37 @@ class Watch(TorchFunctionMode):
             yield each, _torch.value_of(each)
 
     def _exactly(self, func: Any, args: Any, kwargs: Any, caller: FrameType) -> Any:
-        """Runs an operation; one on sizes alone with as many digits as Python has."""
+        """Runs an operation; one on Python's numbers alone with as many digits as Python has."""
         result = call_at(caller, func, args, kwargs)
-        numbers = self._numbers
-        if not isinstance(result, Tensor) or not numbers:
+        if not isinstance(result, Tensor) or not self._numbers or func in _FILLED:
             return result
         given = tensors_of((args, kwargs))
-        if not given or not all(id(each) in numbers and numbers[id(each)]() is each for each in given):
+        if not given or not all(map(self._is_number, given)):
             return result
         with _torch.paused_tracing():
             if result.dim():
                 return result
-            single = result.dtype == torch.float32 and kwargs.get("dtype") is None and torch.float32 not in args
+            floats = [each for each in (*args, *given) if isinstance(each, float) or _is_narrow(each)]
+            narrow = floats if result.dtype is torch.bool else _is_narrow(result)
+            single = narrow and not any(isinstance(each, torch.dtype) for each in (*args, *kwargs.values()))
         if single and func in _INTO:  # torch has it as 1 / size, times the number: an ulp off, and so a size at some
             result = _double(args[0]).new_full((), args[1], dtype=torch.float64) / _double(args[0])
         elif single:
             result = func(*(_double(each) for each in args), **{key: _double(each) for key, each in kwargs.items()})
-        numbers[id(result)] = weakref.ref(result)
+        self._numbers[id(result)] = weakref.ref(result)
         return result
+
+    def _is_number(self, tensor: Tensor) -> bool:
+        """Whether a tensor is what came of numbers alone."""
+        found = self._numbers.get(id(tensor))
+        return found is not None and found() is tensor
+
+    def keep(self, tensor: Tensor) -> Tensor:
+        """The number in a tensor of one element, as a tensor that Python has as a number."""
+        number = widest(tensor.reshape(()))
+        self.kept.add(_torch.value_of(number).unique())
+        self._numbers[id(number)] = weakref.ref(number)
+        return number
 
     def varies(self, tensor: Tensor) -> bool:
         """Whether a tensor can hold something else when the file runs."""
@@ -171,6 +184,15 @@ def _uses(value: Any, but: Collection[str]) -> int:
 
 
 _INTO = tuple(getattr(Tensor, f"__{name}__") for name in ("rtruediv", "rdiv"))
+
+
+_FILLED = (torch.full, torch.scalar_tensor, Tensor.new_full)
+"""What makes a tensor of a number."""
+
+
+def _is_narrow(value: Any) -> bool:
+    """Whether a tensor has floats of fewer digits than Python's."""
+    return isinstance(value, Tensor) and value.is_floating_point() and value.dtype is not torch.float64
 
 
 def _double(value: Any) -> Any:
@@ -212,7 +234,7 @@ def _see_item(watch: Watch, func: Any, args: Any, kwargs: Any) -> Any:
     if truth:
         return _number(BOOL)(watch, func, args, kwargs)
     if watch.exact and number and watch.varies(args[0]):
-        return _kept(watch, args[0].reshape(()))
+        return watch.keep(args[0])
     return _number(ITEM)(watch, func, args, kwargs)
 
 
@@ -246,13 +268,7 @@ _LISTED = 64
 def _parts(watch: Watch, tensor: Tensor) -> list[Any]:
     with _torch.paused_tracing():
         last = tensor.dim() == 1
-    return [_kept(watch, each) if last else _parts(watch, each) for each in tensor.unbind()]
-
-
-def _kept(watch: Watch, number: Tensor) -> Tensor:
-    number = widest(number)
-    watch.kept.add(_torch.value_of(number).unique())
-    return number
+    return [watch.keep(each) if last else _parts(watch, each) for each in tensor.unbind()]
 
 
 def _values(kind: Kind) -> See:

@@ -237,3 +237,24 @@ def test_what_a_trace_does_otherwise_at_some_sizes() -> None:
     for size in (60, 33, 79, 121):
         x = torch.rand(size, 2)
         torch.testing.assert_close(exported(x), x)
+
+
+class Elsewhere(nn.Module):
+    """Asks on a side that the example does not take, before and after it parts."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not jit.is_tracing():
+            x = x + 0
+        if x.sum() > 1000 and not jit.is_tracing():
+            return x * 2
+        if x.sum() < -1000:
+            return x * 3 if torch._C._get_tracing_state() is None else x * 4
+        return x
+
+
+def test_a_side_that_no_input_takes() -> None:
+    """Where nothing compares the two, the code is told what it is told in eager mode."""
+    model = Elsewhere().eval()
+    exported = hj.export(model, torch.ones(3), branches="auto")
+    for x in (torch.ones(4), torch.full((3,), 500.0), torch.full((3,), -500.0)):
+        torch.testing.assert_close(exported(x), model(x))

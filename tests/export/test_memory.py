@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -126,3 +129,67 @@ def test_a_buffer_and_how_far_it_is_filled() -> None:
     exported = hj.export(model, X)
     for length in (2, 5, 3, 7):
         torch.testing.assert_close(exported(torch.ones(length)), Angles()(torch.ones(length)))
+
+
+class Scales(nn.Module):
+    """Changes its weights in a call, in one of the ways there are."""
+
+    def __init__(self, way: str) -> None:
+        super().__init__()
+        self.way = way
+        self.linear = nn.Linear(3, 3)
+        self.linear.weight.data *= 5
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = self.linear.weight
+        if self.way == "data":
+            weight.data = weight.data * 0.5
+        elif self.way == "parameter":
+            self.linear.weight = nn.Parameter(weight * 0.5)
+        elif self.way == "in place":
+            weight.data.mul_(0.5)
+        elif self.way == "at most 1":  # as networks for few channels of a signal do
+            weight.data = torch.renorm(weight.data, p=2, dim=0, maxnorm=1.0)
+        result: Tensor = self.linear(x)
+        return result
+
+
+@pytest.mark.parametrize("way", ["data", "parameter"])
+def test_weights_that_each_call_replaces(way: str) -> None:
+    """No file puts another tensor in the place of a weight, and so none is right from the second call on."""
+    with pytest.raises(hj.CaptureError, match=r"sets the attribute linear\.weight; the file does not"):
+        hj.export(Scales(way).eval(), torch.rand(4, 3))
+
+
+@pytest.mark.parametrize("way", ["at most 1", "in place"])
+def test_weights_that_calls_change(way: str, tmp_path: Path) -> None:
+    """All calls go on with what the first makes of them, or the file does as the model; none is behind it yet."""
+    model = Scales(way).eval()
+    exported = hj.export(model, torch.rand(4, 3))
+    exported.save(tmp_path / "scales.pt")
+    for file in (exported, hj.load(tmp_path / "scales.pt")):
+        again = copy.deepcopy(model)
+        for _ in range(3):
+            x = torch.rand(4, 3)
+            torch.testing.assert_close(file(x), again(x))
+
+
+class AddsUp(nn.Module):
+    """Writes to a tensor that is no buffer: the file has it as a constant."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.total = torch.zeros(3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.total += x.sum(0)
+        return x - self.total
+
+
+def test_a_constant_that_calls_write_to() -> None:
+    """The export that is returned has not been called."""
+    model = AddsUp().eval()
+    exported = hj.export(copy.deepcopy(model), torch.rand(4, 3))
+    for _ in range(3):
+        x = torch.rand(4, 3)
+        torch.testing.assert_close(exported(x), model(x))

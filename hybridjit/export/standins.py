@@ -17,7 +17,8 @@ from torch import Tensor
 
 from .. import _torch
 from ..control.structure import tensors_of
-from .numbers import CACHED, is_number, widest
+from .numbers import CACHED, is_number
+from .promotion import widest
 from .rolling import Rolling, in_chunks, indexes
 from .validation import parsed
 

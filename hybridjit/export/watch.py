@@ -22,7 +22,8 @@ from . import answers, lost, made
 from .answers import See
 from .kinds import ARRAY, BOOL, CONTAINS, FLOAT, GIVEN, INDEX, INT, ITEM, LEN, LENT, LIST, ROWS, TEXT, Kind
 from .leaks import Leak
-from .numbers import IN_PLACE, is_number, promoted, widest
+from .numbers import IN_PLACE, is_number
+from .promotion import promoted, widest
 from .rolling import rows_of
 from .validation import only_says
 

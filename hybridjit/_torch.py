@@ -120,6 +120,8 @@ def value_of(self: Tensor) -> Value:
     """
     if (state := _C._get_tracing_state()) is None:  # torch would end the process
         raise RuntimeError("a tensor has a value in a graph only while that is recorded")
+    while _C._functorch.is_functorch_wrapped_tensor(self):  # by vmap, of whose tensors the trace has the physical ones
+        self = _C._functorch.get_unwrapped(self)
     try:
         return _C._get_value_trace(self)
     except RuntimeError:  # a tensor that the trace never saw, with a gradient: torch has switched the trace off
@@ -443,10 +445,9 @@ def is_in_place(func: Any) -> bool:
 
 def known_value(tensor: Tensor) -> Value | None:
     """The graph value of a tensor, ``None`` if it can't have one: it needs a gradient, and the trace never saw it."""
-    try:
+    with contextlib.suppress(RuntimeError):
         return value_of(tensor)
-    except RuntimeError:
-        return None
+    return None
 
 
 _ARITHMETIC = _COMPARISONS | {f"aten::{name}" for name in ("size", "numel", "add", "sub", "mul", "floor_divide", "Int")}
@@ -472,8 +473,7 @@ _SIZES = ("aten::size", "aten::numel")
 
 def is_constant(tensor: Tensor) -> bool:
     """Whether the trace takes a tensor for a constant."""
-    value = known_value(tensor)
-    return value is None or value.node().kind() == "prim::Constant"
+    return (value := known_value(tensor)) is None or value.node().kind() == "prim::Constant"
 
 
 _VARYING = ("prim::Param", "prim::TracedAttr", "aten::__derive_index")  # the last: the number of a loop's turn

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import traceback
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
@@ -367,6 +368,11 @@ def _explain(model: nn.Module, names: dict[int, str], error: Exception) -> Captu
     if "observable data dependence" in str(error):  # torch prints the whole result there
         text = ["what was traced does not lead from the inputs to the result"]
     instead = next((fix for pattern, fix in _FIXES.items() if re.search(pattern, str(error))), _FIX)
+    if any("_functorch" in frame.f_code.co_filename for frame, _ in traceback.walk_tb(error.__traceback__)):
+        text = [
+            "a transform of functions (torch.vmap, torch.func.grad), of which flex_attention makes use, is not traced"
+        ]
+        instead = "operations on the whole batch; F.scaled_dot_product_attention for flex_attention"
     return CaptureError(
         compose(
             f"{type(model).__qualname__} runs in eager mode but can't be traced",

@@ -60,6 +60,18 @@ INDEX = Kind(
     "the index is kept",
     "tensor.index_select(0, index), or x[index] on a tensor rather than a list",
 )
+TURNS = Kind(
+    "HJ104",
+    "range(tensor)",
+    "the number of turns is kept",
+    "an operation on the whole tensor, torch.arange for a list of numbers, or the loop as hybridjit.fori_loop",
+)
+REPEATED = Kind(
+    "HJ104",
+    "[...] * tensor",
+    "the length of the list is kept",
+    "a tensor with a row for each: x.expand(n, *x.shape), torch.full((n,), value)",
+)
 LIST = Kind(
     "HJ105",
     "tensor.tolist()",

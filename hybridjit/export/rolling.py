@@ -21,6 +21,7 @@ from .. import _torch
 from .._sites import Line
 from ..control.recorder import active, as_one_operation
 from .counts import Asked, Growing, asked_at
+from .kinds import INDEX, REPEATED, TURNS, Kind
 from .leaks import as_traced
 from .validation import parsed
 
@@ -80,6 +81,27 @@ def in_chunks(start: Any, stop: Any, step: Any) -> list[Any]:
 
     turns = as_one_operation(in_chunks, given, counted)
     return [start + at * step if at else start for at in range(turns)]
+
+
+def counts(frame: FrameType | None) -> Kind:
+    """Which way a size leaves where Python wants an index, by the line that a frame is at."""
+    if frame is None:
+        return INDEX
+    turns, repeated = _counting(frame.f_code.co_filename)
+    return TURNS if frame.f_lineno in turns else REPEATED if frame.f_lineno in repeated else INDEX
+
+
+@functools.lru_cache(maxsize=64)
+def _counting(file: str) -> tuple[frozenset[int], frozenset[int]]:
+    """The lines of ``range(...)``, and of lists times numbers."""
+    turns, repeated = set[int](), set[int]()
+    for node in ast.walk(parsed(file)):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "range":
+            turns.update(range(node.lineno, (node.end_lineno or node.lineno) + 1))
+        lists = (ast.List, ast.Tuple)
+        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult) and isinstance(node.left, lists):
+            repeated.update(range(node.lineno, (node.end_lineno or node.lineno) + 1))
+    return frozenset(turns), frozenset(repeated)
 
 
 def indexes(frame: FrameType) -> bool:

@@ -192,25 +192,49 @@ def _as_tensor(value: Any) -> Tensor:
         return torch.tensor(value, dtype=torch.float64 if isinstance(value, float) else torch.int64)
 
 
-def _function(real: Callable[..., Any], traced: Callable[[Tensor], Tensor]) -> Callable[..., Any]:
-    """A function of ``math``, on a traced number as well."""
+def _function(name: str, takes: torch.dtype = torch.float64, gives: torch.dtype | None = None) -> Callable[..., Any]:
+    """A function of ``math``, on numbers among which are traced ones."""
+    real, of_tensors = getattr(math, name), getattr(torch, name)
 
     def call(*args: Any) -> Any:
-        value = _taken(args[0]) if len(args) == 1 and _traced(args[0]) else None
-        return traced(value.to(torch.float64)) if isinstance(value, Tensor) else real(*args)
+        taken = [_taken(each) if _traced(each) else each for each in args]
+        if not any(isinstance(each, Tensor) for each in taken) or not all(map(_is_numeral, taken)):
+            return real(*args)
+        numbers = [_as_tensor(each).to(takes) for each in taken]
+        if name == "log" and len(numbers) == 2:
+            return torch.log(numbers[0]) / torch.log(numbers[1])
+        result = of_tensors(*numbers)
+        return result if gives is None else result.to(gives)
 
     return call
 
 
+def _is_numeral(value: object) -> bool:
+    return isinstance(value, Tensor) or type(value) in (int, float)
+
+
+_ROUND = ["ceil", "floor", "trunc"]
+_ONE = [
+    "sqrt",
+    "log",
+    "log2",
+    "log10",
+    "log1p",
+    "exp",
+    "sin",
+    "cos",
+    "tan",
+    "tanh",
+    "atan",
+    "isnan",
+    "isinf",
+    "isfinite",
+]
+_TWO = ["copysign", "fmod", "atan2", "hypot", "pow"]
 _MATH: dict[str, Callable[..., Any]] = {
-    "ceil": _function(math.ceil, lambda value: value.ceil().to(torch.int64)),
-    "floor": _function(math.floor, lambda value: value.floor().to(torch.int64)),
-    "trunc": _function(math.trunc, lambda value: value.trunc().to(torch.int64)),
-    "sqrt": _function(math.sqrt, torch.sqrt),
-    "log": _function(math.log, torch.log),
-    "log2": _function(math.log2, torch.log2),
-    "log10": _function(math.log10, torch.log10),
-    "exp": _function(math.exp, torch.exp),
+    **{name: _function(name, gives=torch.int64) for name in _ROUND},
+    **{name: _function(name, takes=torch.int64) for name in ("gcd", "lcm")},
+    **{name: _function(name) for name in (*_ONE, *_TWO)},
 }
 
 

@@ -20,11 +20,11 @@ from ..control.guards import guard_kind
 from ..control.structure import tensors_of
 from . import answers, lost, made
 from .answers import See
-from .kinds import ARRAY, BOOL, CONTAINS, FLOAT, GIVEN, INDEX, INT, ITEM, LEN, LENT, LIST, ROWS, TEXT, Kind
+from .kinds import ARRAY, BOOL, CONTAINS, FLOAT, GIVEN, INT, ITEM, LEN, LENT, LIST, ROWS, TEXT, Kind
 from .leaks import Leak
 from .numbers import IN_PLACE, is_number
 from .promotion import promoted, widest
-from .rolling import rows_of
+from .rolling import counts, rows_of
 from .validation import only_says
 
 
@@ -356,7 +356,7 @@ _SEEN: dict[Any, See] = {
     Tensor.__int__: _number(INT),
     Tensor.__float__: _number(FLOAT),
     Tensor.__complex__: _number(FLOAT),
-    Tensor.__index__: _number(INDEX),
+    Tensor.__index__: lambda watch, *called: _number(counts(user_frame()))(watch, *called),
     Tensor.item: _see_item,
     Tensor.tolist: _see_list,
     Tensor.numpy: _values(ARRAY),

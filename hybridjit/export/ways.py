@@ -13,7 +13,7 @@ from .._sites import file_of, is_users, user_files
 from .capture import Captured
 from .counts import Asked, asked_at
 from .further import SECONDS, look_beside, probe, scatter
-from .kinds import INDEX, ROWS
+from .kinds import INDEX, REPEATED, ROWS, TURNS
 from .leaks import Leak
 from .loops import rolled
 from .probes import BESIDE, SHARED, guarded_by, of_kind
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from .guarded import Study
     from .task import Known, Settings
 
+_LOOPED = (INDEX, REPEATED, ROWS, TURNS)
+"""How values leave where a loop may be."""
 _EXAMPLES = 4
 """How many inputs may record sides of branches at once."""
 _JOINED, _PATHS = 2, 4
@@ -116,7 +118,7 @@ def _tries(study: Study, settings: Settings) -> Iterator[Settings]:
     """The ways of capturing, the most general first, the safest last."""
     first = study.first
     files = frozenset(leak.site.file for leak in first.leaks) | first.kinds_asked
-    looped = {(leak.site.file, leak.site.line) for leak in first.leaks if leak.kind in (INDEX, ROWS)}
+    looped = {(leak.site.file, leak.site.line) for leak in first.leaks if leak.kind in _LOOPED}
     lines = frozenset(line for line in looped if asked_at(line) < Asked.HOW_MANY)
     probe(study, first)
     own = frozenset(filter(is_users, map(file_of, study.task.model.modules())))

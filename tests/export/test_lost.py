@@ -157,3 +157,21 @@ def test_how_many_a_sparse_tensor_holds(sparse: Callable[[Tensor], Tensor]) -> N
     exported = hj.export(model, torch.eye(4), branches="auto")
     for x in (torch.eye(4), torch.ones(3, 3), torch.eye(6)):
         torch.testing.assert_close(exported(x), model(x))
+
+
+def test_what_vmap_makes() -> None:
+    """The tensors that `torch.vmap` hands a function are not the trace's, and lose nothing: their values are."""
+
+    class ByRow(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.rand(3, 4))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.vmap(lambda row, weight: row @ weight, in_dims=(0, None))(x, self.weight)
+
+    model = ByRow().eval()
+    exported = hj.export(model, torch.rand(2, 3))
+    for rows in (2, 5):
+        x = torch.rand(rows, 3)
+        torch.testing.assert_close(exported(x), model(x))

@@ -339,7 +339,7 @@ def test_turns_that_are_not_one(fn: Callable[..., object]) -> None:
     found, model = exported(fn, 2, 5, 4)
     same_at(found, model, [(2, 5, 4)])
     for size in ((2, 9, 4), (2, 4, 4)):
-        with pytest.raises(hj.GuardError, match="a tensor used as an index, captured 5"):
+        with pytest.raises(hj.GuardError, match=r"range\(tensor\), captured 5"):
             found(torch.randn(size))
 
 

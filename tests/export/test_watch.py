@@ -46,6 +46,8 @@ WAYS: dict[str, tuple[Kind, object, Callable[[Tensor], Tensor]]] = {
     "array": (kinds.ARRAY, 6.0, lambda x: x * float(x.sum().numpy())),
     "in": (kinds.CONTAINS, True, lambda x: x if 1.0 in x else -x),
     "index": (kinds.INDEX, 1, lambda x: [x, x + 1][x[1].long()]),
+    "range": (kinds.TURNS, 1, lambda x: sum((x for _ in range(x[1].long())), x)),
+    "list": (kinds.REPEATED, 3, lambda x: sum([x] * x.shape[0], x)),
     "given": (kinds.GIVEN, 6.0, lambda x: attention(*[x[None, :, None]] * 3, scale=x.sum())[0, :, 0]),
     "len": (kinds.LEN, 3, lambda x: x * len(x)),
     "contiguous": (kinds.LAYOUT, True, lambda x: x if x.is_contiguous() else -x),

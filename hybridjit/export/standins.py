@@ -104,6 +104,19 @@ def _range(loops: Rolling) -> type:
     return Range
 
 
+class _Zipped:
+    """Rows of several tensors, in the turns of a loop."""
+
+    def __init__(self, turns: Iterator[tuple[Tensor, ...]]) -> None:
+        self.turns = turns
+
+    def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
+        return self
+
+    def __next__(self) -> tuple[Tensor, ...]:
+        return next(self.turns)[1:]
+
+
 def _over_rows(loops: Rolling) -> dict[str, type]:
     """``enumerate`` and ``zip``, of traced tensors ones whose turns may become those of a loop."""
 
@@ -111,6 +124,8 @@ def _over_rows(loops: Rolling) -> dict[str, type]:
         real = enumerate
 
         def __new__(cls, rows: Any, start: int = 0) -> Any:
+            if isinstance(rows, _Zipped):
+                return ((turn + start, tuple(each)) for turn, *each in rows.turns)
             found = loops.rows(sys._getframe(1), (rows,))
             return enumerate(rows, start) if found is None else ((turn + start, row) for turn, row in found)
 
@@ -121,7 +136,7 @@ def _over_rows(loops: Rolling) -> dict[str, type]:
             found = loops.rows(sys._getframe(1), rows) if rows and not any(kwargs.values()) else None
             if found is None:
                 return zip(*rows, **kwargs)  # noqa: B905 - strict where the model says so
-            return (each[1:] for each in found)
+            return _Zipped(found)
 
     return {"enumerate": Enumerate, "zip": Zip}
 

@@ -173,6 +173,9 @@ ROWS: dict[str, Callable[[Tensor, Tensor], object]] = {
     "for": lambda x, n: torch.stack([each.cumsum(0) * 2 for each in x]),
     "enumerate": lambda x, n: torch.stack([x[i, :count].mean(0) for i, count in enumerate(n)]),
     "enumerate from 1": lambda x, n: torch.stack([row * i for i, row in enumerate(x, 1)]),
+    "enumerate of zip": lambda x, n: torch.stack(
+        [row[: int(count)].sum(0) * i for i, (row, count) in enumerate(zip(x, n, strict=False), 2)]
+    ),
     "zip": lambda x, n: torch.stack([row[: int(count)].sum(0) for row, count in zip(x, n, strict=False)]),
     "a list of lengths": lambda x, n: nn.utils.rnn.pad_sequence([x[0, :count] for count in n], batch_first=True),
 }

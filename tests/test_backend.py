@@ -79,10 +79,11 @@ def test_fallback() -> None:
     eager, run = Counts(), compiled(Counts())
     for _ in range(2):
         torch.testing.assert_close(run(torch.ones(3)), eager(torch.ones(3)))
-    (graph,) = hj.compile_report().graphs[before:]
-    assert (graph.result, graph.calls, graph.fallbacks) == ("eager", 2, 2)
-    assert graph in hj.compile_report().fallbacks
-    assert graph.reason == "it changes its arguments in place" and graph.reason in str(hj.compile_report())
+    graphs = hj.compile_report().graphs[before:]
+    assert sum(graph.calls for graph in graphs) == sum(graph.fallbacks for graph in graphs) == 2
+    for graph in graphs:
+        assert graph.result == "eager" and graph in hj.compile_report().fallbacks
+        assert graph.reason == "it changes its arguments in place" and graph.reason in str(hj.compile_report())
 
 
 class Asks(nn.Module):

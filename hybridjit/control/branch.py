@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import functools
+import itertools
+import weakref
 from collections.abc import Callable
 from types import FunctionType
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from typing_extensions import ParamSpec
 
@@ -18,6 +20,7 @@ from .wrapper import make_wrapper
 
 P = ParamSpec("P")
 R = TypeVar("R")
+_keys = itertools.count()
 
 
 def branch_if_tracing(fn: Callable[P, R]) -> Callable[P, R]:
@@ -83,11 +86,16 @@ class Twins:
     Attributes:
         fn: The function.
         made: The other one, once it is made.
+        key: By which they are found: text, which Dynamo never takes for a number that varies.
     """
+
+    known: ClassVar[weakref.WeakValueDictionary[str, Twins]] = weakref.WeakValueDictionary()
 
     def __init__(self, fn: FunctionType) -> None:
         self.fn = fn
         self.made = fn
+        self.key = str(next(_keys))
+        Twins.known[self.key] = self
 
 
 def captures() -> bool | None:

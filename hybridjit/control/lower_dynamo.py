@@ -35,7 +35,12 @@ def _is_placed(value: Any) -> bool:
 
 
 def _is_made(value: Any) -> bool:
-    return dataclasses.is_dataclass(value) or (isinstance(value, tuple) and len(value) == 0)
+    return _is_dataclass(value) or (isinstance(value, tuple) and len(value) == 0)
+
+
+def _is_dataclass(value: Any) -> bool:
+    """`dataclasses.is_dataclass`, of which Dynamo of torch 2.11 can ask the value, but not its class."""
+    return not isinstance(value, (int, float)) and hasattr(value, "__dataclass_fields__")
 
 
 def _entry(path: str, leaf: Any) -> tuple[Any, ...]:
@@ -76,7 +81,7 @@ def _give(
     leaves, paths, spec = _torch.tree_flatten(value, _is_made)
     given: list[Any] = []
     for path, leaf in zip(paths, leaves, strict=True):
-        if dataclasses.is_dataclass(leaf):
+        if _is_dataclass(leaf):
             names = tuple([field.name for field in dataclasses.fields(leaf)])
             entries.append((prefix + path, type(leaf).__qualname__, type(leaf), *names))
             inner = [f"{prefix}{path}.{name}" for name in names]

@@ -39,12 +39,13 @@ def are_wanted() -> bool | None:
 
 def run(twins: Twins, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Calls a function where Dynamo traces."""
-    return twins.made(*args, **kwargs) if _prepare(twins) else twins.fn(*args, **kwargs)
+    return twins.made(*args, **kwargs) if _prepare(twins.key) else twins.fn(*args, **kwargs)
 
 
 @while_tracing
-def _prepare(twins: Twins) -> bool:
+def _prepare(key: str) -> bool:
     """Makes the rewritten function, if there is one."""
+    twins = Twins.known[key]
     fn = twins.fn
     plan = plan_of(fn)
     if plan.code is None:

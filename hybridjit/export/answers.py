@@ -157,14 +157,6 @@ def _see_new(watch: Watch, func: Any, args: Any, kwargs: Any) -> Any:
     return func(*args, **kwargs)
 
 
-def _see_rolled(watch: Watch, func: Any, args: Any, kwargs: Any) -> Any:
-    """Keeps a traced shift, which the tracer takes for a plain number unless it is one of a list."""
-    args = tuple((each,) if index == 1 and isinstance(each, Tensor) else each for index, each in enumerate(args))
-    if isinstance(kwargs.get("shifts"), Tensor):
-        kwargs = {**kwargs, "shifts": (kwargs["shifts"],)}
-    return func(*args, **kwargs)
-
-
 def _see_assignment(watch: Watch, func: Any, args: Any, kwargs: Any) -> Any:
     """Writes a part of a tensor that is broadcast: the tracer keeps the size that it is broadcast to, or cut to."""
     tensor, index, value = args
@@ -207,7 +199,6 @@ SEEN: dict[Any, See] = {
     Tensor.new: _see_new,
     torch.numel: _see_count,
     _torch.sparse_count: _see_nonzeros,
-    **dict.fromkeys((Tensor.roll, torch.roll), _see_rolled),
     Tensor.stride: _see_strides,
     Tensor.is_contiguous: _see_contiguous,
     Tensor.storage_offset: _see_offset,

@@ -55,9 +55,14 @@ def indexed(watch: Watch, index: Any) -> Any:
     """An index in which what torch makes a tensor of, a list of traced numbers, is one made in the graph."""
     if not isinstance(index, (tuple, list)) or not _inside(index):
         return index
-    if isinstance(index, list) and len(index) >= _AS_NUMBERS:
+    if isinstance(index, list) and (len(index) >= _AS_NUMBERS or all(map(_is_numeral, index))):
         return _of_numbers(watch, index)
     return tuple(_of_numbers(watch, each) if isinstance(each, (tuple, list)) else each for each in index)
+
+
+def _is_numeral(value: object) -> bool:
+    """Whether eager mode has a Python integer there."""
+    return type(value) is int or (isinstance(value, Tensor) and is_number(value))
 
 
 def _of_numbers(watch: Watch, numbers: Any) -> Any:

@@ -69,6 +69,8 @@ def promoted(func: Any, args: Any, kwargs: Any, call: Callable[[Any, Any, Any], 
         return args, {key: int(v) if type(v) is bool and key in _VALUES else v for key, v in kwargs.items()}
     if func in _WITH_TRUTHS and bool in map(type, args):
         return tuple(_as_tensor(each, call) if type(each) is bool else each for each in args), kwargs
+    if func is torch.where and len(args) == 3:
+        return (args[0], *_chosen(args[1:], call)), kwargs
     if func in _WITH_NUMBERS and (alike := _alike([*args, *kwargs.values()], call)):
         return tuple(alike.get(id(each), each) for each in args), {k: alike.get(id(v), v) for k, v in kwargs.items()}
     if func not in _ARITHMETIC or len(args) != 2:
@@ -93,6 +95,16 @@ def widest(number: Tensor) -> Tensor:
     with _torch.paused_tracing(), _torch.unwatched():
         narrow = not number.is_floating_point() and number.dtype not in (torch.int64, torch.bool)
     return number.to(torch.int64) if narrow else number
+
+
+def _chosen(either: Sequence[Any], call: Callable[[Any, Any, Any], Any]) -> Sequence[Any]:
+    """What `torch.where` chooses from: of numbers alone, a float among them, eager mode makes the default dtype."""
+    numbers = all(not isinstance(each, Tensor) or is_number(each) for each in either)
+    if numbers and any(isinstance(each, Tensor) for each in either) and any(map(_is_float, either)):
+        dtype = torch.get_default_dtype()
+        return [call(Tensor.to, (each, dtype), {}) if isinstance(each, Tensor) else each for each in either]
+    alike = _alike(either, call)
+    return [alike.get(id(each), each) for each in either]
 
 
 def _alike(given: Sequence[Any], call: Callable[[Any, Any, Any], Any]) -> dict[int, Tensor]:

@@ -7,7 +7,6 @@ import builtins
 import contextlib
 import functools
 import math
-import operator
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -17,34 +16,17 @@ from torch import Tensor
 
 from .. import _torch
 from ..control.structure import tensors_of
+from .mathematics import FUNCTIONS, Math, Numpy, as_tensor, dims, taken, traced
 from .numbers import CACHED, is_number
 from .promotion import widest
 from .rolling import Rolling, in_chunks, indexes
 from .validation import parsed
 
 
-def _traced(value: object) -> bool:
-    """Whether a value is a number in the running trace."""
-    if not isinstance(value, Tensor) or _torch.tracing_state() is None:
-        return False
-    with _torch.paused_tracing(), _torch.unwatched():
-        return value.numel() == 1 and not value.is_complex() and value.dtype != torch.bool
-
-
-def _taken(value: Tensor) -> Any:
-    """The number in a tensor of one element, which is one of Python's from there on."""
-    return value if is_number(value) else value.item()
-
-
 def _integer(value: Any) -> Any:
     if not isinstance(value, Tensor):
         return int(value)
     return widest(value) if not value.is_floating_point() else value.trunc().to(torch.int64)
-
-
-def _dims(value: Tensor) -> int:
-    with _torch.paused_tracing(), _torch.unwatched():
-        return value.dim()
 
 
 class Truthful(type):
@@ -65,8 +47,8 @@ class Truthful(type):
         return hash(cls.real)
 
 
-NO_DTYPE = f"must be torch.dtype, not {Truthful.__name__}"
-"""What torch says of a stand-in where it wants a dtype, for which it takes Python's own classes alone."""
+NO_DTYPE = Truthful.__name__
+"""What torch calls a stand-in where it wants a dtype, for which it takes Python's own classes alone."""
 
 
 class _Int(metaclass=Truthful):
@@ -74,7 +56,7 @@ class _Int(metaclass=Truthful):
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
         """``int(...)``, of a traced number the number."""
-        return _integer(_taken(args[0])) if len(args) == 1 and not kwargs and _traced(args[0]) else int(*args, **kwargs)
+        return _integer(taken(args[0])) if len(args) == 1 and not kwargs and traced(args[0]) else int(*args, **kwargs)
 
 
 class _Float(metaclass=Truthful):
@@ -82,8 +64,8 @@ class _Float(metaclass=Truthful):
 
     def __new__(cls, *args: Any) -> Any:
         """``float(...)``, of a traced number the number."""
-        if len(args) == 1 and _traced(args[0]):
-            value = _taken(args[0])
+        if len(args) == 1 and traced(args[0]):
+            value = taken(args[0])
             return value.to(torch.float64) if isinstance(value, Tensor) else float(value)
         return float(*args)
 
@@ -94,10 +76,10 @@ def _range(loops: Rolling) -> type:
 
         def __new__(cls, *args: Any) -> Any:
             """``range(...)``, of a traced number one whose turns may become those of a loop, or what it indexes."""
-            if any(map(_traced, args)) and indexes(sys._getframe(1)):
+            if any(map(traced, args)) and indexes(sys._getframe(1)):
                 return torch.arange(*args)
             turns = loops.over(args)
-            if turns is None and len(args) == 3 and any(map(_traced, args)):
+            if turns is None and len(args) == 3 and any(map(traced, args)):
                 return in_chunks(*args)
             return range(*args) if turns is None else turns
 
@@ -143,14 +125,14 @@ def _over_rows(loops: Rolling) -> dict[str, type]:
 
 def _len(value: Any) -> Any:
     """``len``, of a traced tensor its traced size."""
-    if isinstance(value, Tensor) and _torch.tracing_state() is not None and _dims(value):
+    if isinstance(value, Tensor) and _torch.tracing_state() is not None and dims(value):
         return value.size(0)
     return len(value)
 
 
 def eager_kind(value: object) -> type | None:
     """What kind of number eager mode has for a traced size; ``None`` if it is no size."""
-    if not isinstance(value, Tensor) or not _traced(value) or not is_number(value):
+    if not isinstance(value, Tensor) or not traced(value) or not is_number(value):
         return None
     with _torch.paused_tracing(), _torch.unwatched():
         return float if value.is_floating_point() else int
@@ -184,8 +166,12 @@ def _is_integer(value: Tensor) -> Tensor:
 
 
 def _round(value: Any, *digits: Any) -> Any:
-    number = not digits and _traced(value) and is_number(value)
+    number = not digits and traced(value) and is_number(value)
     return value.round().to(torch.int64) if number else round(value, *digits)
+
+
+def _divmod(one: Any, other: Any) -> Any:
+    return (one // other, one % other) if traced(one) or traced(other) else divmod(one, other)
 
 
 def _extreme(real: Callable[..., Any], of_two: Callable[[Tensor, Tensor], Tensor]) -> Callable[..., Any]:
@@ -193,104 +179,11 @@ def _extreme(real: Callable[..., Any], of_two: Callable[[Tensor, Tensor], Tensor
 
     def chosen(*args: Any, **kwargs: Any) -> Any:
         values = list(args[0]) if len(args) == 1 and isinstance(args[0], (list, tuple)) else list(args)
-        if kwargs or not any(map(_traced, values)) or not all(_traced(v) or type(v) in (int, float) for v in values):
+        if kwargs or not any(map(traced, values)) or not all(traced(v) or type(v) in (int, float) for v in values):
             return real(*args, **kwargs)
-        return functools.reduce(of_two, [_as_tensor(value) for value in values])
+        return functools.reduce(of_two, [as_tensor(value) for value in values])
 
     return chosen
-
-
-def _as_tensor(value: Any) -> Tensor:
-    if isinstance(value, Tensor):
-        return value.reshape(()) if _dims(value) else value
-    with _torch.paused_tracing():
-        return torch.tensor(value, dtype=torch.float64 if isinstance(value, float) else torch.int64)
-
-
-def _function(name: str, takes: torch.dtype = torch.float64, gives: torch.dtype | None = None) -> Callable[..., Any]:
-    """A function of ``math``, on numbers among which are traced ones."""
-    real, of_tensors = getattr(math, name), getattr(torch, name)
-
-    def call(*args: Any) -> Any:
-        taken = [_taken(each) if _traced(each) else each for each in args]
-        if not any(isinstance(each, Tensor) for each in taken) or not all(map(_is_numeral, taken)):
-            return real(*args)
-        numbers = [_as_tensor(each).to(takes) for each in taken]
-        if name == "log" and len(numbers) == 2:
-            return torch.log(numbers[0]) / torch.log(numbers[1])
-        result = of_tensors(*numbers)
-        return result if gives is None else result.to(gives)
-
-    return call
-
-
-def _is_numeral(value: object) -> bool:
-    return isinstance(value, Tensor) or type(value) in (int, float)
-
-
-_ROUND = ["ceil", "floor", "trunc"]
-_ONE = [
-    "sqrt",
-    "log",
-    "log2",
-    "log10",
-    "log1p",
-    "exp",
-    "sin",
-    "cos",
-    "tan",
-    "tanh",
-    "atan",
-    "isnan",
-    "isinf",
-    "isfinite",
-]
-_TWO = ["copysign", "fmod", "atan2", "hypot", "pow"]
-_MATH: dict[str, Callable[..., Any]] = {
-    **{name: _function(name, gives=torch.int64) for name in _ROUND},
-    **{name: _function(name, takes=torch.int64) for name in ("gcd", "lcm")},
-    **{name: _function(name) for name in (*_ONE, *_TWO)},
-}
-
-
-class _Math:
-    """The module ``math``, with functions that take traced numbers."""
-
-    def __getattr__(self, name: str) -> Any:
-        return _MATH[name] if name in _MATH else getattr(math, name)
-
-
-def _of_numpy(name: str, traced: Callable[[Tensor], Tensor]) -> Callable[..., Any]:
-    """A function of NumPy, on a traced size as well, of which it makes a float."""
-
-    def call(*args: Any, **kwargs: Any) -> Any:
-        if len(args) == 1 and not kwargs and _traced(args[0]) and is_number(args[0]):
-            return traced(args[0].to(torch.float64))
-        return getattr(sys.modules["numpy"], name)(*args, **kwargs)
-
-    return call
-
-
-def _prod(*args: Any, **kwargs: Any) -> Any:
-    """``numpy.prod``, also of sizes."""
-    numbers = list(args[0]) if len(args) == 1 and not kwargs and isinstance(args[0], (list, tuple)) else []
-    sizes = [each for each in numbers if _traced(each) and is_number(each)]
-    if sizes and all(type(each) is int for each in numbers if not any(each is size for size in sizes)):
-        return functools.reduce(operator.mul, numbers)
-    return sys.modules["numpy"].prod(*args, **kwargs)
-
-
-_NUMPY: dict[str, Callable[..., Any]] = {
-    name: _of_numpy(name, getattr(torch, name))
-    for name in ("ceil", "floor", "trunc", "sqrt", "log", "log2", "log10", "exp")
-} | {"prod": _prod}
-
-
-class _Numpy:
-    """The module ``numpy``, with functions that take traced sizes."""
-
-    def __getattr__(self, name: str) -> Any:
-        return _NUMPY[name] if name in _NUMPY else getattr(sys.modules["numpy"], name)
 
 
 def _uncached(cached: Any) -> Callable[..., Any]:
@@ -298,8 +191,8 @@ def _uncached(cached: Any) -> Callable[..., Any]:
 
     @functools.wraps(cached.__wrapped__)
     def call(*args: Any, **kwargs: Any) -> Any:
-        traced = any(map(_traced, tensors_of((args, kwargs))))
-        return (cached.__wrapped__ if traced else cached)(*args, **kwargs)
+        past = any(map(traced, tensors_of((args, kwargs))))
+        return (cached.__wrapped__ if past else cached)(*args, **kwargs)
 
     return call
 
@@ -313,6 +206,7 @@ _BUILTINS: dict[str, Any] = {
     "isinstance": _isinstance,
     "type": Type,
     "round": _round,
+    "divmod": _divmod,
     "min": _extreme(min, torch.minimum),
     "max": _extreme(max, torch.maximum),
 }
@@ -348,7 +242,7 @@ def standing_in(files: Iterable[str], loops: Rolling, classes: bool = False) -> 
     typed = vars_of(sys.modules.get("__main__"))  # in a notebook or at a prompt, where each cell is a file
     if "__file__" not in typed and wanted - {vars_of(module)["__file__"] for module in modules}:
         modules.append(sys.modules["__main__"])
-    by_identity = {id(getattr(math, name)): function for name, function in _MATH.items()}
+    by_identity = {id(getattr(math, name)): function for name, function in FUNCTIONS.items()}
     try:
         if wanted and not hasattr(Tensor, "is_integer"):  # a method of Python's numbers that tensors lack
             type.__setattr__(Tensor, "is_integer", _is_integer)
@@ -363,9 +257,9 @@ def standing_in(files: Iterable[str], loops: Rolling, classes: bool = False) -> 
             }
             for name, held in list(space.items()):
                 if held is math:
-                    news[name] = _Math()
+                    news[name] = Math()
                 elif held is sys.modules.get("numpy", _ABSENT):
-                    news[name] = _Numpy()
+                    news[name] = Numpy()
                 elif id(held) in by_identity:
                     news[name] = by_identity[id(held)]
                 elif isinstance(held, CACHED):

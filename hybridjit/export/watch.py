@@ -22,6 +22,7 @@ from . import answers, lost, made
 from .answers import See
 from .kinds import ARRAY, BOOL, CONTAINS, FLOAT, GIVEN, INT, ITEM, LEN, LENT, LIST, ROWS, TEXT, Kind
 from .leaks import Leak
+from .listing import listed
 from .numbers import IN_PLACE, is_number
 from .promotion import promoted, widest
 from .rolling import counts, rows_of
@@ -74,7 +75,7 @@ class Watch(TorchFunctionMode):
                 if args[0] is buffer:
                     guard_kind(f"the buffer {name}", buffer)
         caller = sys._getframe(1)
-        args, kwargs = promoted(func, args, kwargs, lambda *other: call_at(caller, *other))
+        args, kwargs = promoted(func, *listed(func, args, kwargs), lambda *other: call_at(caller, *other))
         result = see(self, func, args, kwargs) if see is not None else self._called(func, args, kwargs, caller)
         if func in _COUNT:
             for tensor in tensors_of(result):

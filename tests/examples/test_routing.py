@@ -42,7 +42,7 @@ def loaded(models: dict[str, nn.Module], tmp_path_factory: pytest.TempPathFactor
 
 
 def calls(model: Any, given: torch.Tensor, operation: str) -> int:
-    with profile(activities=[ProfilerActivity.CPU]) as recorded:
+    with profile(activities=[ProfilerActivity.CPU], acc_events=True) as recorded:
         model(given)
     return sum(event.name == operation for event in recorded.events() or ())
 

@@ -87,6 +87,8 @@ def test_constants_that_are_read_cost_nothing() -> None:
         lambda x: torch.where(torch.as_tensor(x.shape[0] == 2), x, x * 2),
         lambda x: torch.as_tensor(x.sum(), dtype=torch.float64),
         lambda x: x * x.__len__(),
+        lambda x: x[[0, x.shape[0] - 1]],
+        lambda x: x.expand(2, -1)[[0, 1], [0, x.shape[0] - 1]],
     ],
 )
 def test_traced_values(fn: Callable[[Tensor], Tensor], tmp_path: Path) -> None:

@@ -74,3 +74,21 @@ def test_a_float_leaves_a_single_element_its_dtype() -> None:
     for rows, counts in ((7, (3, 4)), (1, (1, 9))):
         given = torch.rand(rows, 3), torch.tensor(counts)
         torch.testing.assert_close(exported(*given), model(*given))
+
+
+CHOICES: dict[str, Callable[[Tensor], Tensor]] = {
+    "numbers": lambda x: torch.where(x > 0.5, x.shape[0] / 2, 0.0),
+    "integer and float": lambda x: torch.where(x > 0.5, 1.0, x.shape[0]),
+    "integers": lambda x: torch.where(x > 0.5, x.shape[0], 0),
+    "a number and a single element": lambda x: torch.where(x.sum() > 0, x.sum(), x.shape[0] * 0.5),
+}
+
+
+@pytest.mark.parametrize("kind", CHOICES)
+def test_a_choice_of_numbers(kind: str) -> None:
+    """`torch.where` makes of numbers what it makes of them in eager mode."""
+    model = Call(CHOICES[kind]).eval()
+    exported = hj.export(model, torch.rand(4, 3), branches="auto")
+    for rows in (4, 1, 7):
+        x = torch.rand(rows, 3)
+        torch.testing.assert_close(exported(x), model(x))

@@ -48,6 +48,7 @@ KEPT: dict[str, Callable[[Tensor], Any]] = {
     "divisor": lambda x: x.reshape(math.gcd(x.shape[0], 6), -1),
     "no number": lambda x: x * 2 if math.isnan(x.shape[0] / 2) else x * 3,
     "sign of a key": lambda x: x * {(int, math.copysign(1.0, x.shape[0])): 2}.get((int, 1.0), 3),
+    "quotient and rest": lambda x: x.new_ones(divmod(x.shape[0] * 3, 4)),
     "min": lambda x: x[: min(len(x), 5)],
     "max": lambda x: x.new_ones(max(8, x.shape[0])),
     "of values": lambda x: x * int(x.sum() * 10),

@@ -37,6 +37,7 @@ from .lost import copying, keep_counts, refuse_caught
 from .made import constructing, drop_copies
 from .numbers import hashing, knowing
 from .placement import follow_devices
+from .ranks import has_scripts
 from .report import Branch, Finding, Scripted, Side, Static
 from .rolled import roll
 from .rolling import rolling
@@ -256,7 +257,7 @@ def capture(
 
     adapter.enter, adapter.leave = enter, keep_counts
     adapter.around = around
-    watch = Watch(names, seen, bool(dynamic), plain, state.reshaped)
+    watch = Watch(names, seen, bool(dynamic), plain, state.reshaped, has_scripts(model))
     watched = collecting(names), recording(record), constructing(), hashing(watch.leak), knowing(watch.kept)
     with (
         torch.no_grad(),

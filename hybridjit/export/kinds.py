@@ -122,6 +122,12 @@ CACHE = Kind(
     "what the cache has for it is kept",
     "a table made in __init__ and sliced by the size, or no cache in forward",
 )
+RANK = Kind(
+    "HJ117",
+    "the number of dimensions of a tensor",
+    "it is kept",
+    "x.squeeze(dim) of a dimension that always is 1, or x.reshape(...), for x.squeeze(); x.flatten(1) for what asks",
+)
 ADDRESS = Kind(
     "HJ112",
     "the address of a tensor",

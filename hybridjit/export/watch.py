@@ -15,10 +15,11 @@ from torch.overrides import TorchFunctionMode
 
 from .. import _torch
 from .._sites import is_users, user_frame, user_site, writes_text
+from ..control import record
 from ..control.calls import call_at
 from ..control.guards import guard_kind
 from ..control.structure import tensors_of
-from . import answers, lost, made
+from . import answers, lost, made, ranks
 from .answers import See
 from .kinds import ARRAY, BOOL, CONTAINS, FLOAT, GIVEN, INT, ITEM, LEN, LENT, LIST, ROWS, TEXT, Kind
 from .leaks import Leak
@@ -38,6 +39,7 @@ class Watch(TorchFunctionMode):
         exact: Whether numbers stay traced numbers where Python lets them.
         plain: Source files whose code is given sizes as Python's numbers, each a leak.
         reshaped: The buffers that a call leaves with another shape or dtype: the next one finds that.
+        scripts: Whether what torch has scripted may be called.
     """
 
     def __init__(
@@ -47,6 +49,7 @@ class Watch(TorchFunctionMode):
         exact: bool = False,
         plain: Collection[str] = (),
         reshaped: Mapping[str, Tensor] | None = None,
+        scripts: bool = False,
     ) -> None:
         super().__init__()
         self._reshaped = reshaped or {}
@@ -57,6 +60,8 @@ class Watch(TorchFunctionMode):
         self._meet = meet
         self._varying: dict[int, bool] = {}
         self.kept: set[int] = set()  # values of the graph that Python has as numbers, not sizes
+        self._kinds_vary = scripts
+        self._kinds: dict[int, ranks.Varies] = {}
         self.raised: list[Exception] = []  # by operations on what varies
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -74,6 +79,9 @@ class Watch(TorchFunctionMode):
             for name, buffer in self._reshaped.items():
                 if args[0] is buffer:
                     guard_kind(f"the buffer {name}", buffer)
+        if func in ranks.ASKING and (rank := self._kind_asked(func, args, kwargs)) is not None:
+            return rank
+        self._kinds_vary |= func in ranks.SQUEEZES
         caller = sys._getframe(1)
         args, kwargs = promoted(func, *listed(func, args, kwargs), lambda *other: call_at(caller, *other))
         result = see(self, func, args, kwargs) if see is not None else self._called(func, args, kwargs, caller)
@@ -161,6 +169,14 @@ class Watch(TorchFunctionMode):
         """Whether a tensor can hold something else when the file runs."""
         value = _torch.known_value(tensor)
         return value is not None and _torch.varies(value, self._varying, self._of_other_shapes)
+
+    def _kind_asked(self, func: Any, args: Any, kwargs: Any) -> Tensor | None:
+        if not self._kinds_vary and not record.current().scripted:
+            return None
+        value = _torch.known_value(args[0])
+        if value is None or not self.varies(args[0]):
+            return None
+        return ranks.asked(self, func, args, kwargs, ranks.varying(value, self._kinds))
 
     @functools.cached_property
     def _of_other_shapes(self) -> set[int]:

@@ -35,8 +35,8 @@ Graph: TypeAlias = Any
 Value: TypeAlias = Any
 JitType: TypeAlias = Any
 ScriptModule: TypeAlias = torch.jit.ScriptModule
-LoadedModule: type[Any] = _jit.RecursiveScriptModule
-"""What a file is in Python."""
+LoadedModule: type[Any] = _jit.RecursiveScriptModule  # what a file is in Python
+ScriptFunction: type[Any] = _jit.ScriptFunction
 
 TracerWarning: type[Warning] = _jit.TracerWarning
 JitError: type[Exception] = _jit.Error
@@ -476,7 +476,7 @@ def is_constant(tensor: Tensor) -> bool:
     return (value := known_value(tensor)) is None or value.node().kind() == "prim::Constant"
 
 
-_VARYING = ("prim::Param", "prim::TracedAttr", "aten::__derive_index")  # the last: the number of a loop's turn
+_VARYING = ("prim::Param", "prim::TracedAttr", "aten::is_grad_enabled", "aten::__derive_index")  # of a loop, its turn
 _OF_SHAPE = (*_SIZES, "aten::dim", "aten::stride", "prim::device", "prim::dtype", "prim::shape")
 
 
@@ -1159,7 +1159,7 @@ def without_autocast() -> Iterator[None]:
 
 
 any_autocast: Callable[[], bool] = _C._is_any_autocast_enabled
-sparse_count, sparse_indices = Tensor._nnz, Tensor._indices
+sparse_count, sparse_indices, left_aligned = Tensor._nnz, Tensor._indices, torch._nested_tensor_from_mask_left_aligned
 
 
 def shell(holder: nn.Module) -> ScriptModule:

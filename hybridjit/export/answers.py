@@ -206,6 +206,7 @@ SEEN: dict[Any, See] = {
     **{getattr(Tensor, name).__get__: _see_format for name in (*_OF_FORMAT, "is_sparse_csr", "layout")},
     **dict.fromkeys((Tensor.resize_, Tensor.resize_as_), _see_resized),
     Tensor.is_set_to: _see_compared("aten::is_set_to"),
+    _torch.left_aligned: _see_compared("aten::_nested_tensor_from_mask_left_aligned"),
     **dict.fromkeys((Tensor.equal, torch.equal), _see_compared("aten::equal")),
     **dict.fromkeys((Tensor.is_same_size, torch.is_same_size), _see_compared("aten::is_same_size")),
     **dict.fromkeys(

@@ -36,6 +36,7 @@ from .leaks import Leak
 from .lost import copying, keep_counts, refuse_caught
 from .made import constructing, drop_copies
 from .numbers import hashing, knowing
+from .overrides import unnoticed
 from .placement import follow_devices
 from .ranks import has_scripts
 from .report import Branch, Finding, Scripted, Side, Static
@@ -273,6 +274,7 @@ def capture(
         watched[3],
         watched[4],
         copying(),
+        unnoticed(),
         watch,
     ):
         try:

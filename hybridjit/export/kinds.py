@@ -28,6 +28,12 @@ BOOL = Kind(
     "the branch that the example took is kept",
     "the branch as a function with @hybridjit.script_if_tracing, or torch.where",
 )
+WANTED = Kind(
+    "HJ101",
+    "torch.is_grad_enabled()",
+    "the answer is kept",
+    'with torch.no_grad(): around the call of the file, or branches="auto" at the export',
+)
 INT = Kind(
     "HJ102",
     "int(tensor)",

@@ -41,7 +41,7 @@ def has_scripts(model: nn.Module) -> bool:
     spaces = {type(module).__module__ for module in model.modules()}
     held = (value for name in spaces for value in vars_of(sys.modules.get(name)).values())
     return any(isinstance(each, _torch.ScriptModule) for each in model.modules()) or any(
-        isinstance(each, torch.jit.ScriptFunction) for each in held
+        isinstance(each, _torch.ScriptFunction) for each in held
     )
 
 

@@ -21,7 +21,7 @@ from ..control.guards import guard_kind
 from ..control.structure import tensors_of
 from . import answers, lost, made, ranks
 from .answers import See
-from .kinds import ARRAY, BOOL, CONTAINS, FLOAT, GIVEN, INT, ITEM, LEN, LENT, LIST, ROWS, TEXT, Kind
+from .kinds import ARRAY, BOOL, CONTAINS, FLOAT, GIVEN, INT, ITEM, LEN, LENT, LIST, ROWS, TEXT, WANTED, Kind
 from .leaks import Leak
 from .listing import listed
 from .numbers import IN_PLACE, is_number
@@ -187,6 +187,8 @@ class Watch(TorchFunctionMode):
     def leak(self, kind: Kind, tensor: Tensor, value: Any) -> None:
         """Tells of a leak, unless it is text for people."""
         site = user_site(self._names)
+        if kind is BOOL and "aten::is_grad_enabled" in map(_kind_of, _torch.value_of(tensor).node().inputs()):
+            kind = WANTED
         if kind is not BOOL and writes_text():  # of a size as a whole, say, whose numbers are asked for one by one
             kind = TEXT
         if kind is not TEXT or not only_says(site):
@@ -195,6 +197,10 @@ class Watch(TorchFunctionMode):
 
 _BESIDE = (Tensor.to, Tensor.type_as, Tensor.expand_as, Tensor.view_as, Tensor.reshape_as)
 """What asks a tensor for its dtype, device or sizes, and not for what it holds."""
+
+
+def _kind_of(value: _torch.Value) -> str:
+    return str(value.node().kind())
 
 
 def _uses(value: Any, but: Collection[str]) -> int:

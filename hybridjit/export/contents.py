@@ -73,7 +73,7 @@ class _KeptTensor:
         self._uncounted = False
 
     def moved(self) -> bool:
-        return _place(self.tensor) != _place(self._place)
+        return whereabouts(self.tensor) != whereabouts(self._place)
 
     def unchanged(self) -> bool:
         return not self.moved() and self._copy.same(self.tensor)
@@ -202,7 +202,7 @@ def versions(module: _torch.ScriptModule) -> list[int | None]:
     return found
 
 
-def _place(tensor: Tensor) -> tuple[object, ...]:
+def whereabouts(tensor: Tensor) -> tuple[object, ...]:
     """What ``tensor.data = other`` changes, apart from the values."""
     kind = tensor.dtype, tensor.device, tensor.layout, tensor.shape
     if tensor.layout != torch.strided:

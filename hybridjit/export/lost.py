@@ -19,6 +19,7 @@ from ..control.calls import call_at
 from ..control.guards import insert_guard
 from ..control.recorder import active
 from ..control.structure import tensors_of
+from .contents import whereabouts
 from .kinds import ADDRESS, LOST, SLOPE
 from .leaks import as_traced
 
@@ -49,6 +50,10 @@ def _see_copied(watch: Watch, func: Any, args: Any, kwargs: Any) -> Any:
 def _see_given_data(watch: Watch, func: Any, args: Any, kwargs: Any) -> Any:
     """Sees ``x.data = y``; a weight has the new value from there on."""
     tensor, data = args
+    with _torch.paused_tracing(), _torch.unwatched():
+        if whereabouts(tensor) == whereabouts(data):  # as of layer.to(dtype), where it has that already
+            func(tensor, data)
+            return
     weight = _torch.value_of(tensor).node().kind() == "prim::TracedAttr"
     if watch.varies(data) and not (weight and active() is None):  # a run of another path would find the old one
         watch.leak(LOST, data, "a tensor")

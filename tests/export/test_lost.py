@@ -175,3 +175,22 @@ def test_what_vmap_makes() -> None:
     for rows in (2, 5):
         x = torch.rand(rows, 3)
         torch.testing.assert_close(exported(x), model(x))
+
+
+def test_a_layer_that_has_its_dtype_already() -> None:
+    """``layer.to(dtype)`` in forward, as mixtures of experts have it, sets the data of weights to what it is."""
+
+    class Converts(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(3, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.layer = self.layer.to(torch.float32)
+            result: Tensor = self.layer(x)
+            return result
+
+    model = Converts().eval()
+    exported = hj.export(model, torch.rand(2, 3), branches="auto")
+    x = torch.rand(5, 3)
+    torch.testing.assert_close(exported(x), model(x))

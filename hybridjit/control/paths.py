@@ -11,6 +11,7 @@ import ast
 import functools
 import linecache
 import random
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -185,14 +186,18 @@ def explore(
         with _torch.paused_tracing():
             taken = bool(pred)
 
-        def side(holds: bool, given: Arguments = given, scratch: Any = None) -> Any:
+        def side(holds: bool, given: Arguments = given, scratch: Any = None, as_traced: bool = False) -> Any:
             from_here = len(run.log) + 1 if supposed is None and holds != taken else supposed
+            from_here = sys.maxsize if as_traced else from_here
             result = along([*run.log, Call(func, holds)], given, scratch, from_here)
             ends.left.append(effects.take())
             return taken_apart(result, known)
 
         def instead(holds: bool) -> Iterator[Callable[[], Any]]:
             spent = len(budget.sites)
+            if recorder.told_eager:  # a library may have another way for a trace alone: numbers are tensors there
+                effects.put(before[0])
+                yield functools.partial(side, holds, as_traced=True)
             effects.put(before[0])  # what the side left behind may be among the arguments
             for bound in () if recorder.repeating else others_of(given, own, others):
                 del budget.sites[spent:]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import functools
 import operator
+import sys
 from collections import deque
 from collections.abc import Collection, Iterator
 from enum import IntEnum
@@ -42,11 +43,17 @@ def functions_in(file: str) -> list[Function]:
     return _code(file).functions
 
 
-def asked_of(code: CodeType, names: Collection[str]) -> Asked:
-    """What a function asks of how long lists and tuples in some of its variables are."""
+def asked_of(code: CodeType, line: int, names: Collection[str]) -> Asked:
+    """What a function asks, after a loop at a line, of how long lists and tuples in some of its variables are."""
     tree = _code(code.co_filename)
     functions = [each for each in tree.functions if _first(each) == code.co_firstlineno]
-    return max((tree.asked_of_name(each, name) for each in functions for name in names), default=Asked.HOW_MANY)
+    loops = [each for each in tree.loops if _begins(each, line)]
+    found = [
+        tree.asked_of_name(each, name, max((tree.replaced(loop, name) for loop in loops), default=_NEVER))
+        for each in functions
+        for name in names
+    ]
+    return max(found, default=Asked.HOW_MANY)
 
 
 class Growing:
@@ -58,6 +65,7 @@ class Growing:
 
     def __init__(self, frame: FrameType) -> None:
         self._frame = frame
+        self._line = frame.f_lineno
         self._lengths: list[dict[str, int]] = []
         self._states: list[dict[str, object]] = []
 
@@ -83,7 +91,7 @@ class Growing:
             for name in one.keys() & other.keys()
             if one[name] != other[name]
         }
-        return asked_of(self._frame.f_code, lists) if lists else Asked.NOTHING
+        return asked_of(self._frame.f_code, self._line, lists) if lists else Asked.NOTHING
 
 
 def _differ(one: dict[str, object], other: dict[str, object]) -> bool:
@@ -123,6 +131,7 @@ def _state(value: object, depth: int) -> object:
     return {name: _state(getattr(value, name, None), depth - 1) for name in names}
 
 
+_NEVER = sys.maxsize
 _PLAIN = (bool, int, float, complex, str, bytes)
 _DEPTH = 3
 _EMPTY = CellType()
@@ -154,11 +163,29 @@ class _Code:
             if each.func.attr in _FILLING:
                 of = each.func.value
                 name = of.id if isinstance(of, ast.Name) else ""
-                found = max(found, self.asked_of_name(function, name) if name else Asked.HOW_MANY)
+                own = self.asked_of_name(function, name, self.replaced(loop, name)) if name else Asked.HOW_MANY
+                found = max(found, own)
         return found
 
-    def asked_of_name(self, function: ast.AST, name: str) -> Asked:
-        """What a function asks of how long a variable of its own is."""
+    def replaced(self, loop: ast.AST, name: str) -> int:
+        """The line from which on a variable does not have what a loop put into it: ``rows = torch.stack(rows)``."""
+        node = loop
+        while not isinstance(node, Function | ast.Module):
+            above = self._above[node]
+            for field in ("body", "orelse"):
+                block = getattr(above, field, None)
+                ahead = block[block.index(node) + 1 :] if isinstance(block, list) and node in block else []
+                for later in [] if isinstance(above, ast.Try) else ahead:  # an exception passes what is ahead
+                    targets = later.targets if isinstance(later, ast.Assign) else []
+                    if [ast.unparse(each) for each in targets] == [name]:
+                        return int(later.end_lineno or later.lineno)
+                    if any(isinstance(each, (ast.Break, ast.Continue)) for each in ast.walk(later)):
+                        break
+            node = above
+        return _NEVER
+
+    def asked_of_name(self, function: ast.AST, name: str, until: int = sys.maxsize) -> Asked:
+        """What a function asks of how long a variable of its own is, up to a line."""
         if (function, name) in self._open:
             return Asked.NOTHING
         given = parameters(function) if isinstance(function, Function) else []
@@ -169,7 +196,12 @@ class _Code:
         self._open.add((function, name))
         found = Asked.NOTHING
         for each in ast.walk(function):
-            if isinstance(each, ast.Name) and each.id == name and isinstance(each.ctx, ast.Load):
+            if (
+                isinstance(each, ast.Name)
+                and each.id == name
+                and isinstance(each.ctx, ast.Load)
+                and each.lineno <= until
+            ):
                 own = self._function(each) is function
                 found = max(found, self._asked(each) if own else Asked.HOW_MANY)
         self._open.discard((function, name))

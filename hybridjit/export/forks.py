@@ -80,7 +80,10 @@ def forks(names: Mapping[int, str], as_eager: bool = False) -> Iterator[list[Fin
         if not is_users(frame.f_code.co_filename):
             return False
         recorder = active()
-        eager = as_eager or (recorder is not None and recorder.supposes)  # there no input compares the two
+        supposes = recorder is not None and recorder.supposes  # there no input compares the two
+        if recorder is not None and supposes:
+            recorder.told_eager = True
+        eager = as_eager or supposes
         asked.setdefault((user_site(names, frame), eager), name)
         return eager
 

@@ -6,6 +6,7 @@ import array
 import itertools
 from collections import deque
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -224,6 +225,16 @@ class OfAModule(nn.Module):
         return out + (1 if self.count > 40 else 0)
 
 
+def asked_before(x: Tensor) -> Tensor:
+    rows: Any = []
+    for row in x:
+        rows.append(row.cumsum(0))
+    many = len(rows) > 40
+    rows = torch.stack(rows)
+    made: Tensor = rows * 2 if many else rows
+    return made
+
+
 ASKING: list[Callable[..., object]] = [
     of_a_comprehension,
     of_a_range,
@@ -249,6 +260,7 @@ ASKING: list[Callable[..., object]] = [
     cut_short,
     in_a_function_of_another,
     by_a_function_that_counts,
+    asked_before,
     OfAModule(),
 ]
 
@@ -276,6 +288,32 @@ def whether_none(x: Tensor) -> Tensor:
     if not rows:
         return x * 2
     return torch.stack(rows)
+
+
+def made_a_tensor(x: Tensor, mask: Tensor | None = None) -> Tensor:
+    """What one side fills and stacks is a tensor afterwards, as is what the other one has in its place."""
+    rows: Any
+    sums: Any
+    if mask is not None:
+        rows, sums = x.cumsum(1), x.sum(1)
+    else:
+        rows = []
+        sums = []
+        for row in x:
+            rows.append(row.cumsum(0))
+            sums.append(row.sum(0))
+        rows = torch.stack(rows)
+        sums = torch.stack(sums)
+    return torch.cat([rows, sums[:, None]], 1)
+
+
+def test_a_list_that_becomes_a_tensor() -> None:
+    """What a function does later with a variable is not asked of the list that it had before."""
+    model = Call(made_a_tensor).eval()
+    exported = hj.export(model, torch.rand(5, 3), branches="auto")
+    for count in (5, 1, 45):
+        x = torch.rand(count, 3)
+        torch.testing.assert_close(exported(x), model(x))
 
 
 @pytest.mark.parametrize("fn", [whether_any, whether_none])

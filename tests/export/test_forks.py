@@ -258,3 +258,24 @@ def test_a_side_that_no_input_takes() -> None:
     exported = hj.export(model, torch.ones(3), branches="auto")
     for x in (torch.ones(4), torch.full((3,), 500.0), torch.full((3,), -500.0)):
         torch.testing.assert_close(exported(x), model(x))
+
+
+class NeedsNumber(nn.Module):
+    """Attention as a library has it: for a trace alone it makes a Python truth of a size's."""
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        if mask.all():
+            causal = x.shape[1] > 1
+            if jit.is_tracing() and isinstance(causal, Tensor):
+                causal = bool(causal.item())
+            return nn.functional.scaled_dot_product_attention(x, x, x, is_causal=causal)
+        return nn.functional.scaled_dot_product_attention(x, x, x, attn_mask=mask)
+
+
+def test_a_side_that_only_runs_in_a_trace() -> None:
+    """What does not run as in eager mode, as a number is a tensor, is recorded as the library means it for a trace."""
+    model = NeedsNumber().eval()
+    x, mask = torch.rand(1, 4, 8), torch.ones(4, 4, dtype=torch.bool)
+    exported = hj.export(model, (x, mask.tril()), branches="auto")
+    for given in (mask.tril(), mask, mask.triu()):
+        torch.testing.assert_close(exported(x, given), model(x, given))

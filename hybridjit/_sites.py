@@ -106,6 +106,11 @@ def is_users(file: str) -> bool:
     return not file.startswith((_OWN, _TORCH, _NUMPY, "<frozen")) and file not in _PLUMBING
 
 
+def is_own(file: str) -> bool:
+    """Whether code in a file is hybridjit's."""
+    return file.startswith(_OWN)
+
+
 def file_of(thing: object) -> str:
     """The source file of a thing's class; of one that has none, a name that is nobody's."""
     return str(getattr(sys.modules.get(type(thing).__module__), "__file__", None) or "<frozen>")

@@ -94,7 +94,7 @@ class Twins:
     def __init__(self, fn: FunctionType) -> None:
         self.fn = fn
         self.made = fn
-        self.key = str(next(_keys))
+        self.key: str = str(next(_keys))
         Twins.known[self.key] = self
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from .. import _torch
-from .._sites import is_users, user_frame, user_site, writes_text
+from .._sites import is_own, is_users, user_frame, user_site, writes_text
 from ..control import record
 from ..control.calls import call_at
 from ..control.guards import guard_kind
@@ -79,10 +79,11 @@ class Watch(TorchFunctionMode):
             for name, buffer in self._reshaped.items():
                 if args[0] is buffer:
                     guard_kind(f"the buffer {name}", buffer)
-        if func in ranks.ASKING and (rank := self._kind_asked(func, args, kwargs)) is not None:
+        caller = sys._getframe(1)
+        asked = func in ranks.ASKING and not is_own(caller.f_code.co_filename)
+        if asked and (rank := self._kind_asked(func, args, kwargs)) is not None:
             return rank
         self._kinds_vary |= func in ranks.SQUEEZES
-        caller = sys._getframe(1)
         args, kwargs = promoted(func, *listed(func, args, kwargs), lambda *other: call_at(caller, *other))
         result = see(self, func, args, kwargs) if see is not None else self._called(func, args, kwargs, caller)
         if func in _COUNT:

@@ -183,6 +183,7 @@ def explore(
         names = (f"the path where {site} holds", f"the path where {site} does not hold")
         ends = Ends(effects, names, str(site))
 
+        told = recorder.told_eager
         with _torch.paused_tracing():
             taken = bool(pred)
 
@@ -195,8 +196,8 @@ def explore(
 
         def instead(holds: bool) -> Iterator[Callable[[], Any]]:
             spent = len(budget.sites)
-            if recorder.told_eager:  # a library may have another way for a trace alone: numbers are tensors there
-                effects.put(before[0])
+            if supposed != sys.maxsize and recorder.told_eager > told:
+                effects.put(before[0])  # a library may have another way for a trace alone: numbers are tensors there
                 yield functools.partial(side, holds, as_traced=True)
             effects.put(before[0])  # what the side left behind may be among the arguments
             for bound in () if recorder.repeating else others_of(given, own, others):

@@ -88,7 +88,7 @@ class Recorder(TorchFunctionMode):
         frames: The blocks under construction, the innermost last; the first is the trace itself.
         decided: The predicates that are known to hold, or not to, where recording goes on.
         repeating: Whether what runs is in the graph already, and runs aside for another example.
-        told_eager: Whether code on a side that the example does not take was told that nothing is traced.
+        told_eager: How often code on a side that the example does not take was told that nothing is traced.
     """
 
     def __init__(self) -> None:
@@ -96,7 +96,7 @@ class Recorder(TorchFunctionMode):
         self.frames: list[Frame] = [Frame("the trace")]
         self.decided: dict[Any, bool] = {}
         self.repeating: bool = False
-        self.told_eager: bool = False
+        self.told_eager: int = 0
         self._depths: dict[int, int] = {}
         self._example: Frame | None = None
         self._grad = torch.is_grad_enabled()

@@ -82,7 +82,7 @@ def forks(names: Mapping[int, str], as_eager: bool = False) -> Iterator[list[Fin
         recorder = active()
         supposes = recorder is not None and recorder.supposes  # there no input compares the two
         if recorder is not None and supposes:
-            recorder.told_eager = True
+            recorder.told_eager += 1
         eager = as_eager or supposes
         asked.setdefault((user_site(names, frame), eager), name)
         return eager

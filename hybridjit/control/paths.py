@@ -11,7 +11,6 @@ import ast
 import functools
 import linecache
 import random
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,7 +23,7 @@ from .blocks import trace_cond
 from .effects import Effects, Ends
 from .objects import put_together, taken_apart
 from .recorder import Call, Recorder, active, recording, watching
-from .runs import Anew, Done, Run, Undecided, copied
+from .runs import NOWHERE, Anew, Done, Run, Undecided, copied
 
 PATH_LIMIT = 64
 
@@ -188,15 +187,16 @@ def explore(
             taken = bool(pred)
 
         def side(holds: bool, given: Arguments = given, scratch: Any = None, as_traced: bool = False) -> Any:
-            from_here = len(run.log) + 1 if supposed is None and holds != taken else supposed
-            from_here = sys.maxsize if as_traced else from_here
+            from_here = NOWHERE if as_traced else supposed
+            if from_here is None and holds != taken:
+                from_here = len(run.log) + 1
             result = along([*run.log, Call(func, holds)], given, scratch, from_here)
             ends.left.append(effects.take())
             return taken_apart(result, known)
 
         def instead(holds: bool) -> Iterator[Callable[[], Any]]:
             spent = len(budget.sites)
-            if supposed != sys.maxsize and recorder.told_eager > told:
+            if supposed != NOWHERE and recorder.told_eager > told:
                 effects.put(before[0])  # a library may have another way for a trace alone: numbers are tensors there
                 yield functools.partial(side, holds, as_traced=True)
             effects.put(before[0])  # what the side left behind may be among the arguments

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -18,6 +19,10 @@ from .recorder import Call, Recorder, decision
 from .structure import flatten, tensors_of
 
 TRUTH = (torch.Tensor.__bool__, torch.Tensor.is_nonzero, torch.is_nonzero)
+
+
+NOWHERE = sys.maxsize
+"""No operation of a run is so far on."""
 
 
 class Undecided(BaseException):  # no Exception: it passes what the model catches
@@ -64,7 +69,8 @@ class Run:
         position: How many operations this run has come to.
         anew: Memory that earlier runs made and this path changes: operations that touch it are done again.
         over: Whether the run ends here, and only leaves its context managers.
-        supposed: From which operation on the example would have taken another side; ``None`` for nowhere.
+        supposed: From which operation on the example would have taken another side; ``None`` for nowhere yet, `NOWHERE`
+            where that is not asked.
     """
 
     supposed: int | None = None

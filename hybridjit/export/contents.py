@@ -8,7 +8,7 @@ import functools
 import tempfile
 import weakref
 from collections.abc import Iterable, Iterator
-from typing import IO
+from typing import IO, Any
 
 import torch
 from torch import Tensor
@@ -196,10 +196,15 @@ def versions(module: _torch.ScriptModule) -> list[int | None]:
     found = [_version(parameter) for parameter in module.parameters()]
     for part in module.modules():
         for graph in _torch.method_graphs(part).values() if isinstance(part, _torch.ScriptModule) else ():
-            for node in graph.findAllNodes("prim::Constant"):
-                if _torch.kind(node.output().type()) == "TensorType" and node.hasAttribute("value"):
-                    found.append(_version(node.t("value")))
+            found += [_version(node.t("value")) for node in tensor_constants(graph)]
     return found
+
+
+def tensor_constants(graph: _torch.Graph) -> Iterator[Any]:
+    """The operations of a graph that hold a tensor."""
+    for node in graph.findAllNodes("prim::Constant"):
+        if _torch.kind(node.output().type()) == "TensorType" and node.hasAttribute("value"):
+            yield node
 
 
 def whereabouts(tensor: Tensor) -> tuple[object, ...]:

@@ -184,7 +184,7 @@ class _Code:
             node = above
         return _NEVER
 
-    def asked_of_name(self, function: ast.AST, name: str, until: int = sys.maxsize) -> Asked:
+    def asked_of_name(self, function: ast.AST, name: str, until: int = _NEVER) -> Asked:
         """What a function asks of how long a variable of its own is, up to a line."""
         if (function, name) in self._open:
             return Asked.NOTHING

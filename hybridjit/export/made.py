@@ -11,6 +11,7 @@ from torch import Tensor
 
 from .. import _torch
 from .answers import See
+from .contents import tensor_constants
 from .kinds import MADE
 from .numbers import is_number
 
@@ -150,9 +151,8 @@ def drop_copies(module: _torch.ScriptModule) -> None:
         if not isinstance(part, _torch.ScriptModule) or not _torch.is_traced(part):
             continue
         for graph in _torch.method_graphs(part).values():
-            for node in graph.findAllNodes("prim::Constant"):
-                if _torch.kind(node.output().type()) == "TensorType" and node.hasAttribute("value"):
-                    node.t_("value", node.t("value").detach())
+            for node in tensor_constants(graph):
+                node.t_("value", node.t("value").detach())
             for node in graph.findAllNodes("aten::clone"):
                 if _is_constant(node.inputsAt(0)):
                     does = _what_becomes(node.output())

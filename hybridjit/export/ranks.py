@@ -14,6 +14,7 @@ from ..control.guards import guard_kind
 from .kinds import RANK
 from .leaks import as_traced
 from .standins import vars_of
+from .state import script_modules
 
 if TYPE_CHECKING:
     from .watch import Watch
@@ -40,9 +41,7 @@ def has_scripts(model: nn.Module) -> bool:
     """Whether a model has script modules, or its classes stand beside script functions, whose results may vary."""
     spaces = {type(module).__module__ for module in model.modules()}
     held = (value for name in spaces for value in vars_of(sys.modules.get(name)).values())
-    return any(isinstance(each, _torch.ScriptModule) for each in model.modules()) or any(
-        isinstance(each, _torch.ScriptFunction) for each in held
-    )
+    return any(script_modules(model)) or any(isinstance(each, _torch.ScriptFunction) for each in held)
 
 
 def varying(value: _torch.Value, known: dict[int, Varies]) -> Varies:
@@ -98,10 +97,15 @@ SQUEEZES = frozenset((Tensor.squeeze, Tensor.squeeze_, torch.squeeze))
 _RANKS = frozenset((Tensor.dim, Tensor.ndimension, _of.ndim.__get__))
 _SHAPES = frozenset((Tensor.size, _of.shape.__get__))
 _DTYPES = frozenset(
-    (_of.dtype.__get__, Tensor.is_floating_point, Tensor.is_complex, torch.is_floating_point, torch.is_complex)
+    [
+        *(_of.dtype.__get__, _of.itemsize.__get__, Tensor.element_size),
+        *(Tensor.is_floating_point, Tensor.is_complex, torch.is_floating_point, torch.is_complex),
+    ]
 )
-ASKING = _RANKS | _SHAPES | _DTYPES
-"""What asks for a tensor's kind, and gives Python the answer."""
+OF_KIND = _RANKS | _DTYPES
+"""What asks for a tensor's rank or dtype, and gives Python the answer."""
+ASKING = OF_KIND | _SHAPES
+"""The same, and what gives a whole shape."""
 
 
 def asked(watch: Watch, func: Any, args: Any, kwargs: Any, varies: Varies) -> Tensor | None:

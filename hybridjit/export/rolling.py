@@ -87,38 +87,37 @@ def counts(frame: FrameType | None) -> Kind:
     """Which way a size leaves where Python wants an index, by the line that a frame is at."""
     if frame is None:
         return INDEX
-    turns, repeated = _counting(frame.f_code.co_filename)
-    return TURNS if frame.f_lineno in turns else REPEATED if frame.f_lineno in repeated else INDEX
-
-
-@functools.lru_cache(maxsize=64)
-def _counting(file: str) -> tuple[frozenset[int], frozenset[int]]:
-    """The lines of ``range(...)``, and of lists times numbers."""
-    turns, repeated = set[int](), set[int]()
-    for node in ast.walk(parsed(file)):
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "range":
-            turns.update(range(node.lineno, (node.end_lineno or node.lineno) + 1))
-        lists = (ast.List, ast.Tuple)
-        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult) and isinstance(node.left, lists):
-            repeated.update(range(node.lineno, (node.end_lineno or node.lineno) + 1))
-    return frozenset(turns), frozenset(repeated)
+    found = _counting(frame.f_code.co_filename)
+    if frame.f_lineno in found[TURNS] | found[INDEX]:
+        return TURNS
+    return REPEATED if frame.f_lineno in found[REPEATED] else INDEX
 
 
 def indexes(frame: FrameType) -> bool:
     """Whether ``range(...)`` in the line that a frame is at is an index, as in ``x[range(n), at]``, and no loop."""
-    return frame.f_lineno in _indexing(frame.f_code.co_filename)
+    found = _counting(frame.f_code.co_filename)
+    return frame.f_lineno in found[INDEX] - found[TURNS]
 
 
 @functools.lru_cache(maxsize=64)
-def _indexing(file: str) -> frozenset[int]:
-    found: dict[bool, set[int]] = {True: set(), False: set()}
+def _counting(file: str) -> dict[Kind, set[int]]:
+    """The lines of ``range(...)``, as an index and elsewhere, and of lists times numbers."""
+    found: dict[Kind, set[int]] = {TURNS: set(), INDEX: set(), REPEATED: set()}
     indices: set[ast.AST] = set()
     for node in ast.walk(parsed(file)):  # parents come before their children
         if isinstance(node, ast.Subscript):
             indices.update(node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice])
+        kind = None
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "range":
-            found[node in indices].update(range(node.lineno, (node.end_lineno or node.lineno) + 1))
-    return frozenset(found[True] - found[False])
+            kind = INDEX if node in indices else TURNS
+        elif isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult) and isinstance(node.left, _LISTS):
+            kind = REPEATED
+        if kind is not None and isinstance(node, ast.expr):
+            found[kind].update(range(node.lineno, (node.end_lineno or node.lineno) + 1))
+    return found
+
+
+_LISTS = (ast.List, ast.Tuple)
 
 
 def _values(numbers: Sequence[Any]) -> list[_torch.Value]:

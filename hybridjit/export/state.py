@@ -96,7 +96,7 @@ class ModelState:
         loose = (tensor for module in model.modules() for tensor in _tensors(module.__dict__))
         tensors = [*model.parameters(), *model.buffers(), *loose]
         self._grads = [(tensor, tensor.grad) for tensor in tensors if tensor.is_leaf]
-        self._scripted = [(module, _torch.script_attributes(module)) for module in _script_modules(model)]
+        self._scripted = [(module, _torch.script_attributes(module)) for module in script_modules(model)]
         loose = (value for _, kept in self._scripted for value in kept.values() if isinstance(value, Tensor))
         grads = (grad for _, grad in self._grads if grad is not None)
         self._contents = Contents([*tensors, *loose, *grads])
@@ -216,7 +216,7 @@ class ModelState:
                 tensor.grad = grad
 
 
-def _script_modules(model: nn.Module) -> Iterator[_torch.ScriptModule]:
+def script_modules(model: nn.Module) -> Iterator[_torch.ScriptModule]:
     """The script modules of a model; what is in them is not in their ``__dict__``."""
     return (module for module in model.modules() if isinstance(module, _torch.ScriptModule))
 

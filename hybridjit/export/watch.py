@@ -75,7 +75,7 @@ class Watch(TorchFunctionMode):
             func = IN_PLACE[func]  # what Python has as a number has no memory of its own
         if func in _INDEXED:
             args = args[0], made.indexed(self, args[1]), *args[2:]
-        if self._reshaped and func in _OF_KIND:
+        if self._reshaped and func in ranks.OF_KIND:
             for name, buffer in self._reshaped.items():
                 if args[0] is buffer:
                     guard_kind(f"the buffer {name}", buffer)
@@ -279,13 +279,6 @@ def _count_rows(watch: Watch, tensor: Tensor) -> None:
         watch.leak(ROWS, size, count)
 
 
-_OF_KIND = {
-    *(getattr(Tensor, name) for name in ("dim", "ndimension", "is_floating_point", "is_complex", "element_size")),
-    *(getattr(Tensor, name).__get__ for name in ("ndim", "dtype", "itemsize")),
-    torch.is_floating_point,
-    torch.is_complex,
-}
-"""What asks for a tensor's rank or dtype, and gives Python the answer."""
 _LISTED = 64
 """How many numbers a list of traced ones may have."""
 

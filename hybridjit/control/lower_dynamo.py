@@ -139,7 +139,7 @@ def number(value: Tensor) -> Any:
 
 def _trains() -> bool:
     """Whether gradients are wanted."""
-    return torch.is_grad_enabled() and not torch.compiler.is_exporting()
+    return torch.is_grad_enabled() and not notes.is_exporting()
 
 
 _SIDES = ("the side where it holds", "the side where it does not")
@@ -345,4 +345,4 @@ def map_rows(fn: Callable[..., Any], xs: Any) -> Any:
 
 def _needs_row(length: Any) -> bool:
     """Whether a length is 0, or may be when the exported program runs: the operators take no slice of nothing."""
-    return length == 0 if has_static_value(length) else torch.compiler.is_exporting()
+    return length == 0 if has_static_value(length) else notes.is_exporting()

@@ -26,6 +26,12 @@ def while_tracing(fn: F) -> F:
 
 
 @while_tracing
+def is_exporting() -> bool:
+    """`torch.compiler.is_exporting`, which Dynamo of torch 2.11 itself takes for true whenever it traces."""
+    return torch.compiler.is_exporting()
+
+
+@while_tracing
 def begin() -> int:
     """Begins to note what the two sides give; the notes of calls long done are dropped."""
     call = next(_calls)

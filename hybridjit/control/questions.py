@@ -47,5 +47,11 @@ def is_exporting() -> bool:
     if _torch.is_scripting():
         return True
     if _torch.dynamo_traces():  # which does not know what a record is kept in
-        return torch.compiler.is_exporting()
+        return _dynamo_exports()
     return record.is_recording() or torch.compiler.is_exporting()
+
+
+def _dynamo_exports() -> bool:
+    from . import notes  # which imports Dynamo
+
+    return notes.is_exporting()

@@ -20,7 +20,7 @@ from torch.fx.experimental.symbolic_shapes import has_static_value
 
 from .. import _torch
 from .._errors import CaptureError, compose
-from . import lower_dynamo
+from . import lower_dynamo, notes
 from .branch import Twins
 from .notes import while_tracing
 from .paths import Budget, refuse_while
@@ -158,7 +158,7 @@ def _asks(value: Any) -> bool:
     if isinstance(value, Tensor):
         return True
     # A comparison of sizes is guarded in torch.compile; an exported program has no guards.
-    return torch.compiler.is_exporting() and isinstance(value, (bool, int, float)) and not has_static_value(value)
+    return notes.is_exporting() and isinstance(value, (bool, int, float)) and not has_static_value(value)
 
 
 def asked(plan: int, value: Any, site: int) -> Any:

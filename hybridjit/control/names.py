@@ -12,14 +12,17 @@ Scope: tuple[type[ast.AST], ...] = (ast.FunctionDef, ast.AsyncFunctionDef, ast.L
 LEAVES = (ast.Return, ast.Raise, ast.Break, ast.Continue)
 
 
-def walk(nodes: Iterable[ast.AST]) -> Iterator[ast.AST]:
+def walk(nodes: Iterable[ast.AST], but: ast.AST | None = None) -> Iterator[ast.AST]:
     """Every node that belongs to the same function; the functions, classes and comprehensions inside are not entered.
 
-    What they evaluate outside of themselves is: decorators, defaults, bases, the first iterable.
+    What they evaluate outside of themselves is: decorators, defaults, bases, the first iterable. One node, and all in
+    it, may be left out.
     """
     stack = list(nodes)[::-1]
     while stack:
         node = stack.pop()
+        if node is but:
+            continue
         yield node
         stack += (outer_parts(node) if isinstance(node, Scope) else list(ast.iter_child_nodes(node)))[::-1]
 
@@ -80,10 +83,10 @@ def local_names(function: Function) -> set[str]:
     return {*parameters(function), *assigned(function.body)} - elsewhere
 
 
-def loaded(nodes: Iterable[ast.AST]) -> set[str]:
-    """The names that statements or expressions need, those of the functions inside among them."""
+def loaded(nodes: Iterable[ast.AST], but: ast.AST | None = None) -> set[str]:
+    """The names that statements or expressions need, those of the functions inside among them; one may be left out."""
     found: set[str] = set()
-    for node in walk(nodes):
+    for node in walk(nodes, but):
         if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Store):
             found.add(node.id)
         elif isinstance(node, ast.AugAssign) and isinstance(node.target, ast.Name):

@@ -8,10 +8,12 @@ again: each operation gives what it gave the first time.
 from __future__ import annotations
 
 import ast
+import contextlib
 import functools
 import linecache
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,10 +28,26 @@ from .recorder import Call, Recorder, active, recording, watching
 from .runs import NOWHERE, Anew, Done, Run, Undecided, copied
 
 PATH_LIMIT = 64
+_all: ContextVar[tuple[float, list[Site]] | None] = ContextVar("all_paths", default=None)
+
+
+@contextlib.contextmanager
+def at_most(paths: float) -> Iterator[list[Site]]:
+    """Limits the paths within the body, those of all functions together; gives the lines where they part.
+
+    Raises:
+        TooManyPathsError: There are more.
+    """
+    spent: list[Site] = []
+    token = _all.set((paths, spent))
+    try:
+        yield spent
+    finally:
+        _all.reset(token)
 
 
 class TooManyPathsError(CaptureError):
-    """One function has more paths than the limit.
+    """A function has more paths than the limit.
 
     Attributes:
         sites: Where they part.
@@ -39,7 +57,7 @@ class TooManyPathsError(CaptureError):
         lines = {str(each): sites.count(each) for each in sites}
         super().__init__(
             compose(
-                f"{getattr(fn, '__qualname__', fn)} has more than {PATH_LIMIT} paths",
+                f"{getattr(fn, '__qualname__', fn)} has more than {len(sites)} paths",
                 where=str(sites[0]),
                 differences=[f"{line}: an if that parts {count} paths" for line, count in lines.items()],
                 instead="a function of its own with @branch_if_tracing around each if, so that its paths "
@@ -48,6 +66,18 @@ class TooManyPathsError(CaptureError):
             )
         )
         self.sites: list[Site] = sites
+
+
+class PathsDifferError(CaptureError):
+    """The sides of an ``if`` can't be those of a branch.
+
+    Attributes:
+        site: Where they part.
+    """
+
+    def __init__(self, error: CaptureError, site: Site) -> None:
+        super().__init__(str(error))
+        self.site = site
 
 
 @dataclass
@@ -66,6 +96,11 @@ class Budget:
         self.sites.append(site)
         if len(self.sites) >= PATH_LIMIT:
             raise TooManyPathsError(self.fn, self.sites)
+        every = _all.get()
+        if every is not None:
+            every[1].append(site)
+            if len(every[1]) >= every[0]:
+                raise TooManyPathsError(self.fn, every[1])
 
 
 def as_paths(fn: Callable[..., Any]) -> Callable[..., Any]:
@@ -205,7 +240,12 @@ def explore(
                 yield functools.partial(attempt, bound, functools.partial(side, holds))
 
         sides = functools.partial(side, True), functools.partial(side, False)
-        result = trace_cond(pred, *sides, (), names, site, "if", beside=ends, instead=instead)
+        try:
+            result = trace_cond(pred, *sides, (), names, site, "if", beside=ends, instead=instead)
+        except CaptureError as error:
+            if type(error) is not CaptureError:
+                raise
+            raise PathsDifferError(error, site) from error.__cause__
         effects.put(ends.left[-1])  # not what a side left that raises
         return put_together(result)
 

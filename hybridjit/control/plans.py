@@ -36,7 +36,7 @@ class Plan:
         self.chosen: set[int] = set()
         self.reasons: dict[int, str] = {}
         self.lines: dict[int, int] = {}
-        self.code = self._write() if _definition(self.old) else None
+        self.code = self._write() if definition(self.old) else None
         plans.append(self)
 
     def choose(self, site: int) -> None:
@@ -46,7 +46,7 @@ class Plan:
 
     def _write(self) -> CodeType:
         while True:
-            found = _definition(self.old)
+            found = definition(self.old)
             assert found is not None
             try:
                 meant, chosen = _meant(self.fn, found[0]), self.chosen - self.reasons.keys()
@@ -94,7 +94,7 @@ def _sources(source: str, file: str) -> tuple[CodeType, ...]:
         return ()
 
 
-def _definition(code: CodeType) -> tuple[Function, str] | None:
+def definition(code: CodeType) -> tuple[Function, str] | None:
     """The syntax tree of a function and the name of the class around it; ``None`` if the file holds another now."""
     source = "".join(linecache.getlines(code.co_filename))
     if code not in _sources(source, code.co_filename):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -10,7 +11,8 @@ from typing import TYPE_CHECKING
 
 from .._errors import CaptureError
 from .._sites import Line, Site
-from ..control.paths import TooManyPathsError
+from ..control.merges import mergeable
+from ..control.paths import PATH_LIMIT, PathsDifferError, TooManyPathsError
 from .branches import BranchingError, begins, helpers_at, parent
 from .capture import Captured
 from .further import SECONDS
@@ -26,8 +28,31 @@ if TYPE_CHECKING:
 
 _ROUNDS = 8
 """How many captures the search for branches may take."""
+_FURTHER = 4 * PATH_LIMIT
+"""With how many paths a module may leave its branches to the module around it, which has more."""
+_EACH = 16
+"""How many paths there may be for each module that has them, before they meet again as early as they can."""
 _WITNESSES = 3
 """How many further inputs, at most, show what is no part of them."""
+
+
+@dataclasses.dataclass
+class Meeting:
+    """Where too many paths meet again, as found so far.
+
+    Attributes:
+        meets: Lines of ``if``s whose paths meet where the function around them ends.
+        apart: Those of them whose paths can't.
+        merges: Lines of ``if``s whose paths meet where they end themselves.
+        unmerged: Those whose paths can't.
+        limited: Whether more of them is to be had.
+    """
+
+    meets: set[Line] = dataclasses.field(default_factory=set)
+    apart: set[Line] = dataclasses.field(default_factory=set)
+    merges: set[Line] = dataclasses.field(default_factory=set)
+    unmerged: set[Line] = dataclasses.field(default_factory=set)
+    limited: bool = True
 
 
 class Branches:
@@ -55,9 +80,11 @@ class Branches:
         self.chosen: dict[str, Site] = {}
         self.parts: set[Line] = set()
         self.plain: dict[str, tuple[Site, str]] = {}
-        self.meets: set[Line] = set()
-        self.apart: set[Line] = set()
-        self._add(leak for leak in leaks.values() if leak.key in guilty)
+        self.meeting = study.meeting
+        self.differing: dict[Line, str] = {}
+        self.dropped: dict[Line, str] = {}
+        self.guilty: list[Leak] = [leak for leak in leaks.values() if leak.key in guilty]
+        self._add(self.guilty)
 
     def _add(self, leaks: Iterable[Leak]) -> bool:
         """Chooses the innermost modules around leaks that are branches; says whether there were new ones."""
@@ -74,6 +101,8 @@ class Branches:
 
     def _around(self, leak: Leak) -> str | None:
         """The innermost module around a leak that may have branches; ``None`` if there is none, or it is no branch."""
+        if (leak.site.file, leak.site.line) in self.dropped:
+            return None
         around: str | None = leak.site.module_path
         while around in self.plain:
             around = parent(around)
@@ -97,6 +126,13 @@ class Branches:
 
     def capture(self) -> tuple[Captured | None, list[Leak]]:
         """The capture with branches that becomes the file; ``None`` if there are none to be had."""
+        captured, guarded = self._searched()
+        if captured is None and self.differing:
+            self._drop_lines(self.differing)
+            captured, guarded = self._searched()
+        return captured, guarded
+
+    def _searched(self) -> tuple[Captured | None, list[Leak]]:
         captured: Captured | None = None
         guarded: list[Leak] = []
         rounds = _ROUNDS
@@ -106,7 +142,9 @@ class Branches:
                 self.settings,
                 branches=tuple(self.chosen),
                 parts=frozenset(self.parts),
-                meets=frozenset(self.meets - self.apart),
+                meets=frozenset(self.meeting.meets - self.meeting.apart),
+                merges=frozenset(self.meeting.merges),
+                most=max(PATH_LIMIT, _EACH * len(self.chosen)) if self.meeting.limited else math.inf,
             )
             try:
                 if self.study.alone:
@@ -157,25 +195,50 @@ class Branches:
                     continue
 
     def _meet(self, error: BranchingError) -> bool:
-        """Has too many paths meet again in the functions around their ``if``s, but for functions that can't branch."""
+        """Has too many paths meet again, as early as they can."""
+        found = self.meeting
         if isinstance(error.error, TooManyPathsError):
-            lines = {(site.file, site.line) for site in error.error.sites} - self.meets
-            own = type(self.study.task.model.get_submodule(error.path)).forward
-            new = {line for line, helper in helpers_at(lines).items() if helper is not own}
-            self.meets |= new
-            if new:
+            lines = {(site.file, site.line) for site in error.error.sites} - found.meets - found.merges
+            own = {type(self.study.task.model.get_submodule(path)).forward for path in (*self.chosen, error.path)}
+            around = helpers_at(lines)
+            ends = {line for line, helper in around.items() if mergeable(helper, [line[1]])} - found.unmerged
+            new = {line for line, helper in around.items() if helper not in own} - ends
+            found.merges |= ends
+            found.meets |= new
+            if ends or new:
+                return True
+            if found.limited:
+                found.limited = False
                 return True
         if error.helper is None:
             return False
-        self.apart |= {line for line, helper in helpers_at(self.meets).items() if begins(helper) == error.helper}
+        if error.helper in found.merges:
+            found.merges.remove(error.helper)
+            found.unmerged.add(error.helper)
+        else:
+            found.apart |= {line for line, helper in helpers_at(found.meets).items() if begins(helper) == error.helper}
         return True
 
     def _give_up(self, error: BranchingError) -> None:
+        reason = str(error.error).splitlines()[0]
+        if isinstance(error.error, PathsDifferError):
+            line = error.error.site.file, error.error.site.line
+            self.differing[line] = reason
+            if error.spent > _FURTHER and line in self.parts:
+                self._drop_lines({line: reason})
+                return
         site = self.chosen.pop(error.path)
-        self.plain[error.path] = site, str(error.error).splitlines()[0]
+        self.plain[error.path] = site, reason
         around = parent(error.path)
         if around is not None and around not in self.plain:
             self.chosen[around] = site
+
+    def _drop_lines(self, lines: Mapping[Line, str]) -> None:
+        """Does without branches at lines of which the sides can't be those of one, and begins again."""
+        self.dropped.update(lines)
+        self.differing, self.chosen, self.plain = {}, {}, {}
+        self.parts.clear()
+        self._add(self.guilty)
 
     def _drop(self, seen: Sequence[Seen]) -> None:
         """Does without branches of which a side was recorded as a raise that some input takes."""
@@ -193,6 +256,9 @@ class Branches:
     def refused(self) -> list[Finding]:
         """The modules that can't have branches, without those that have a module around them that has."""
         said = []
+        for (file, line), reason in self.dropped.items():
+            text = f"branches='auto': an if can't be a branch: {reason}"
+            said.append(Finding("HJ004", "warning", text, file, line, "", "hj.cond around this if"))
         for path, (site, reason) in self.plain.items():
             if any(path == each or path.startswith(f"{each}.") or not each for each in self.chosen):
                 continue  # the module around it has branches instead

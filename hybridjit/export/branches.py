@@ -6,10 +6,12 @@ import contextlib
 import difflib
 import gc
 import inspect
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from fnmatch import fnmatchcase
 from types import CodeType, FunctionType, MappingProxyType
-from typing import Any
+from typing import Any, TypeAlias
 
 from torch import Tensor, nn
 
@@ -19,7 +21,8 @@ from .._errors import CaptureError, InputError, compose
 from .._sites import Line, Site
 from ..control.asides import Arguments
 from ..control.calls import call_at
-from ..control.paths import trace_paths
+from ..control.merges import merged
+from ..control.paths import at_most, trace_paths
 from ..control.recorder import active
 
 
@@ -53,8 +56,11 @@ class BranchingError(CaptureError):
     Attributes:
         error: Why.
         path: The module, by its path; the innermost that was to branch.
-        helper: Where the function begins that it is, if not a module's ``forward``.
+        helper: Where the function begins that it is, if not a module's ``forward``; or the line of an ``if``.
+        spent: How many paths there were until then.
     """
+
+    spent: int = 0
 
     def __init__(self, error: CaptureError, path: str, helper: Line | None = None) -> None:
         inner = error if isinstance(error, BranchingError) else None
@@ -70,7 +76,9 @@ def helpers_at(lines: Collection[Line]) -> dict[Line, FunctionType]:
     found: dict[Line, FunctionType] = {}
     # What calls operations as if from a line of the model's is none of its functions.
     for each in gc.get_objects() if lines else ():
-        if type(each) is FunctionType and each.__code__.co_filename in files and each.__globals__ is not _CALLS:
+        if type(each) is not FunctionType or "is_merged" in vars(each):
+            continue
+        if each.__code__.co_filename in files and each.__globals__ is not _CALLS:
             numbers, first = _lines(each.__code__), each.__code__.co_firstlineno
             for line in lines:
                 around = line[0] == each.__code__.co_filename and line[1] in numbers
@@ -95,43 +103,96 @@ def begins(helper: FunctionType) -> Line:
 
 
 @contextlib.contextmanager
-def meeting(lines: Collection[Line], parts: Callable[[Site], bool]) -> Iterator[None]:
-    """Makes functions branch by themselves within the body where they are part of a path: theirs meet at their end.
+def meeting(
+    lines: Collection[Line],
+    merges: Collection[Line],
+    parts: Callable[[Site], bool] = lambda site: True,
+    others: Others = MappingProxyType({}),
+    most: float = math.inf,
+) -> Iterator[None]:
+    """Makes paths within the body meet again before their end.
 
-    Who calls them may hold them under any name, so that it is their code that is another meanwhile.
+    Who calls the functions may hold them under any name, so that it is their code that is another meanwhile.
 
     Args:
-        lines: A line in each.
+        lines: Of ``if``s whose paths meet where the innermost function around them ends, if it is part of a path.
+        merges: Of ``if``s whose paths meet where they end themselves.
         parts: Whether an ``if`` at a line becomes a branch.
+        others: What other inputs of the model give the functions, and the ``if``s.
+        most: How many paths there may be in all.
     """
     changed: list[tuple[FunctionType, CodeType]] = []
+    within: dict[int, tuple[FunctionType, list[int]]] = {}
+    for (_, line), helper in helpers_at(merges).items():
+        within.setdefault(id(helper), (helper, []))[1].append(line)
     try:
+        for helper, own in within.values():
+            code = helper.__code__
+            changed.append((helper, code))
+            name, file = helper.__qualname__, code.co_filename
+            helper.__code__ = merged(helper, {line: _Merged(name, parts, (file, line), others) for line in own})
         for helper in {id(each): each for each in helpers_at(lines).values()}.values():
             code = helper.__code__
             twin = FunctionType(code, helper.__globals__, helper.__name__, helper.__defaults__, helper.__closure__)
             twin.__kwdefaults__, twin.__qualname__ = helper.__kwdefaults__, helper.__qualname__
             twin.__module__ = helper.__module__
             changed.append((helper, code))
-            helper.__code__ = _calling(_Helper(twin, parts).__call__, code)
-        yield
+            helper.__code__ = _calling(_Helper(twin, parts, others).__call__, code)
+        with at_most(most) as spent:
+            try:
+                yield
+            except BranchingError as error:
+                error.spent = len(spent)
+                raise
     finally:
-        for helper, code in changed:
+        for helper, code in reversed(changed):
             helper.__code__ = code
 
 
+class _Merged:
+    """An ``if`` as a function."""
+
+    def __init__(self, name: str, parts: Callable[[Site], bool], line: Line, others: Others) -> None:
+        self.name = name
+        self.parts = parts
+        self.line = line
+        self.others = others
+
+    def __call__(self, /, fn: FunctionType, *args: Any) -> Any:
+        fn.__qualname__ = self.name
+        vars(fn)["is_merged"] = True
+        return _meets(fn, args, {}, self.parts, self.line, self.others)
+
+
 class _Helper:
-    def __init__(self, fn: FunctionType, parts: Callable[[Site], bool]) -> None:
+    def __init__(self, fn: FunctionType, parts: Callable[[Site], bool], others: Others) -> None:
         self.fn = fn
         self.parts = parts
+        self.others = others
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
-        recorder = active()
-        if recorder is None or recorder.frames[-1].path is None or _torch.tracing_state() is None:
-            return self.fn(*args, **kwargs)
-        try:
-            return trace_paths(self.fn, args, kwargs, self.parts)
-        except CaptureError as error:
-            raise BranchingError(error, "", begins(self.fn)) from error
+        return _meets(self.fn, args, kwargs, self.parts, begins(self.fn), self.others)
+
+
+def _meets(
+    fn: FunctionType,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    parts: Callable[[Site], bool],
+    line: Line,
+    others: Others,
+) -> Any:
+    """Runs a function; where it is part of a path, its paths meet at its end."""
+    recorder, heard = active(), _heard.get()
+    key = line, *(id(each) for each in args if isinstance(each, nn.Module))
+    if heard is not None:
+        _hear(heard.setdefault(key, []), args, kwargs)
+    if recorder is None or recorder.frames[-1].path is None or _torch.tracing_state() is None:
+        return fn(*args, **kwargs)
+    try:
+        return trace_paths(fn, args, kwargs, parts, others.get(key, ()))
+    except CaptureError as error:
+        raise BranchingError(error, "", line) from error
 
 
 def _calling(run: Callable[..., Any], code: CodeType) -> CodeType:
@@ -152,7 +213,7 @@ def branching(
     model: nn.Module,
     paths: Sequence[str],
     parts: Callable[[Site], bool] = lambda site: True,
-    others: Mapping[str, Sequence[Arguments]] = MappingProxyType({}),
+    others: Others = MappingProxyType({}),
 ) -> Iterator[None]:
     """Gives the submodules at these paths a `Branching` forward within the body.
 
@@ -167,11 +228,22 @@ def branching(
 
 
 @contextlib.contextmanager
-def listening(model: nn.Module, paths: Sequence[str]) -> Iterator[dict[str, list[Arguments]]]:
-    """Notes what submodules are given within the body, by path: of each the first calls."""
-    found: dict[str, list[Arguments]] = {path: [] for path in paths}
-    with _forwards(model, paths, lambda path, forward: _Listening(forward, found[path])):
-        yield found
+def listening(
+    model: nn.Module, paths: Sequence[str], lines: Collection[Line], merges: Collection[Line]
+) -> Iterator[dict[Hashable, list[Arguments]]]:
+    """Notes what submodules are given within the body, by path, and functions and ``if``s: of each the first calls."""
+    found: dict[Hashable, list[Arguments]] = {path: [] for path in paths}
+    token = _heard.set(found)
+    try:
+        with _forwards(model, paths, lambda path, forward: _Listening(forward, found[path])), meeting(lines, merges):
+            yield found
+    finally:
+        _heard.reset(token)
+
+
+Others: TypeAlias = "Mapping[Hashable, Sequence[Arguments]]"
+"""What other inputs give submodules, by path, and functions and ``if``s, by line and the modules that they get."""
+_heard: ContextVar[dict[Hashable, list[Arguments]] | None] = ContextVar("heard", default=None)
 
 
 _CALLS_KEPT = 4
@@ -184,9 +256,13 @@ class _Listening:
         self.calls = calls
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
-        if len(self.calls) < _CALLS_KEPT:
-            self.calls.append(_torch.tree_map(_kept, (args, kwargs)))
+        _hear(self.calls, args, kwargs)
         return self.forward(*args, **kwargs)
+
+
+def _hear(calls: list[Arguments], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    if len(calls) < _CALLS_KEPT:
+        calls.append(_torch.tree_map(_kept, (args, kwargs)))
 
 
 def _kept(value: Any) -> Any:

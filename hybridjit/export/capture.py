@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import re
 import traceback
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
@@ -18,7 +19,6 @@ from .._errors import CaptureError, HybridJitError, InputError, UnsupportedError
 from .._sites import Line, Site, site_of_error
 from ..adapters.flatten import TracingAdapter
 from ..adapters.inputs import Inputs
-from ..control.asides import Arguments
 from ..control.guards import guard_apart, guard_kind, guard_precision, guard_sizes
 from ..control.origins import Asked, following
 from ..control.points import TRUTH
@@ -26,7 +26,7 @@ from ..control.record import Record, recording
 from ..control.recorder import active
 from ..control.static import static_modules
 from .asking import kind_questions
-from .branches import branching, meeting
+from .branches import Others, branching, meeting
 from .classnames import readable
 from .devices import device_of
 from .findings import collecting, found
@@ -184,7 +184,9 @@ def capture(
     as_eager: bool = False,
     rolls: Collection[Line] = (),
     meets: Collection[Line] = (),
-    others: Mapping[str, Sequence[Arguments]] = MappingProxyType({}),
+    merges: Collection[Line] = (),
+    most: float = math.inf,
+    others: Others = MappingProxyType({}),
 ) -> Captured:
     """Traces a model under ``no_grad``; its state must have been taken before.
 
@@ -207,6 +209,8 @@ def capture(
         as_eager: Whether code that asks if it is traced is told that it is not.
         rolls: Lines of loops over a traced range that become loops.
         meets: Lines of ``if``s whose paths meet again where the function around them ends.
+        merges: Lines of ``if``s whose paths meet again where they end.
+        most: How many paths there may be in all.
         others: What other inputs give the submodules in ``branches``, for sides that this one contradicts.
 
     Raises:
@@ -265,7 +269,7 @@ def capture(
         watched[0] as findings,
         watched[1],
         branching(model, branches, parts, others),
-        meeting(meets, parts),
+        meeting(meets, merges, parts, others, most),
         rolling(rolls) as loops,
         standing_in(dynamic, loops, classes),
         kind_questions(model, dynamic) as kinds_asked,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -17,7 +17,7 @@ from .._sites import site_of_function, user_files
 from ..adapters.tree import scan
 from ..control.asides import Arguments
 from ..control.guards import said_by_guard
-from .auto import Branches
+from .auto import Branches, Meeting
 from .branches import BranchingError, listening
 from .capture import Captured, capture, placed
 from .compare import NEAR, changed_places, compare, is_chaotic
@@ -79,6 +79,7 @@ class Study:
         unsaid: The inputs that some capture ended on with torch's own text, and no guard's.
         beside: Those of which inputs of sizes next to theirs were made.
         cost: The seconds that the last capture took.
+        meeting: Where too many paths meet again.
     """
 
     def __init__(self, task: Task, on_frozen: str) -> None:
@@ -93,10 +94,11 @@ class Study:
         self.seconds: float = 0.0
         self.started: float = 0.0
         self.cost: float = 0.0
+        self.meeting = Meeting()
         self._placed: dict[int, Captured] = {}
         self.recalled: list[str] = []  # inputs on which the model goes by what the first one left: no file does
         self._captures: dict[tuple[Settings, str], Seen] = {}
-        self._given: dict[tuple[tuple[str, ...], str, bool], dict[str, list[Arguments]]] = {}
+        self._given: dict[Hashable, dict[Hashable, list[Arguments]]] = {}
 
     @property
     def alone(self) -> bool:
@@ -258,24 +260,25 @@ class Study:
             self._captures[key] = Seen(name, self.traced(settings, name, beside=self.first.module))
         return self._captures[key]
 
-    def _others(self, settings: Settings, name: str) -> dict[str, list[Arguments]]:
-        """What other inputs give the submodules with branches."""
-        found: dict[str, list[Arguments]] = {path: [] for path in settings.branches}
+    def _others(self, settings: Settings, name: str) -> dict[Hashable, list[Arguments]]:
+        """What other inputs give the submodules with branches, and what is in them."""
+        found: dict[Hashable, list[Arguments]] = {}
         for each in (*settings.examples, "input") if settings.examples else ():
-            key = settings.branches, each, settings.as_eager
+            key = settings.branches, settings.meets, settings.merges, each, settings.as_eager
             if key not in self._given:
                 self._given[key] = self._listened(settings, each)
             for path, calls in self._given[key].items() if each != name else ():
-                found[path] += calls
+                found.setdefault(path, []).extend(calls)
         return found
 
-    def _listened(self, settings: Settings, name: str) -> dict[str, list[Arguments]]:
+    def _listened(self, settings: Settings, name: str) -> dict[Hashable, list[Arguments]]:
         """What one of the inputs gives some submodules: as in a trace, if the model does not refuse that."""
         for around in (contextlib.nullcontext,) if settings.as_eager else (pretending, contextlib.nullcontext):
             inputs = moved(self.known[name].inputs, None, name)
             torch.manual_seed(SEED)
+            listened = listening(self.task.model, settings.branches, settings.meets, settings.merges)
             try:
-                with torch.no_grad(), around(), listening(self.task.model, settings.branches) as found:
+                with torch.no_grad(), around(), listened as found:
                     self.task.model(*inputs.args, **inputs.kwargs)
                 break
             except Exception:
@@ -315,6 +318,8 @@ class Study:
                 as_eager=settings.as_eager,
                 rolls=settings.rolls,
                 meets=settings.meets,
+                merges=settings.merges,
+                most=settings.most,
                 others=self._others(settings, name),
             )
         finally:

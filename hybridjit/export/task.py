@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -85,6 +86,8 @@ class Settings:
         branches: Paths of submodules whose ``if``s become branches.
         parts: The lines where paths part in them; all lines if absent.
         meets: Lines of ``if``s whose paths meet again where the function around them ends, and not only in the end.
+        merges: Lines of ``if``s whose paths meet again where they end themselves.
+        most: How many paths there may be in all.
         dynamic: Source files whose code gets stand-ins for ``len``, ``int`` and the like.
         classes: Whether code that gives torch ``int`` for a dtype keeps Python's own, and gets no stand-in for it.
         plain: Source files whose code is given sizes as Python's numbers.
@@ -104,6 +107,8 @@ class Settings:
     branches: tuple[str, ...] = ()
     parts: frozenset[Line] | None = None
     meets: frozenset[Line] = frozenset()
+    merges: frozenset[Line] = frozenset()
+    most: float = math.inf
     dynamic: frozenset[str] = frozenset()
     classes: bool = False
     plain: frozenset[str] = frozenset()

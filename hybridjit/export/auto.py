@@ -221,6 +221,12 @@ class Branches:
 
     def _give_up(self, error: BranchingError) -> None:
         reason = str(error.error).splitlines()[0]
+        if isinstance(error.error, TooManyPathsError):
+            # The module around it has more of them.
+            ((line, _),) = Counter((site.file, site.line) for site in error.error.sites).most_common(1)
+            if line in self.parts:
+                self._drop_lines({line: reason})
+                return
         if isinstance(error.error, PathsDifferError):
             line = error.error.site.file, error.error.site.line
             self.differing[line] = reason

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import linecache
 import re
 from collections.abc import Callable
 
@@ -152,7 +153,8 @@ def test_auto_says_what_it_cannot_do() -> None:
     report = exported.report
     (warning,) = [finding for finding in report.findings if finding.code == "HJ004"]
     assert warning.severity == "warning"
-    assert warning.message.startswith("branches='auto': the model can't have branches: the paths of a function leave")
+    assert warning.message.startswith("branches='auto': an if can't be a branch: the paths of a function leave")
+    assert (warning.file, linecache.getline(warning.file, warning.line).strip()) == (__file__, "if x.sum() > 0:")
     assert [side.name for side in report.branches[0].sides] == ["as input", "as negative"]
     torch.testing.assert_close(exported(-SMALL), model(-SMALL))
 
@@ -327,3 +329,126 @@ def test_paths_meet_in_helpers() -> None:
     for x in (SMALL, -SMALL, SMALL * 10, SMALL * 0, -SMALL * 10):
         torch.testing.assert_close(exported(x), model(x), rtol=0, atol=0)
     assert [each.__code__ for each in (stepped, named, model.closure)] == codes
+
+
+class Steps(nn.Module):
+    """One if after another: as many paths as two to the number of them, if they met in the end only."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 4)
+        self.calls: dict[str, Tensor] = {}
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = x
+        for turn in range(8):
+            size = x.shape[0] + turn
+            if size > 5:
+                y = y + self.linear(y) * size
+                self.calls["last"] = y
+            elif size > 3:
+                y = y - 1
+                self.calls["last"] = y * 2
+            else:
+                unread = y * 2
+                y = y - unread.sum() * 0.1
+                self.calls["last"] = y
+            odd = size if size % 2 == 1 else size - 1
+            y = y + odd
+        if self.calls["last"].shape[0] > 20:
+            return y * 2
+        return y
+
+
+def test_paths_meet_where_an_if_ends() -> None:
+    """Sixteen ifs in a row are sixteen branches, right at all sizes."""
+    model = Steps().eval()
+    exported = hj.export(model, torch.rand(3, 4), branches="auto")
+    for size in (1, 2, 3, 4, 5, 6, 9, 20, 21, 30):
+        x = torch.rand(size, 4)
+        torch.testing.assert_close(exported(x), model(x), rtol=1e-3, atol=1e-3)
+    assert not [finding for finding in exported.report.findings if finding.code in ("HJ004", "HJ101")]
+    graph = str(exported.module.graph)
+    assert graph.count("prim::If") <= 8 * 3 + 1
+
+
+class Octaves(nn.Module):
+    """As many results as the size says, and an if in each: a pyramid of pictures."""
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        levels = [x]
+        while True:
+            y = levels[-1]
+            if y.shape[-1] % 2 == 1:
+                y = nn.functional.pad(y, (0, 1))
+            if y.shape[-2] % 2 == 1:
+                y = nn.functional.pad(y, (0, 0, 0, 1))
+            if y.shape[-1] > y.shape[-2]:
+                y = y * 2
+            levels.append(nn.functional.avg_pool2d(y, 2))
+            if min(levels[-1].shape[-1], levels[-1].shape[-2]) <= 2:
+                return levels
+
+
+def test_an_if_that_is_no_branch_leaves_the_others() -> None:
+    """How many results there are is guarded at its line; the other ifs are branches."""
+    model = Octaves().eval()
+    exported = hj.export(model, torch.rand(1, 1, 16, 16), branches="auto")
+    for size in ((16, 16), (13, 16), (16, 11), (15, 13), (9, 20)):
+        x = torch.rand(2, 1, *size)
+        torch.testing.assert_close(exported(x), model(x))
+    with pytest.raises(hj.GuardError, match=r"test_branches.py:\d+: bool\(tensor\), captured"):
+        exported(torch.rand(1, 1, 40, 40))
+    (said,) = [finding for finding in exported.report.findings if finding.code == "HJ004"]
+    assert "if min(levels" in linecache.getline(said.file, said.line)
+
+
+class OneToken(nn.Module):
+    """A layer's branch that the example contradicts, behind a mask that is there or not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList([Attends() for _ in range(3)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        mask = None if unmasked(x) else (x.sum(-1) > 0).unsqueeze(1)
+        for layer in self.layers:
+            x = layer(x, mask)
+        return x
+
+
+def unmasked(x: Tensor) -> bool:
+    if x.shape[1] == 1:
+        return True
+    if x.shape[0] > 40:
+        return True
+    return bool((x.sum(-1) > 0).all())
+
+
+class Attends(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 4)
+
+    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        return attended(self.linear(x), mask)
+
+
+def attended(x: Tensor, mask: Tensor | None) -> Tensor:
+    if x.shape[1] == 1 and mask is None:
+        return x.reshape(x.shape[0], 2, 2).transpose(1, 2).reshape(x.shape[0], 1, 4)
+    if mask is None:
+        return x - x.mean(1, keepdim=True)
+    if x.shape[0] % 2 == 1:
+        x = x + 1
+    return torch.where(mask.transpose(1, 2), x, x * 2)
+
+
+def test_paths_of_all_modules_meet() -> None:
+    """What one module's paths hand on does not multiply those of the modules that get it."""
+    torch.manual_seed(0)
+    model = OneToken().eval()
+    exported = hj.export(model, torch.randn(2, 6, 4), branches="auto")
+    for shape in ((2, 6), (3, 5), (1, 1), (4, 1), (41, 3), (5, 9)):
+        for x in (torch.randn(*shape, 4), torch.rand(*shape, 4)):
+            torch.testing.assert_close(exported(x), model(x))

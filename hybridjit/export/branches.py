@@ -76,7 +76,7 @@ def helpers_at(lines: Collection[Line]) -> dict[Line, FunctionType]:
     found: dict[Line, FunctionType] = {}
     # What calls operations as if from a line of the model's is none of its functions.
     for each in gc.get_objects() if lines else ():
-        if type(each) is not FunctionType or "is_merged" in vars(each):
+        if type(each) is not FunctionType or _MADE in vars(each):
             continue
         if each.__code__.co_filename in files and each.__globals__ is not _CALLS:
             numbers, first = _lines(each.__code__), each.__code__.co_firstlineno
@@ -89,6 +89,8 @@ def helpers_at(lines: Collection[Line]) -> dict[Line, FunctionType]:
 
 
 _CALLS = call_at.__globals__
+_MADE = "made_by_hybridjit"
+"""An attribute of functions that stand for, or are part of, one of the model's."""
 
 
 def _lines(code: CodeType) -> set[int | None]:
@@ -136,6 +138,7 @@ def meeting(
             twin = FunctionType(code, helper.__globals__, helper.__name__, helper.__defaults__, helper.__closure__)
             twin.__kwdefaults__, twin.__qualname__ = helper.__kwdefaults__, helper.__qualname__
             twin.__module__ = helper.__module__
+            vars(twin)[_MADE] = True
             changed.append((helper, code))
             helper.__code__ = _calling(_Helper(twin, parts, others).__call__, code)
         with at_most(most) as spent:
@@ -160,7 +163,7 @@ class _Merged:
 
     def __call__(self, /, fn: FunctionType, *args: Any) -> Any:
         fn.__qualname__ = self.name
-        vars(fn)["is_merged"] = True
+        vars(fn)[_MADE] = True
         return _meets(fn, args, {}, self.parts, self.line, self.others)
 
 

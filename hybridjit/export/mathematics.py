@@ -96,12 +96,12 @@ class Math:
         return FUNCTIONS[name] if name in FUNCTIONS else getattr(math, name)
 
 
-def _of_numpy(name: str, traced: Callable[[Tensor], Tensor]) -> Callable[..., Any]:
+def _of_numpy(name: str, of_tensors: Callable[[Tensor], Tensor]) -> Callable[..., Any]:
     """A function of NumPy, on a traced size as well, of which it makes a float."""
 
     def call(*args: Any, **kwargs: Any) -> Any:
         if len(args) == 1 and not kwargs and traced(args[0]) and is_number(args[0]):
-            return traced(args[0].to(torch.float64))
+            return of_tensors(args[0].to(torch.float64))
         return getattr(sys.modules["numpy"], name)(*args, **kwargs)
 
     return call

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import gc
 import linecache
 import re
 from collections.abc import Callable
+from types import FunctionType
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 import hybridjit as hj
-from hybridjit.export.branches import Branching, BranchingError, branching, matching, parent
+from hybridjit.export.branches import Branching, BranchingError, branching, helpers_at, matching, meeting, parent
 
 
 class Halving(nn.Module):
@@ -329,6 +331,16 @@ def test_paths_meet_in_helpers() -> None:
     for x in (SMALL, -SMALL, SMALL * 10, SMALL * 0, -SMALL * 10):
         torch.testing.assert_close(exported(x), model(x), rtol=0, atol=0)
     assert [each.__code__ for each in (stepped, named, model.closure)] == codes
+
+
+def test_helpers_are_the_models_own() -> None:
+    """A line's function is the model's, not what stood for it meanwhile and is still there."""
+    line, name = (__file__, stepped.__code__.co_firstlineno + 1), stepped.__qualname__
+    gc.collect()
+    with meeting([line], []):
+        functions = [each for each in gc.get_objects() if type(each) is FunctionType]
+        left = [each for each in functions if each.__qualname__ == name and each is not stepped]
+    assert left and helpers_at([line])[line] is stepped
 
 
 class Steps(nn.Module):

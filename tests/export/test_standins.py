@@ -62,6 +62,8 @@ KEPT: dict[str, Callable[[Tensor], Any]] = {
     "numpy's product, of sizes and numbers": lambda x: x.new_ones(int(np.prod([x.shape[0], 2]))),
     "range as an index": lambda x: x[range(len(x)), (x > 0).long()[:, 1]],
     "numpy": lambda x: x.new_ones(int(np.ceil(x.shape[0] / 4)) * 4),
+    "numpy, of plain numbers": lambda x: x / np.sqrt(16) * np.log(3.0) + len(x) - np.exp(np.array([1.0]))[0],
+    "numpy, of a size": lambda x: x * np.sqrt(x.shape[0]) - np.floor(x.shape[0] / 3),
 }
 
 

@@ -298,10 +298,12 @@ def _shuffled(tensor: Tensor) -> Tensor:
 
 
 def _zeroed(tensor: Tensor) -> Tensor:
-    """The second half of each row as zeros, as padding is: of a mask of ones the other kind."""
+    """The second half of each row as zeros, as padding is: of a mask of one kind alone the other."""
     if tensor.dim() == 0 or tensor.shape[-1] < 2:
         return tensor
     keep = torch.arange(tensor.shape[-1], device=tensor.device) < (tensor.shape[-1] + 1) // 2
+    if tensor.dtype == torch.bool and not tensor.any():  # what is true is what is padded
+        return tensor ^ ~keep
     return torch.where(keep, tensor, torch.zeros_like(tensor))
 
 

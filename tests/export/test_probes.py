@@ -52,6 +52,11 @@ def test_values() -> None:
     assert sorted(found["other values"].flat[0].flatten().tolist()) == [1, 2, 3, 4, 5, 6]
     assert found["zeros"].flat[0].tolist() == [[1, 2, 0], [4, 5, 0]]
     assert torch.equal(found["negative"].flat[0], -x)
+    masks = torch.zeros(2, 4, dtype=torch.bool), torch.ones(2, 4, dtype=torch.bool)
+    assert [each.tolist()[1] for each in made(*masks)["zeros"].flat] == [
+        [False, False, True, True],
+        [True, True, False, False],
+    ]
 
 
 def test_indices_stay_in_range() -> None:

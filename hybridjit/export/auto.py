@@ -205,11 +205,9 @@ class Branches:
             new = {line for line, helper in around.items() if helper not in own} - ends
             found.merges |= ends
             found.meets |= new
-            if ends or new:
-                return True
-            if found.limited:
-                found.limited = False
-                return True
+            more = bool(ends or new or found.limited)
+            found.limited = bool(ends or new)
+            return more
         if error.helper is None:
             return False
         if error.helper in found.merges:

@@ -6,8 +6,10 @@ import dataclasses
 import math
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
+
+from torch import nn
 
 from .._errors import CaptureError
 from .._sites import Line, Site
@@ -53,6 +55,44 @@ class Meeting:
     merges: set[Line] = dataclasses.field(default_factory=set)
     unmerged: set[Line] = dataclasses.field(default_factory=set)
     limited: bool = True
+
+    def among(self, settings: Settings, branches: Collection[str]) -> Settings:
+        """How a capture is made with these branches, and paths that meet so."""
+        return dataclasses.replace(
+            settings,
+            branches=tuple(branches),
+            meets=frozenset(self.meets - self.apart),
+            merges=frozenset(self.merges),
+            most=max(PATH_LIMIT, _EACH * len(branches)) if self.limited else math.inf,
+        )
+
+    def earlier(self, error: BranchingError, model: nn.Module, branches: Collection[str]) -> bool:
+        """Has too many paths meet as early as they can, those that can't later; says whether that changes anything.
+
+        Args:
+            error: What a capture with them ended in.
+            model: The model.
+            branches: The submodules that have branches.
+        """
+        if isinstance(error.error, TooManyPathsError):
+            lines = {(site.file, site.line) for site in error.error.sites} - self.meets - self.merges
+            own = {type(model.get_submodule(path)).forward for path in (*branches, error.path)}
+            around = helpers_at(lines)
+            ends = {line for line, helper in around.items() if mergeable(helper, [line[1]])} - self.unmerged
+            new = {line for line, helper in around.items() if helper not in own} - ends
+            self.merges |= ends
+            self.meets |= new
+            more = bool(ends or new or self.limited)
+            self.limited = bool(ends or new)
+            return more
+        if error.helper is None:
+            return False
+        if error.helper in self.merges:
+            self.merges.remove(error.helper)
+            self.unmerged.add(error.helper)
+        else:
+            self.apart |= {line for line, helper in helpers_at(self.meets).items() if begins(helper) == error.helper}
+        return True
 
 
 class Branches:
@@ -138,14 +178,7 @@ class Branches:
         rounds = _ROUNDS
         while rounds and self.chosen:
             rounds -= 1
-            settings = dataclasses.replace(
-                self.settings,
-                branches=tuple(self.chosen),
-                parts=frozenset(self.parts),
-                meets=frozenset(self.meeting.meets - self.meeting.apart),
-                merges=frozenset(self.meeting.merges),
-                most=max(PATH_LIMIT, _EACH * len(self.chosen)) if self.meeting.limited else math.inf,
-            )
+            settings = dataclasses.replace(self.meeting.among(self.settings, self.chosen), parts=frozenset(self.parts))
             try:
                 if self.study.alone:
                     guarding = Guarding(self._proven(settings), {}, self.tests)
@@ -162,7 +195,7 @@ class Branches:
                     innocent |= {each: self.tests[each[0]] for each in every if each[0] in self.tests}
                     captured, guarded = self.study.final(settings, groups, innocent)
             except BranchingError as error:
-                if self._meet(error):
+                if self.meeting.earlier(error, self.study.task.model, self.chosen):
                     rounds += 1
                 else:
                     self._give_up(error)
@@ -193,29 +226,6 @@ class Branches:
                     yield self.study.seen(settings, name)
                 except CaptureError:  # no evidence
                     continue
-
-    def _meet(self, error: BranchingError) -> bool:
-        """Has too many paths meet again, as early as they can."""
-        found = self.meeting
-        if isinstance(error.error, TooManyPathsError):
-            lines = {(site.file, site.line) for site in error.error.sites} - found.meets - found.merges
-            own = {type(self.study.task.model.get_submodule(path)).forward for path in (*self.chosen, error.path)}
-            around = helpers_at(lines)
-            ends = {line for line, helper in around.items() if mergeable(helper, [line[1]])} - found.unmerged
-            new = {line for line, helper in around.items() if helper not in own} - ends
-            found.merges |= ends
-            found.meets |= new
-            more = bool(ends or new or found.limited)
-            found.limited = bool(ends or new)
-            return more
-        if error.helper is None:
-            return False
-        if error.helper in found.merges:
-            found.merges.remove(error.helper)
-            found.unmerged.add(error.helper)
-        else:
-            found.apart |= {line for line, helper in helpers_at(found.meets).items() if begins(helper) == error.helper}
-        return True
 
     def _give_up(self, error: BranchingError) -> None:
         reason = str(error.error).splitlines()[0]

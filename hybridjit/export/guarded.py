@@ -161,8 +161,12 @@ class Study:
         """The first capture; in another way if the model does something in a trace that can't be done there."""
         try:
             return self.traced(self.settings, "input")
-        except BranchingError:
-            raise
+        except BranchingError as error:
+            paths = self.settings.branches
+            if not self.meeting.earlier(error, self.task.model, paths):
+                raise
+            self.settings = self.meeting.among(self.settings, paths)
+            return self._first()
         except CaptureError as error:
             for changed in self._ways_out(error):
                 self.settings = changed

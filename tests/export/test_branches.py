@@ -372,10 +372,11 @@ class Steps(nn.Module):
         return y
 
 
-def test_paths_meet_where_an_if_ends() -> None:
-    """Sixteen ifs in a row are sixteen branches, right at all sizes."""
+@pytest.mark.parametrize("branches", ["auto", [""]])
+def test_paths_meet_where_an_if_ends(branches: list[str] | str) -> None:
+    """Sixteen ifs in a row are sixteen branches, right at all sizes, found or by name."""
     model = Steps().eval()
-    exported = hj.export(model, torch.rand(3, 4), branches="auto")
+    exported = hj.export(model, torch.rand(3, 4), branches=branches)
     for size in (1, 2, 3, 4, 5, 6, 9, 20, 21, 30):
         x = torch.rand(size, 4)
         torch.testing.assert_close(exported(x), model(x), rtol=1e-3, atol=1e-3)

@@ -231,8 +231,13 @@ def _join(
             tensors = [as_tensor(leaf) for leaf, moves in zip(given, dynamic, strict=True) if moves]
             results.append([_torch.value_of(tensor) for tensor in tensors])
             made = [fresh(tensor) for tensor in tensors] if is_taken else made
-    for tensor, output in zip(made, _torch.close_blocks(graph, node, results, nested=recorder.depth > 0), strict=True):
+    pythons = [all(type(each) in (int, float) for each in both) for both in zip(*leaves, strict=True)]
+    numbers = (number for number, moves in zip(pythons, dynamic, strict=True) if moves)
+    outputs = _torch.close_blocks(graph, node, results, nested=recorder.depth > 0)
+    for tensor, output, number in zip(made, outputs, numbers, strict=True):
         _torch.bind_value(tensor, output)
+        if number:
+            record.current().numbers.add(output.unique())
     own = sides[not taken]
     recorder.adopt(made, own.frame)
     following = iter(made)

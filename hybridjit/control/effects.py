@@ -366,6 +366,16 @@ def alike(first: Any, second: Any, exactly: bool = False) -> bool:
     return bool(first == second)
 
 
+def _of_branch(tensor: Tensor) -> bool:
+    """Whether a branch or loop gave a tensor, which has the memory of the example's side, but is what either gave."""
+    value = None if _torch.tracing_state() is None else _torch.known_value(tensor)
+    while value is not None and value.node().kind() == "prim::TupleUnpack":  # brought to where it is
+        place = [each.unique() for each in value.node().outputs()].index(value.unique())
+        packed = next(value.node().inputs()).node()
+        value = list(packed.inputs())[place] if packed.kind() == "prim::TupleConstruct" else None
+    return value is not None and value.node().kind() in ("prim::If", "prim::Loop")
+
+
 def same(first: Any, second: Any, exactly: bool = False) -> bool:
     """Whether two values are the same; exactly, if two tensors of the same memory are not."""
     if first is second:
@@ -376,5 +386,6 @@ def same(first: Any, second: Any, exactly: bool = False) -> bool:
     if isinstance(first, Tensor) and isinstance(second, Tensor):  # x.to(x.device) is x, named anew on each path
         with _torch.paused_tracing(), _torch.unwatched():
             strided = first.layout is second.layout is torch.strided and first.dtype is second.dtype
-            return not exactly and strided and first.is_set_to(second)
+            one = not exactly and strided and first.is_set_to(second)
+        return one and not any(map(_of_branch, (first, second)))
     return type(first) is type(second) and isinstance(first, (int, float, str, bytes)) and first == second

@@ -7,6 +7,7 @@ so that each is a call, whose paths are its own, and that gives the variables th
 from __future__ import annotations
 
 import ast
+import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import CodeType, FunctionType
 from typing import Any, NamedTuple
@@ -114,9 +115,22 @@ def _moved(function: ast.FunctionDef, node: Any, own: set[str], bound: frozenset
     reads = (loaded(inside) if isinstance(node, ast.IfExp) else needed(inside)) & own
     gives = sets & (loaded(function.body, node) | reads)
     reads |= gives - (surely(inside, frozenset()) or frozenset())
-    if not reads <= bound or (reads | gives) & handled:
+    if not reads <= bound or (reads | gives) & handled or gives & _identified(function):
         return None
     return _Found(node, tuple(sorted(reads)), tuple(sorted(gives)))
+
+
+def _identified(function: ast.FunctionDef) -> set[str]:
+    """The names of what is asked to be one object with another: what an ``if`` gives is a new one."""
+    asked = [node for node in ast.walk(function) if isinstance(node, ast.Compare)]
+    found: set[str] = set()
+    for node in asked:
+        sides = [node.left, *node.comparators]
+        for op, pair in zip(node.ops, itertools.pairwise(sides), strict=True):
+            none = any(isinstance(each, ast.Constant) and each.value is None for each in pair)
+            if isinstance(op, (ast.Is, ast.IsNot)) and not none:
+                found |= {each.id for each in pair if isinstance(each, ast.Name)}
+    return found
 
 
 class _Calls(ast.NodeTransformer):

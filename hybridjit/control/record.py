@@ -68,6 +68,7 @@ class Record:
         plain: Whether torch.export is to run scripted pieces as Python.
         sizes: Whether torch.export is to keep ``if``s on sizes that may change as branches; on those that hang on
             data it has to.
+        numbers: The values of the graph that Python has as numbers, other than sizes.
     """
 
     names: Mapping[int, str] = field(default_factory=dict)
@@ -76,6 +77,7 @@ class Record:
     branches: list[BranchPoint] = field(default_factory=list)
     plain: bool = False
     sizes: bool = False
+    numbers: set[int] = field(default_factory=set)
 
 
 _current: ContextVar[Record | None] = ContextVar("hybridjit_record", default=None)

@@ -263,6 +263,7 @@ def capture(
     adapter.enter, adapter.leave = enter, keep_counts
     adapter.around = around
     watch = Watch(names, seen, bool(dynamic), plain, state.reshaped, has_scripts(model))
+    watch.kept = record.numbers
     watched = collecting(names), recording(record), constructing(), hashing(watch.leak), knowing(watch.kept)
     with (
         torch.no_grad(),

@@ -318,3 +318,27 @@ def test_what_is_no_function(what: Any) -> None:
     with pytest.raises(InputError) as error:
         hj.branch_if_tracing(what)
     assert lines(error)[0] == "branch_if_tracing takes a Python function"
+
+
+@hj.branch_if_tracing
+def adds(found: dict[str, Tensor], x: Tensor, turn: int) -> None:
+    if x.mean() > 0.25 * turn:
+        found["sum"] = found["sum"] + turn
+
+
+@hj.branch_if_tracing
+def totals(x: Tensor) -> Tensor:
+    found = {"sum": x.sum() * 0}
+    for turn in range(4):
+        adds(found, x, turn)
+    return x * found["sum"] if x.shape[0] > 4 else x + found["sum"]
+
+
+@pytest.mark.parametrize("mean", [-1.0, 0.3, 0.6, 2.0])
+def test_what_a_side_leaves_stays_in_later_runs(mean: float) -> None:
+    """What a branch left in a dictionary has the memory of the example's side, and is what either side left."""
+    module = traced(totals, torch.full((3,), mean))
+    for size in (2, 6):
+        for level in (-1.0, 0.1, 0.3, 0.6, 2.0):
+            x = torch.full((size,), level)
+            torch.testing.assert_close(module(x), totals(x))

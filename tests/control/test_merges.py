@@ -274,6 +274,13 @@ def sets_from_within(a: int) -> Any:
     return a
 
 
+def asks_identity(a: int) -> Any:
+    flag = False
+    if a > 2:
+        flag = True
+    return a if flag is True and a is not None else 0  # leaves flag
+
+
 def in_a_comprehension(a: int) -> Any:
     return [each if each > 2 else a for each in range(5)]
 
@@ -301,6 +308,7 @@ def of_an_exception(a: int) -> Any:
         deletes,
         binds_within,
         sets_from_within,
+        asks_identity,
         in_a_comprehension,
         of_an_exception,
     ],

@@ -7,6 +7,7 @@ import linecache
 import re
 from collections.abc import Callable
 from types import FunctionType
+from typing import Any
 
 import pytest
 import torch
@@ -464,4 +465,40 @@ def test_paths_of_all_modules_meet() -> None:
     exported = hj.export(model, torch.randn(2, 6, 4), branches="auto")
     for shape in ((2, 6), (3, 5), (1, 1), (4, 1), (41, 3), (5, 9)):
         for x in (torch.randn(*shape, 4), torch.rand(*shape, 4)):
+            torch.testing.assert_close(exported(x), model(x))
+
+
+class Counts(nn.Module):
+    """Numbers that ifs count up, in a variable and in a dictionary, whichever side the example takes."""
+
+    def forward(self, x: Tensor) -> Any:
+        found = {"sum": 0}
+        best: Any = None
+        count = 0
+        for turn in range(9):
+            if x.mean() > 0.1 * turn:
+                found["sum"] = found["sum"] + turn
+                count += 1
+                best = x * turn
+            elif x.shape[0] > turn:
+                count -= 2
+                best = x + turn
+            else:
+                best = x
+        flag = False
+        if x.shape[0] > 40:
+            flag = True
+        if flag:
+            count = count * 2
+        return best * found["sum"] + count
+
+
+@pytest.mark.parametrize("mean", [0.05, 0.43, 0.85])
+def test_what_a_side_counts(mean: float) -> None:
+    """What the other side leaves in a dictionary is in the file, though the example's memory is as it was."""
+    model = Counts().eval()
+    exported = hj.export(model, torch.full((3, 4), mean), branches="auto")
+    for size in (1, 2, 5, 9, 50):
+        for level in (-0.5, 0.05, 0.25, 0.55, 0.75, 2.0):
+            x = torch.full((size, 4), level)
             torch.testing.assert_close(exported(x), model(x))

@@ -121,6 +121,7 @@ def compiled(made: ast.FunctionDef, old: CodeType, owner: str) -> CodeType:
     (outer,) = ast.parse(f"def outer({', '.join(free)}): pass").body
     assert isinstance(outer, ast.FunctionDef)
     made.decorator_list, made.returns = [], None
+    made.name = "_hj_made"  # its own name in it is the one of its module
     if hasattr(made, "type_params"):
         made.type_params = []
     for arg in ast.walk(made.args):

@@ -102,6 +102,13 @@ def writes(a: int) -> Any:
     return held
 
 
+def again(a: int) -> Any:
+    b = a
+    if a > 2:
+        b = again(a - 3)
+    return b, again.__name__
+
+
 class Private:
     __hidden = 5
 
@@ -152,7 +159,7 @@ def rewritten(fn: Callable[..., Any]) -> Iterator[list[tuple[Any, ...]]]:
 
 
 @pytest.mark.parametrize(
-    "fn", [plain, either, in_a_loop, nested, with_blocks, after_all, writes], ids=lambda fn: fn.__name__
+    "fn", [plain, either, in_a_loop, nested, with_blocks, after_all, writes, again], ids=lambda fn: fn.__name__
 )
 def test_the_function_does_what_it_did(fn: Callable[[int], Any]) -> None:
     """For each argument, the same result, by way of the functions."""

@@ -85,7 +85,11 @@ def run_side(
                 raised = f"hybridjit: {type(error).__name__}: {error} (raised at {site})"
                 return Side(block, Frame(says), None, raised)
 
+    failed = record.current().failed
+    count = len(failed)
     side = own = recorded(functools.partial(fn, *operands), Exception if must else HybridJitError)
+    if side.result is None:
+        del failed[count:]  # it is a raise of the file
     others = iter(instead() if side.result is None else ())
     while side.result is None:
         _empty(graph, block)
@@ -111,6 +115,11 @@ def as_tensor(leaf: Any) -> Tensor:
         return _settled(leaf)
     with _torch.paused_tracing():
         return torch.tensor(leaf, dtype=torch.float64 if isinstance(leaf, float) else None)
+
+
+def _rank(leaf: Any) -> int:
+    with _torch.paused_tracing(), _torch.unwatched():
+        return leaf.dim() if isinstance(leaf, Tensor) else 0
 
 
 def _settled(tensor: Tensor) -> Tensor:
@@ -231,8 +240,10 @@ def _join(
             tensors = [as_tensor(leaf) for leaf, moves in zip(given, dynamic, strict=True) if moves]
             results.append([_torch.value_of(tensor) for tensor in tensors])
             made = [fresh(tensor) for tensor in tensors] if is_taken else made
-    pythons = [all(type(each) in (int, float) for each in both) for both in zip(*leaves, strict=True)]
+    both = list(zip(*leaves, strict=True))
+    pythons = [all(type(each) in (int, float) for each in pair) for pair in both]
     numbers = (number for number, moves in zip(pythons, dynamic, strict=True) if moves)
+    record.current().ranks += any(moves and _rank(a) != _rank(b) for (a, b), moves in zip(both, dynamic, strict=True))
     outputs = _torch.close_blocks(graph, node, results, nested=recorder.depth > 0)
     for tensor, output, number in zip(made, outputs, numbers, strict=True):
         _torch.bind_value(tensor, output)
@@ -247,7 +258,7 @@ def _join(
     rebuilt = flat.rebuild(joined[: len(flat.leaves)])
     if beside and pairs:
         beside.join(joined[len(flat.leaves) :])
-    del tensors, flat, one, other, given, leaves, pairs
+    del tensors, flat, one, other, given, leaves, pairs, both
     for side in sides:
         side.result = None  # seal looks for tensors that somebody else still holds
         if not side.frame.ends:

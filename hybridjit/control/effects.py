@@ -94,7 +94,7 @@ class Effects:
         if inspect.ismethod(fn):
             self._queue.append(("self", fn.__self__))
         fn = inspect.unwrap(getattr(fn, "__func__", fn))
-        if not isinstance(fn, FunctionType) or id(fn) in self._seen or not _is_users(fn.__module__ or ""):
+        if not isinstance(fn, FunctionType) or id(fn) in self._seen or not is_users(fn.__module__ or ""):
             return
         self._seen.add(id(fn))
         self._queue.extend(zip(fn.__code__.co_freevars, fn.__closure__ or (), strict=True))
@@ -136,7 +136,7 @@ class Effects:
             self._queue.extend((f"{name}[{key!r}]", item) for key, item in held)
         elif isinstance(value, set):
             self._keep(name, value)
-        elif _is_users(type(value).__module__) and hasattr(value, "__dict__"):
+        elif is_users(type(value).__module__) and hasattr(value, "__dict__"):
             self._seen.add(id(value))
             self._keep(name, vars(value), value)
             self._queue.extend((f"{name}.{key}", held) for key, held in list(vars(value).items())[:_WIDE])
@@ -300,7 +300,7 @@ class Ends:
             if alike(first, second, exactly=True):
                 continue
             keys = _keys(first)
-            if isinstance(first, set) or keys != _keys(second):
+            if isinstance(first, set) or [*keys] != [*_keys(second)]:
                 self.effects.check_same(self.left, self.names, self.where)
             for key in keys:
                 if not same(first[key], second[key], exactly=True):
@@ -351,7 +351,7 @@ def _globals(code: CodeType) -> tuple[tuple[str, bool], ...]:
 
 
 @functools.lru_cache(maxsize=4096)
-def _is_users(module: str) -> bool:
+def is_users(module: str) -> bool:
     """Whether code is neither Python's nor torch's own, whose objects keep caches and counters."""
     package = module.partition(".")[0]
     return package not in sys.stdlib_module_names and package not in ("builtins", "torch", "numpy", "hybridjit")
@@ -360,7 +360,7 @@ def _is_users(module: str) -> bool:
 def alike(first: Any, second: Any, exactly: bool = False) -> bool:
     """Whether two copies of a container hold the same; exactly, if two tensors of the same memory are not."""
     if isinstance(first, dict):
-        return first.keys() == second.keys() and all(same(first[key], second[key], exactly) for key in first)
+        return [*first] == [*second] and all(same(first[key], second[key], exactly) for key in first)
     if isinstance(first, list):
         return len(first) == len(second) and all(same(*pair, exactly) for pair in zip(first, second, strict=True))
     return bool(first == second)

@@ -7,11 +7,16 @@ so that each is a call, whose paths are its own, and that gives the variables th
 from __future__ import annotations
 
 import ast
+import functools
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from types import CodeType, FunctionType
+from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any, NamedTuple
 
+import torch
+from torch import Tensor, nn
+
+from .effects import is_users
 from .names import assigned, declared, kept, loaded, local_names, needed, parameters, surely, walk
 from .plans import compiled, definition
 from .statements import blocks, jumps, own_expressions, unplace, why_not
@@ -108,6 +113,8 @@ def _moved(function: ast.FunctionDef, node: Any, own: set[str], bound: frozenset
     if jumps(inside) or kept(inside, _AT_ONCE):
         return None
     sets = assigned(inside)
+    if sets and (sets & kept(function.body, _AT_ONCE) or _is_within(function, node)):
+        return None
     handled = {n.name for n in walk(function.body) if isinstance(n, ast.ExceptHandler)}
     elsewhere = {name for each in declared(function.body) for name in each.names}
     if sets & elsewhere or (isinstance(node, ast.IfExp) and sets):
@@ -118,6 +125,12 @@ def _moved(function: ast.FunctionDef, node: Any, own: set[str], bound: frozenset
     if not reads <= bound or (reads | gives) & handled or gives & _identified(function):
         return None
     return _Found(node, tuple(sorted(reads)), tuple(sorted(gives)))
+
+
+def _is_within(function: ast.FunctionDef, node: ast.AST) -> bool:
+    """Whether what leaves a statement by an exception may be caught in its function: what it has set by then stays."""
+    blocks = [each for each in walk(function.body) if isinstance(each, (ast.Try, ast.With))]
+    return any(each is node for block in blocks for each in ast.walk(block))
 
 
 def _identified(function: ast.FunctionDef) -> set[str]:
@@ -131,6 +144,24 @@ def _identified(function: ast.FunctionDef) -> set[str]:
             if isinstance(op, (ast.Is, ast.IsNot)) and not none:
                 found |= {each.id for each in pair if isinstance(each, ast.Name)}
     return found
+
+
+def covers(value: Any, depth: int = 6) -> bool:
+    """Whether `Effects` sees all that code may change of a value: an iterator, a deque, slots, … change unseen."""
+    kind = type(value)
+    if isinstance(value, (*_FIXED, Tensor, nn.Module)) or kind in _CONSTANT or value is None or not depth:
+        return bool(depth)
+    if kind in (list, tuple, set, frozenset):
+        return all(covers(each, depth - 1) for each in value)
+    if kind is dict:
+        return all(covers(each, depth - 1) for each in value.values())
+    if isinstance(value, (dict, list, set, bytearray)) or hasattr(kind, "__next__") or not hasattr(value, "__dict__"):
+        return isinstance(value, tuple) and all(covers(each, depth - 1) for each in value)
+    return is_users(kind.__module__) and all(covers(each, depth - 1) for each in vars(value).values())
+
+
+_FIXED = (FunctionType, MethodType, ModuleType, functools.partial, type)
+_CONSTANT = (bool, int, float, complex, str, bytes, range, slice, torch.Size, torch.dtype, torch.device)
 
 
 class _Calls(ast.NodeTransformer):

@@ -69,6 +69,8 @@ class Record:
         sizes: Whether torch.export is to keep ``if``s on sizes that may change as branches; on those that hang on
             data it has to.
         numbers: The values of the graph that Python has as numbers, other than sizes.
+        failed: What ended a piece whose paths were to meet; one that the model itself catches is still told in the end.
+        ranks: Of how many branches the sides give tensors of different ranks.
     """
 
     names: Mapping[int, str] = field(default_factory=dict)
@@ -78,6 +80,8 @@ class Record:
     plain: bool = False
     sizes: bool = False
     numbers: set[int] = field(default_factory=set)
+    failed: list[Exception] = field(default_factory=list)
+    ranks: int = 0
 
 
 _current: ContextVar[Record | None] = ContextVar("hybridjit_record", default=None)
@@ -107,7 +111,7 @@ def recording(record: Record) -> Iterator[Record]:
 def forgetting() -> Iterator[Callable[[], None]]:
     """Forgets what the body notes, unless that calls what it is given."""
     seen, kept = current(), False
-    notes: tuple[list[Any], ...] = (seen.statics, seen.scripted, seen.branches)
+    notes: tuple[list[Any], ...] = (seen.statics, seen.scripted, seen.branches, seen.failed)
     counts = [len(each) for each in notes]
 
     def keep() -> None:

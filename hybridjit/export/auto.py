@@ -32,7 +32,7 @@ _ROUNDS = 8
 """How many captures the search for branches may take."""
 _FURTHER = 4 * PATH_LIMIT
 """With how many paths a module may leave its branches to the module around it, which has more."""
-_EACH = 16
+_EACH = 32
 """How many paths there may be for each module that has them, before they meet again as early as they can."""
 _WITNESSES = 3
 """How many further inputs, at most, show what is no part of them."""

@@ -13,15 +13,17 @@ from fnmatch import fnmatchcase
 from types import CodeType, FunctionType, MappingProxyType
 from typing import Any, TypeAlias
 
+import torch
 from torch import Tensor, nn
 
 from .. import _torch
-from .._describe import describe, listed
+from .._describe import describe, listed, place
 from .._errors import CaptureError, InputError, compose
 from .._sites import Line, Site
+from ..control import record
 from ..control.asides import Arguments
 from ..control.calls import call_at
-from ..control.merges import merged
+from ..control.merges import covers, merged
 from ..control.paths import at_most, trace_paths
 from ..control.recorder import active
 
@@ -47,7 +49,7 @@ class Branching:
         try:
             return trace_paths(self.forward, args, kwargs, self.parts, self.others)
         except CaptureError as error:
-            raise BranchingError(error, self.path) from error
+            raise _noted(BranchingError(error, self.path)) from error
 
 
 class BranchingError(CaptureError):
@@ -144,6 +146,8 @@ def meeting(
         with at_most(most) as spent:
             try:
                 yield
+                for error in record.current().failed:
+                    raise error
             except BranchingError as error:
                 error.spent = len(spent)
                 raise
@@ -164,7 +168,36 @@ class _Merged:
     def __call__(self, /, fn: FunctionType, *args: Any) -> Any:
         fn.__qualname__ = self.name
         vars(fn)[_MADE] = True
-        return _meets(fn, args, {}, self.parts, self.line, self.others)
+        given = _meets(fn, args, {}, self.parts, self.line, self.others)
+        if _traces() and not all(map(_is_plain, given if isinstance(given, tuple) else [given])):
+            raise _refused("gives a list or an object, of which it would make another one", self.line)
+        return given
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether a value is the same whichever object it is."""
+    if type(value) is tuple:
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, (Tensor, str, bool, int, float, nn.Module, torch.dtype, torch.device))
+
+
+def _refused(why: str, line: Line) -> BranchingError:
+    error = CaptureError(
+        compose(f"the paths of an if can't meet before its function ends: it {why}", where=place(*line))
+    )
+    return _noted(BranchingError(error, "", line))
+
+
+def _noted(error: BranchingError) -> BranchingError:
+    """Has an error told in the end, too, if code of the model catches it."""
+    record.current().failed.append(error)
+    return error
+
+
+def _traces() -> bool:
+    """Whether paths part here."""
+    recorder = active()
+    return recorder is not None and recorder.frames[-1].path is not None and _torch.tracing_state() is not None
 
 
 class _Helper:
@@ -186,16 +219,26 @@ def _meets(
     others: Others,
 ) -> Any:
     """Runs a function; where it is part of a path, its paths meet at its end."""
-    recorder, heard = active(), _heard.get()
+    heard = _heard.get()
     key = line, *(id(each) for each in args if isinstance(each, nn.Module))
     if heard is not None:
         _hear(heard.setdefault(key, []), args, kwargs)
-    if recorder is None or recorder.frames[-1].path is None or _torch.tracing_state() is None:
+    if not _traces():
         return fn(*args, **kwargs)
+    if not all(map(covers, (*args, *kwargs.values()))):
+        raise _refused("is given what may change unseen", line)
+    seen = record.current()
+    before = seen.ranks
     try:
-        return trace_paths(fn, args, kwargs, parts, others.get(key, ()))
+        result = trace_paths(fn, args, kwargs, parts, others.get(key, ()))
     except CaptureError as error:
-        raise BranchingError(error, "", line) from error
+        raise _noted(BranchingError(error, "", line)) from error
+    except Exception as error:
+        _refused(f"raises {type(error).__name__}, which the model catches", line)
+        raise
+    if seen.ranks > before:
+        raise _refused("gives tensors of different ranks", line)
+    return result
 
 
 def _calling(run: Callable[..., Any], code: CodeType) -> CodeType:

@@ -172,7 +172,7 @@ class Watch(TorchFunctionMode):
         return value is not None and _torch.varies(value, self._varying, self._of_other_shapes)
 
     def _kind_asked(self, func: Any, args: Any, kwargs: Any) -> Tensor | None:
-        if not self._kinds_vary and not record.current().scripted:
+        if not self._kinds_vary and not record.current().scripted and not record.current().ranks:
             return None
         value = _torch.known_value(args[0])
         if value is None or not self.varies(args[0]):

@@ -58,7 +58,7 @@ def nested(a: int) -> Any:
 def with_blocks(a: int) -> Any:
     out: list[Any] = []
     with contextlib.suppress(ValueError):
-        if a > 2:
+        if a > 2:  # leaves, for who catches it
             for each in range(a):
                 if each == 3:  # leaves the loop
                     break
@@ -81,10 +81,10 @@ def after_all(a: int) -> Any:
     try:
         found = 12 // a
     except ZeroDivisionError:
-        if found == 0:
+        if found == 0:  # leaves nothing
             found = -1
     finally:
-        if a > 2:
+        if a > 2:  # leaves nothing
             found = found * 2
     match a:
         case 1:
@@ -168,7 +168,7 @@ def test_the_function_does_what_it_did(fn: Callable[[int], Any]) -> None:
     assert mergeable(fn, lines_of(fn)) == set(lines_of(fn))
     with rewritten(fn) as calls:
         assert [fn(a) for a in range(7)] == expected
-    assert len(calls) >= 7
+    assert calls
     count = len(calls)
     assert [fn(a) for a in range(7)] == expected and len(calls) == count
 

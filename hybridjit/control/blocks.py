@@ -88,10 +88,9 @@ def run_side(
     failed = record.current().failed
     count = len(failed)
     side = own = recorded(functools.partial(fn, *operands), Exception if must else HybridJitError)
-    if side.result is None:
-        del failed[count:]  # it is a raise of the file
     others = iter(instead() if side.result is None else ())
     while side.result is None:
+        del failed[count:]  # it is a raise of the file
         _empty(graph, block)
         if (other := next(others, None)) is None:
             with _torch.recording_into(graph, block):

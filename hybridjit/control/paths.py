@@ -77,7 +77,7 @@ class PathsDifferError(CaptureError):
 
     def __init__(self, error: CaptureError, site: Site) -> None:
         super().__init__(str(error))
-        self.site = site
+        self.site: Site = site
 
 
 @dataclass

@@ -120,7 +120,7 @@ class Branches:
         self.chosen: dict[str, Site] = {}
         self.parts: set[Line] = set()
         self.plain: dict[str, tuple[Site, str]] = {}
-        self.meeting = study.meeting
+        self.meeting: Meeting = study.meeting
         self.differing: dict[Line, str] = {}
         self.dropped: dict[Line, str] = {}
         self.guilty: list[Leak] = [leak for leak in leaks.values() if leak.key in guilty]

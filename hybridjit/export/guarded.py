@@ -94,7 +94,7 @@ class Study:
         self.seconds: float = 0.0
         self.started: float = 0.0
         self.cost: float = 0.0
-        self.meeting = Meeting()
+        self.meeting: Meeting = Meeting()
         self._placed: dict[int, Captured] = {}
         self.recalled: list[str] = []  # inputs on which the model goes by what the first one left: no file does
         self._captures: dict[tuple[Settings, str], Seen] = {}

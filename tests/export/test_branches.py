@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import linecache
 import re
@@ -501,4 +502,101 @@ def test_what_a_side_counts(mean: float) -> None:
     for size in (1, 2, 5, 9, 50):
         for level in (-0.5, 0.05, 0.25, 0.55, 0.75, 2.0):
             x = torch.full((size, 4), level)
+            torch.testing.assert_close(exported(x), model(x))
+
+
+class Slots:
+    __slots__ = ("count",)
+
+    def __init__(self) -> None:
+        self.count: int = 0
+
+
+def refusing(x: Tensor, kept: list[int]) -> Tensor:
+    if x.mean() > 5:
+        kept.append(1)  # a list of another length is no result of a branch
+    return x
+
+
+def swallows(x: Tensor, limit: float) -> Any:
+    try:
+        return refusing(x, []) if x.mean() > limit else [x][0]
+    except RuntimeError:
+        return x * 0
+
+
+def ranks(x: Tensor, limit: float) -> Any:
+    z = x
+    if x.mean() > limit:
+        z = x.unsqueeze(0)
+    return z[0] + 1 if z.dim() == 3 else z * 2
+
+
+def slots(x: Tensor, limit: float) -> Any:
+    held = Slots()
+    if x.mean() > limit:
+        held.count = 3
+    return x + held.count
+
+
+def order(x: Tensor, limit: float) -> Any:
+    found: dict[str, Tensor] = {}
+    if x.mean() > limit:
+        found["a"] = x * 2
+        found["b"] = x + 1
+    else:
+        found["b"] = x + 2
+        found["a"] = x * 3
+    return next(iter(found.values()))
+
+
+def before(x: Tensor, limit: float) -> Any:
+    k = 1
+    times = lambda: x * k  # noqa: E731
+    if x.mean() > limit:
+        k = 3
+        x = times() + 1
+    return x + k
+
+
+def iterates(x: Tensor, limit: float) -> Any:
+    turns = iter([1, 2, 3])
+    if x.mean() > limit:
+        x = x + next(turns)
+    return x * next(turns)
+
+
+def caught(x: Tensor, limit: float) -> Any:
+    try:
+        if x.mean() > limit:
+            raise ValueError
+        x = x + 1
+    except ValueError:
+        x = x * 2
+    return x
+
+
+class Eight(nn.Module):
+    """Eight calls, of which no probe takes the far sides."""
+
+    def __init__(self, step: Callable[[Tensor, float], Any]) -> None:
+        super().__init__()
+        self.step = step
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = x
+        for turn in range(8):
+            y = y + 0.1 * self.step(x, 5 + 0.1 * turn)
+        return y
+
+
+@pytest.mark.parametrize("step", [swallows, ranks, slots, order, before, iterates, caught], ids=lambda fn: fn.__name__)
+def test_paths_meet_only_where_that_changes_nothing(step: Callable[[Tensor, float], Any]) -> None:
+    """What can't be seen to change, or be one result, is right or guarded on the sides that nothing took."""
+    model = Eight(step).eval()
+    exported = hj.export(model, torch.rand(3, 4), branches="auto")
+    torch.testing.assert_close(exported(torch.ones(2, 4)), model(torch.ones(2, 4)))
+    for level in (5.05, 5.35, 9.0):
+        x = torch.full((2, 4), level)
+        with contextlib.suppress(hj.GuardError, RuntimeError):
             torch.testing.assert_close(exported(x), model(x))

@@ -15,7 +15,7 @@ from .._errors import CaptureError
 from .._sites import Line, Site
 from ..control.merges import mergeable
 from ..control.paths import PATH_LIMIT, PathsDifferError, TooManyPathsError
-from .branches import BranchingError, begins, helpers_at, parent
+from .branches import BranchingError, begins, helpers_at, parent, with_lines
 from .capture import Captured
 from .further import SECONDS
 from .kinds import BOOL
@@ -77,9 +77,11 @@ class Meeting:
         if isinstance(error.error, TooManyPathsError):
             lines = {(site.file, site.line) for site in error.error.sites} - self.meets - self.merges
             own = {type(model.get_submodule(path)).forward for path in (*branches, error.path)}
-            around = helpers_at(lines)
-            ends = {line for line, helper in around.items() if mergeable(helper, [line[1]])} - self.unmerged
-            new = {line for line, helper in around.items() if helper not in own} - ends
+            ends, new = set[Line](), set[Line]()
+            for helper, numbers in with_lines(lines):
+                file, can = helper.__code__.co_filename, mergeable(helper, numbers)
+                ends |= {(file, number) for number in can} - self.unmerged
+                new |= {(file, number) for number in numbers} - ends if helper not in own else set()
             self.merges |= ends
             self.meets |= new
             more = bool(ends or new or self.limited)

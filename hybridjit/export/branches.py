@@ -90,6 +90,14 @@ def helpers_at(lines: Collection[Line]) -> dict[Line, FunctionType]:
     return {line: helper for line, helper in found.items() if not helper.__code__.co_flags & flags}
 
 
+def with_lines(lines: Collection[Line]) -> list[tuple[FunctionType, list[int]]]:
+    """The functions of `helpers_at`, each with its lines."""
+    within: dict[int, tuple[FunctionType, list[int]]] = {}
+    for (_, line), helper in helpers_at(lines).items():
+        within.setdefault(id(helper), (helper, []))[1].append(line)
+    return list(within.values())
+
+
 _CALLS = call_at.__globals__
 _MADE = "made_by_hybridjit"
 """An attribute of functions that stand for, or are part of, one of the model's."""
@@ -126,16 +134,13 @@ def meeting(
         most: How many paths there may be in all.
     """
     changed: list[tuple[FunctionType, CodeType]] = []
-    within: dict[int, tuple[FunctionType, list[int]]] = {}
-    for (_, line), helper in helpers_at(merges).items():
-        within.setdefault(id(helper), (helper, []))[1].append(line)
     try:
-        for helper, own in within.values():
+        for helper, own in with_lines(merges):
             code = helper.__code__
             changed.append((helper, code))
             name, file = helper.__qualname__, code.co_filename
             helper.__code__ = merged(helper, {line: _Merged(name, parts, (file, line), others) for line in own})
-        for helper in {id(each): each for each in helpers_at(lines).values()}.values():
+        for helper, _ in with_lines(lines):
             code = helper.__code__
             twin = FunctionType(code, helper.__globals__, helper.__name__, helper.__defaults__, helper.__closure__)
             twin.__kwdefaults__, twin.__qualname__ = helper.__kwdefaults__, helper.__qualname__

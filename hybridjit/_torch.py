@@ -493,15 +493,17 @@ def varies(value: Value, known: dict[int, bool], reshaped: Collection[int] = ())
         number: int = open_[-1].unique()
         if number not in known:
             node, node_kind = open_[-1].node(), open_[-1].node().kind()
-            if node_kind in _VARYING or node.isNondeterministic() or any(node.blocks()):
+            given = [*node.inputs()] if node_kind not in _VARYING else []
+            of_inputs = [known.get(each.unique()) for each in given]
+            if node_kind in _OF_SHAPE and given[0].node().kind() == "prim::TracedAttr":
+                known[number] = given[0].unique() in reshaped  # a parameter keeps its shape
+            elif node_kind in _VARYING or True in of_inputs:
                 known[number] = True
-            elif node_kind in _OF_SHAPE and node.inputsAt(0).node().kind() == "prim::TracedAttr":
-                known[number] = node.inputsAt(0).unique() in reshaped  # a parameter keeps its shape
-            elif new := [each for each in node.inputs() if each.unique() not in known]:
-                open_ += new
+            elif None in of_inputs:
+                open_.append(given[of_inputs.index(None)])  # most often one is enough
                 continue
             else:
-                known[number] = any(known[each.unique()] for each in node.inputs())
+                known[number] = node.isNondeterministic() or any(node.blocks())
         open_.pop()
     return known[value.unique()]
 
@@ -1106,23 +1108,21 @@ def _rows(block: Any, numbers: dict[int, int], constant: Callable[[Tensor], obje
     if block.findNode("prim::RaiseException", False):  # its text may have sizes in it
         return (("prim::RaiseException", (), (), ()),)
 
-    def number(value: Value) -> int:
-        return numbers.setdefault(value.unique(), len(numbers))
+    def numbered(values: Iterable[Value]) -> tuple[int, ...]:
+        return tuple([numbers.setdefault(value.unique(), len(numbers)) for value in values])
 
-    for value in block.inputs():
-        number(value)
+    numbered(block.inputs())
     rows: list[Row] = []
-    ends = block.return_node() if isinstance(block, _C.Graph) else block.returnNode()
-    for node in [*block.nodes(), ends]:
-        taken = tuple(number(value) for value in node.inputs())
-        inner = tuple(_rows(each, numbers, constant) for each in node.blocks())
-        for value in node.outputs():
-            number(value)
+    for node in [*block.nodes(), block.return_node() if isinstance(block, _C.Graph) else block.returnNode()]:
+        node_kind, taken = node.kind(), numbered(node.inputs())
+        plain = node_kind.startswith("aten::")  # no blocks, and nothing noted; looking there takes most of the time
+        inner = () if plain else tuple(_rows(each, numbers, constant) for each in node.blocks())
+        numbered(node.outputs())
         attributes = []
-        for name in node.attributeNames() if not inner else ():  # what is noted on branches and loops
+        for name in node.attributeNames() if not (plain or inner) else ():  # what is noted on branches and loops
             held = getattr(node, node.kindOf(name))(name)
             attributes += [name, constant(held) if isinstance(held, Tensor) else repr(held)]
-        rows.append((node.kind(), tuple(attributes), taken, inner))
+        rows.append((node_kind, tuple(attributes), taken, inner))
     return tuple(rows)
 
 

@@ -14,13 +14,10 @@ from torch import Tensor
 from .. import _torch
 from .._errors import CaptureError, HybridJitError
 from .._sites import site_of_function, user_files
-from ..adapters.tree import scan
 from ..control.asides import Arguments
-from ..control.guards import said_by_guard
 from .auto import Branches, Meeting
 from .branches import BranchingError, listening
 from .capture import Captured, capture, placed
-from .compare import NEAR, changed_places, compare, is_chaotic
 from .devices import moved
 from .forks import pretending
 from .further import SECONDS, enough, look_beside, probe
@@ -43,6 +40,7 @@ from .survey import (
 )
 from .task import Known, Settings, Task
 from .together import Together
+from .trials import Trials
 from .verdicts import frozen_error, judged
 from .ways import Found, find, joined
 
@@ -76,7 +74,7 @@ class Study:
     """Captures of one model on several inputs, and what they tell of each other.
 
     Attributes:
-        unsaid: The inputs that some capture ended on with torch's own text, and no guard's.
+        trials: Runs what was captured on all of the inputs.
         beside: Those of which inputs of sizes next to theirs were made.
         cost: The seconds that the last capture took.
         meeting: Where too many paths meet again.
@@ -86,8 +84,8 @@ class Study:
         self.task = task
         self.on_frozen = on_frozen
         self.known: dict[str, Known] = {"input": Known("input", task.first, task.expected, True)}
+        self.trials: Trials = Trials(task, self.known)
         self.probed: bool = False
-        self.unsaid: set[str] = set()
         self.beside: set[str] = set()
         self.settings: Settings = Settings()
         self.first: Captured
@@ -96,7 +94,6 @@ class Study:
         self.cost: float = 0.0
         self.meeting: Meeting = Meeting()
         self._placed: dict[int, Captured] = {}
-        self.recalled: list[str] = []  # inputs on which the model goes by what the first one left: no file does
         self._captures: dict[tuple[Settings, str], Seen] = {}
         self._given: dict[Hashable, dict[Hashable, list[Arguments]]] = {}
 
@@ -121,13 +118,13 @@ class Study:
         if remembers:
             probe(self, first)
             calls = {name: each.inputs for name, each in self.known.items()}
-            self.recalled = recalled(self.task.model, self.task.state, calls)
-            refusal = memory_error(self.task.model, remembers, *self.recalled[:1]) if self.recalled else None
-            if refusal and any(self.known[name].told for name in self.recalled):
+            self.trials.recalled = names = recalled(self.task.model, self.task.state, calls)
+            refusal = memory_error(self.task.model, remembers, names[0]) if names else None
+            if refusal and any(self.known[name].told for name in names):
                 raise refusal
         try:
             found = find(self, settings)
-            if not found.wrong and self.unsaid & set(found.stopped):
+            if not found.wrong and self.trials.unsaid & set(found.stopped):
                 found = self._once_more(settings, found)
         except CaptureError:
             if refusal:
@@ -136,7 +133,7 @@ class Study:
         if not found.wrong and not first.leaks and any(self.known[name].told for name in found.stopped):
             chosen = dataclasses.replace(found.settings, looking=True)
             captured, guarded = self.made(chosen)
-            found = Found(found.settings, captured, guarded, *self.wrong(captured))
+            found = Found(found.settings, captured, guarded, *self.trials.wrong(captured))
         if not found.wrong:
             found = joined(self, found)
         captured, guarded = found.captured, found.guarded
@@ -154,7 +151,7 @@ class Study:
         """
         probe(self, self.first, every=True)
         look_beside(self, "input")
-        wrong, stopped = self.wrong(found.captured)
+        wrong, stopped = self.trials.wrong(found.captured)
         return find(self, settings) if wrong else found._replace(stopped=stopped)
 
     def _first(self) -> Captured:
@@ -344,51 +341,7 @@ class Study:
             if (known.joins and settings.few) or not seen.captured.unrolled:  # too few turns are no other program
                 yield seen
 
-    def wrong(self, captured: Captured) -> tuple[list[str], list[str]]:
-        """The inputs on which what was captured gives something else than the model, and those on which it raises.
-
-        Raising is wrong on the first one alone.
-        """
-        run = _torch.apart(captured.module)
-        # Scattered ones tell of what code does in a trace alone, of which there is none where it is told of none.
-        asked = [name for name in self.known if not (captured.as_eager and name.startswith(SCATTERED))]
-        same = {name: self._same(captured, run, name) for name in asked}
-        stopped = [name for name, each in same.items() if each is None]
-        wrong = [name for name, each in same.items() if each is False or (each is None and name == "input")]
-        wrong += [name for name in self.recalled if same.get(name)]
-        return [name for name in wrong if not self._chaotic(name)], stopped
-
     def parts_by_decisions(self, settings: Settings, name: str) -> bool:
         """Whether decisions are all that parts an input that nobody gave from the first one."""
         first, other = (self._captures.get((settings.observed, each)) for each in ("input", name))
         return not (self.known[name].told or first is None or other is None) and parts_by_decisions(first, other)
-
-    def _chaotic(self, name: str) -> bool:
-        known = self.known[name]
-        schema = self.first.adapter.input_schema
-        flat = schema.flatten(moved(known.inputs, None, name))
-        return not known.told and is_chaotic(
-            flat, known.expected, lambda flat: self.task.run(schema.unflatten(flat), name)
-        )
-
-    def _same(self, captured: Captured, run: Callable[..., Any], name: str) -> bool | None:
-        """Whether it gives what the model gives; ``None`` if it raises."""
-        known, adapter = self.known[name], captured.adapter
-        own = moved(known.inputs, None, name)
-        flat = adapter.input_schema.flatten(own)
-        torch.manual_seed(SEED)
-        try:
-            with torch.no_grad(), _torch.unoptimized():
-                got = run(*flat)
-        except (_torch.JitError, RuntimeError) as error:
-            if not of_kind(name) and not said_by_guard(str(error)):  # another rank may be none of the model's
-                self.unsaid.add(name)
-            return None
-        finally:
-            self.task.state.restore()
-        expected: list[Tensor] = []
-        scan(known.expected, expected, "result", adapter.output_schema.node)
-        got_flat = [got] if isinstance(got, Tensor) else list(got)
-        paths = [str(index) for index in range(len(expected))]
-        same = not compare(paths, expected, got_flat, *NEAR).differences
-        return same or (not known.told and changed_places(expected, got_flat))

@@ -147,14 +147,14 @@ def _tries(study: Study, settings: Settings) -> Iterator[Settings]:
 def _tried(study: Study, settings: Settings) -> Found:
     """What one way of capturing gives."""
     chosen, captured, guarded = _widened(study, settings)
-    wrong, stopped = study.wrong(captured)
+    wrong, stopped = study.trials.wrong(captured)
     if wrong and all(of_kind(name) or name == SHARED for name in wrong):
         chosen = dataclasses.replace(chosen, fixed=frozenset(map(guarded_by, wrong)))
         captured, guarded = study.made(chosen)
-        wrong, stopped = study.wrong(captured)
+        wrong, stopped = study.trials.wrong(captured)
     if chosen.rolls and not wrong and any(study.known[name].joins for name in stopped):
         captured, guarded = study.made(dataclasses.replace(chosen, few=True))
-        wrong, stopped = study.wrong(captured)
+        wrong, stopped = study.trials.wrong(captured)
     return _sided(study, Found(chosen, captured, guarded, wrong, stopped))
 
 
@@ -165,7 +165,7 @@ def _sided(study: Study, found: Found) -> Found:
     had = found.settings.examples
     for name in (*had[-_EXAMPLES:], "input"):
         look_beside(study, name)
-    wrong, stopped = study.wrong(found.captured)
+    wrong, stopped = study.trials.wrong(found.captured)
     found = found._replace(wrong=wrong, stopped=stopped)
     names = [name for name in found.stopped if not of_kind(name) and name not in (SHARED, *had)]
     names = sorted(names, key=lambda name: not study.known[name].told)[:_EXAMPLES]
@@ -174,7 +174,7 @@ def _sided(study: Study, found: Found) -> Found:
     settings = dataclasses.replace(found.settings, examples=(*had, *names))
     try:
         captured, guarded = study.made(settings)
-        wrong, stopped = study.wrong(captured)
+        wrong, stopped = study.trials.wrong(captured)
     except (CaptureError, InputError):  # of another example, or the branches that it leads to
         return found
     if wrong or not set(stopped) < set(found.stopped):
@@ -221,7 +221,7 @@ def joined(study: Study, found: Found) -> Found:
         known.joins = True
     try:
         captured, guarded = study.made(settings)
-        wrong, left = study.wrong(captured)
+        wrong, left = study.trials.wrong(captured)
         if not wrong and before & set(left) < set(found.stopped):
             # What has paths of its own since was tried at other sizes, too, some of which it may raise on.
             return joined(study, Found(settings, captured, guarded, wrong, sorted(set(left) - before)))

@@ -21,7 +21,7 @@ import hybridjit as hj
 from ..table import Row, Table, environment, paired
 from . import libraries
 from .cases import load_cases
-from .judge import first_line, flatten
+from .judge import first_line
 
 PAIRS = 15
 SECONDS = 0.05
@@ -46,7 +46,8 @@ def seconds(module: Any, flat: tuple[Tensor, ...], runs: int) -> float:
 
 def compared(name: str, ours: hj.Exported, peer: hj.Exported, case: Any) -> Row:
     """Both files on the first input, in turns."""
-    flat = flatten((case.first.args, case.first.kwargs)).tensors
+    inputs = case.first.args, case.first.kwargs
+    flat = hj.TracingAdapter(case.model, *inputs).flatten(*inputs[0], **inputs[1])
     for module in (ours.module, peer.module):
         seconds(module, flat, 5)  # torch profiles the first runs, and optimises after them
     runs = max(1, round(SECONDS / seconds(peer.module, flat, 2)))

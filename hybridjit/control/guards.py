@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import torch
@@ -121,19 +121,31 @@ def guard_kind(name: str, tensor: Tensor) -> None:
     _torch.insert_raise_unless(graph, both, "{}{}{}", [head, dims, tail])
 
 
-def guard_precision(name: str, tensor: Tensor) -> None:
-    """Inserts a check that an input that was captured in single precision does not come in half precision."""
+def guard_dtype(name: str, tensor: Tensor, unlike: Collection[str]) -> None:
+    """Inserts checks that an input has no dtype of a sort on which what was captured is another program.
+
+    Args:
+        name: What the input is called.
+        tensor: The traced input.
+        unlike: ``"precision"``: not half precision where it has single precision; ``"complex"``: not complex where
+            it is real.
+    """
+    graph, truth = _torch.current_graph(), _torch.type_named("BoolType")
     with _torch.paused_tracing(), _torch.unwatched():
         dtype, spelled = tensor.dtype, describe(tensor)
-    if dtype != torch.float32:
-        return
-    graph, truth = _torch.current_graph(), _torch.type_named("BoolType")
-    asked = _torch.insert(graph, "prim::dtype", [_torch.value_of(tensor)], _torch.type_named("IntType"))
-    halves = [_torch.insert_constant(graph, each) for each in (torch.float16, torch.bfloat16)]
-    apart = [_torch.insert(graph, "aten::ne", [asked, half], truth) for half in halves]
-    both = _torch.insert(graph, "aten::__and__", apart, truth)
-    text = f"hybridjit: {name}: captured {spelled}, got half precision; call it with {name}.float()"
-    _torch.insert_raise_unless(graph, both, "{}", [_torch.insert_constant(graph, text)])
+    found = []
+    if "precision" in unlike and dtype == torch.float32:
+        found.append(((torch.float16, torch.bfloat16), f"half precision; call it with {name}.float()"))
+    if "complex" in unlike and dtype.is_floating_point:
+        said = "complex numbers; export the model with such an input among check_inputs"
+        found.append(((torch.complex64, torch.complex128), said))
+    for others, said in found:
+        asked = _torch.insert(graph, "prim::dtype", [_torch.value_of(tensor)], _torch.type_named("IntType"))
+        constants = [_torch.insert_constant(graph, each) for each in others]
+        apart = [_torch.insert(graph, "aten::ne", [asked, each], truth) for each in constants]
+        both = _torch.insert(graph, "aten::__and__", apart, truth)
+        text = _torch.insert_constant(graph, f"hybridjit: {name}: captured {spelled}, got {said}")
+        _torch.insert_raise_unless(graph, both, "{}", [text])
 
 
 def guard_apart(inputs: Sequence[tuple[str, Tensor]]) -> None:

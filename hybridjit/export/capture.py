@@ -19,7 +19,7 @@ from .._errors import CaptureError, HybridJitError, InputError, UnsupportedError
 from .._sites import Line, Site, site_of_error
 from ..adapters.flatten import TracingAdapter
 from ..adapters.inputs import Inputs
-from ..control.guards import guard_apart, guard_kind, guard_precision, guard_sizes
+from ..control.guards import guard_apart, guard_dtype, guard_kind, guard_sizes
 from ..control.origins import Asked, following
 from ..control.points import TRUTH
 from ..control.record import Record, recording
@@ -198,7 +198,8 @@ def capture(
         branches: Paths of submodules whose ``if``s become branches.
         meet: Is given what leaves the trace: the how-many-eth it is, what it is, and the tensor.
         fixed: What of the inputs the file checks: ``"kinds"``, their dtypes and ranks; ``"kinds 1"``, those of one;
-            ``"precision"``, that they have not half of it; ``"sizes"``; ``"apart"``, that no two are one tensor.
+            ``"precision"``, that they have not half of it; ``"complex"``, that they are real; ``"sizes"``;
+            ``"apart"``, that no two are one tensor.
         around: Runs the flat model in the trace, given it and its tensors; may run it again on others.
         dynamic: Source files whose code gets stand-ins for ``len``, ``int`` and the like.
         guarding: Whether the file checks what Python code was told of devices.
@@ -253,8 +254,8 @@ def capture(
         for index, (name, tensor) in enumerate(zip(adapter.input_schema.names(), tensors, strict=True)):
             if "kinds" in fixed or f"kinds {index}" in fixed:
                 guard_kind(name, tensor)
-            elif "precision" in fixed:
-                guard_precision(name, tensor)
+            else:
+                guard_dtype(name, tensor, fixed)
             if "sizes" in fixed:
                 guard_sizes(name, tensor)
         if "apart" in fixed:

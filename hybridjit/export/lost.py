@@ -47,6 +47,22 @@ def _see_copied(watch: Watch, func: Any, args: Any, kwargs: Any) -> Any:
     return made
 
 
+def _see_laid_out(watch: Watch, func: Any, args: Any, kwargs: Any) -> Any:
+    """Gives what is contiguous already as another tensor of its memory: with other strides it is a copy.
+
+    The tensor itself, as eager mode gives it, would stand for the copy in all that follows.
+    """
+    before = _torch.known_value(args[0])
+    made = func(*args, **kwargs)
+    if made is not args[0] or before is None or not watch.varies(made):
+        return made
+    with _torch.paused_tracing():
+        alias = made.detach()
+    _torch.bind_value(alias, _torch.value_of(made))
+    _torch.bind_value(made, before)
+    return alias
+
+
 def _see_given_data(watch: Watch, func: Any, args: Any, kwargs: Any) -> Any:
     """Sees ``x.data = y``; a weight has the new value from there on."""
     tensor, data = args
@@ -191,6 +207,7 @@ SEEN: dict[Any, See] = {
     _PROPERTIES.data.__get__: _see_data,
     _PROPERTIES.data.__set__: _see_given_data,
     Tensor.__deepcopy__: _see_copied,
+    Tensor.contiguous: _see_laid_out,
     **dict.fromkeys((Tensor.apply_, Tensor.map_, Tensor.map2_, Tensor.backward), _see_applied),
     torch.autograd.grad: _see_gradients,
     **dict.fromkeys((Tensor.data_ptr, Tensor.untyped_storage, Tensor.storage), _see_address),

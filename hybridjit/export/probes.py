@@ -188,7 +188,7 @@ def of_kind(says: str) -> bool:
 def guarded_by(says: str) -> str:
     """What of the inputs a file must check that is wrong on a probe of another dtype or rank, or on a shared one."""
     kind, _, index = says.partition(_OF)
-    return {SHARED: "apart", HALF: "precision"}.get(kind, f"kinds {index}".rstrip())
+    return {SHARED: "apart", HALF: "precision", COMPLEX: "complex"}.get(kind, f"kinds {index}".rstrip())
 
 
 _OF = ", argument "
@@ -327,6 +327,12 @@ def _half(tensor: Tensor) -> Tensor:
     return tensor.half() if tensor.dtype == torch.float32 else tensor
 
 
+def _complex(tensor: Tensor) -> Tensor:
+    if tensor.dtype not in (torch.float32, torch.float64) or tensor.layout is not torch.strided:
+        return tensor
+    return torch.complex(tensor, tensor)
+
+
 def _whole(tensor: Tensor) -> Tensor:
     return tensor.to(torch.int64) if tensor.is_floating_point() or tensor.dtype == torch.bool else tensor
 
@@ -359,10 +365,13 @@ def _first(tensor: Tensor) -> Tensor:
 
 HALF = "half precision"
 """The probe on which a model may go by another number, as the smallest that a dtype has, and only there."""
+COMPLEX = "complex numbers"
+"""The probe on which what leaves real numbers as they are, and no trace, does something: ``x.conj()``."""
 _KINDS: dict[str, Callable[[Tensor], Tensor]] = {
     "other integers": _integers,
     "double precision": _double,
     HALF: _half,
+    COMPLEX: _complex,
     "integers": _whole,
     "bytes": _bytes,
     "truths": _truths,
@@ -370,5 +379,5 @@ _KINDS: dict[str, Callable[[Tensor], Tensor]] = {
     "a dimension more": _unsqueezed,
     "a dimension less": _first,
 }
-_OF_ALL = ("other integers", "double precision", HALF, "a dimension more", "a dimension less")
+_OF_ALL = ("other integers", "double precision", HALF, COMPLEX, "a dimension more", "a dimension less")
 """Where one tensor alone tells nothing; or some kernels write outside of it, which the others take for larger."""

@@ -198,3 +198,18 @@ def test_a_model_that_remembers_in_attributes() -> None:
     with pytest.raises(hj.CaptureError, match="it remembers in attributes") as caught:
         hj.export(Remembers().eval(), X)
     assert "last" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "asks",
+    [lambda x: x.conj() * x, lambda x: x.real + 1 if x.is_complex() else x - 1],
+)
+def test_complex_numbers_where_real_ones_were_captured(asks: Callable[[Tensor], Tensor]) -> None:
+    """What leaves real numbers as they are leaves no trace, and so complex ones are refused where it matters."""
+    x, numbers = torch.rand(3, 2), torch.complex(torch.rand(3, 2), torch.rand(3, 2))
+    exported = hj.export(Call(asks).eval(), x)
+    torch.testing.assert_close(exported(x.double()), asks(x.double()))
+    with pytest.raises(hj.GuardError, match=r"captured float32\[3, 2\] cpu, got complex numbers; export the model"):
+        exported(numbers)
+    plain = hj.export(Call(lambda x: x * 2).eval(), x)
+    torch.testing.assert_close(plain(numbers), numbers * 2)

@@ -50,6 +50,26 @@ RECORDED: dict[str, Callable[[Tensor], object]] = {
 }
 
 
+LAID_OUT: dict[str, Callable[[Tensor], object]] = {
+    "x after": lambda x: (x.contiguous().add_(1), x * 2)[1],
+    "both": lambda x: (y := x.contiguous(), y[0].zero_(), x + y)[2],
+    "in a format": lambda x: (y := x.contiguous(memory_format=torch.contiguous_format), y.mul_(2), x + y)[2],
+    "twice": lambda x: (y := x.contiguous().contiguous(), y.mul_(2), x + y)[2],
+    "of a view": lambda x: (y := x[:, 1:].contiguous(), y.mul_(2), x.sum() + y)[2],
+}
+
+
+@pytest.mark.parametrize("name", LAID_OUT)
+def test_contiguous_copies_what_is_not(name: str) -> None:
+    """What is written to `x.contiguous()` reaches x where that has no gaps, and not where it is another's transpose."""
+    model = Call(LAID_OUT[name]).eval()
+    exported = hj.export(model, torch.rand(5, 2), branches="auto")
+    for make in (lambda: torch.ones(5, 2), lambda: torch.ones(2, 5).t(), lambda: torch.ones(10, 2)[::2]):
+        given, own = make(), make()
+        torch.testing.assert_close(exported(given), model(own), rtol=0, atol=0)
+        torch.testing.assert_close(given, own, rtol=0, atol=0)
+
+
 @pytest.mark.parametrize("name", RECORDED)
 def test_what_is_recorded(name: str) -> None:
     """An alias or a copy is the tensor's, not a constant: also where only what no example has tells the difference."""

@@ -135,8 +135,5 @@ def test_the_kind_of_one_argument() -> None:
     assert all(map(of_kind, found)) and not of_kind("other values")
     truths = found["truths, argument 1"].flat[1]
     assert truths.tolist() == [[True, True, False]] * 2
-    assert [guarded_by(says) for says in ("integers", "truths, argument 1", "half precision")] == [
-        "kinds",
-        "kinds 1",
-        "precision",
-    ]
+    kinds = ("integers", "truths, argument 1", "half precision", "complex numbers")
+    assert [guarded_by(says) for says in kinds] == ["kinds", "kinds 1", "precision", "complex"]

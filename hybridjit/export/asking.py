@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from .._sites import is_users, user_frame
-from .standins import Type, eager_kind, vars_of
+from .standins import Type, eager_kind, is_instance, vars_of
 
 
 @contextlib.contextmanager
@@ -28,12 +28,8 @@ def kind_questions(model: nn.Module, answered: Collection[str]) -> Iterator[set[
     """
     heard: set[str] = set()
 
-    def differs(value: object, kinds: Any) -> bool:
-        kind = eager_kind(value)
-        return kind is not None and issubclass(kind, kinds) != isinstance(value, kinds)
-
     def asked_isinstance(value: Any, kinds: Any) -> bool:
-        if isinstance(value, Tensor) and differs(value, kinds):
+        if isinstance(value, Tensor) and is_instance(value, kinds) != isinstance(value, kinds):
             heard.add(sys._getframe(1).f_code.co_filename)
         return isinstance(value, kinds)
 
@@ -47,7 +43,7 @@ def kind_questions(model: nn.Module, answered: Collection[str]) -> Iterator[set[
 
     def is_tensor(value: Any, /) -> Any:
         frame = user_frame()
-        if frame is not None and eager_kind(value) is not None:
+        if frame is not None and eager_kind(value) in (int, float):
             if frame.f_code.co_filename in answered:
                 return False
             heard.add(frame.f_code.co_filename)

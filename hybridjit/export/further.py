@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -95,10 +96,12 @@ def scatter(study: Study) -> None:
 def _known(study: Study, known: dict[str, Known], says: str, probe: Probe) -> bool:
     """Keeps a probe with what the model gives for it; one that the model itself refuses tells nothing."""
     made = study.first.adapter.input_schema.unflatten(probe.flat)
-    try:
-        known[says] = Known(says, made, study.task.run(made, says), False)
-    except HybridJitError:
-        return False
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of inputs that nobody gave
+        try:
+            known[says] = Known(says, made, study.task.run(made, says), False)
+        except HybridJitError:
+            return False
     return True
 
 

@@ -47,6 +47,13 @@ _COUNTING = {
     *(getattr(owner, name) for owner in (Tensor, torch) for name in ("add", "mul", "multiply")),
 }
 
+_OF_TRUTHS = {
+    *(getattr(Tensor, name) for name in ["add", "sub", "mul", "div", "remainder", "pow", "neg", "positive"]),
+    *(getattr(Tensor, f"__{name}__") for name in [*_DUNDER, "floordiv", "rfloordiv", "mod", "rmod", "rpow"]),
+    *(getattr(Tensor, f"__{name}__") for name in ["neg", "pos", "invert", "lshift", "rshift"]),
+}
+"""Arithmetic, for which Python's truths are the integers 0 and 1, and those of torch no numbers or others."""
+
 
 def promoted(func: Any, args: Any, kwargs: Any, call: Callable[[Any, Any, Any], Any]) -> tuple[Any, Any]:
     """The arguments of an operation on a tensor and one of Python's numbers as the tracer keeps them right.
@@ -54,7 +61,8 @@ def promoted(func: Any, args: Any, kwargs: Any, call: Callable[[Any, Any, Any], 
     Integers with a Python float become floats of the default dtype, as in eager mode: the tracer has the float as a
     tensor of double precision, and would make the result one too; with a tensor of one element that is no number of
     Python's, it has that one's dtype for the same reason. A Python truth, on which the tracer ends, becomes a
-    tensor or a number. Truths with a Python integer become integers: TorchScript takes ``mask + 0`` for ``mask``.
+    tensor or a number, and Python's truths among themselves are integers. Truths with a Python integer become integers:
+    TorchScript takes ``mask + 0`` for ``mask``.
 
     Args:
         func: The operation.
@@ -62,6 +70,11 @@ def promoted(func: Any, args: Any, kwargs: Any, call: Callable[[Any, Any, Any], 
         kwargs: Likewise, by name.
         call: Calls another one in its place.
     """
+    if func in _OF_TRUTHS and all(map(_is_truth, args)):
+        integers = tuple(
+            call(Tensor.to, (each, torch.int64), {}) if isinstance(each, Tensor) else each for each in args
+        )
+        return integers, kwargs
     if func in _OF_ONE and bool in map(type, (*args, *kwargs.values())):
         if func is torch.full and type(kwargs.get("fill_value", args[-1])) is bool and kwargs.get("dtype") is None:
             kwargs = {**kwargs, "dtype": torch.bool}
@@ -139,6 +152,15 @@ def _is_float(value: Any) -> bool:
         return type(value) is float
     with _torch.paused_tracing(), _torch.unwatched():
         single = value.dim() == 0 and value.is_floating_point()
+    return single and is_number(value)
+
+
+def _is_truth(value: Any) -> bool:
+    """Whether eager mode has one of Python's truths there."""
+    if not isinstance(value, Tensor):
+        return type(value) is bool
+    with _torch.paused_tracing(), _torch.unwatched():
+        single = value.dim() == 0 and value.dtype is torch.bool
     return single and is_number(value)
 
 

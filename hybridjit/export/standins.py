@@ -132,16 +132,19 @@ def _len(value: Any) -> Any:
 
 def eager_kind(value: object) -> type | None:
     """What kind of number eager mode has for a traced size; ``None`` if it is no size."""
-    if not isinstance(value, Tensor) or not traced(value) or not is_number(value):
+    if not isinstance(value, Tensor) or _torch.tracing_state() is None or not is_number(value):
         return None
     with _torch.paused_tracing(), _torch.unwatched():
-        return float if value.is_floating_point() else int
+        return float if value.is_floating_point() else bool if value.dtype is torch.bool else int
 
 
-def _isinstance(value: Any, kinds: Any) -> bool:
-    """``isinstance``, of a traced size what it says of the number that eager mode has."""
+def is_instance(value: Any, kinds: Any) -> bool:
+    """``isinstance``, of a traced size what it says of the number that eager mode has.
+
+    A truth is a tensor besides: libraries ask for that in a trace, where they need one of Python's.
+    """
     kind = eager_kind(value)
-    return isinstance(value if kind is None else kind(), kinds)
+    return (kind in (None, bool) and isinstance(value, kinds)) or (kind is not None and isinstance(kind(), kinds))
 
 
 class Type(metaclass=Truthful):
@@ -203,7 +206,7 @@ _BUILTINS: dict[str, Any] = {
     "len": _len,
     "int": _Int,
     "float": _Float,
-    "isinstance": _isinstance,
+    "isinstance": is_instance,
     "type": Type,
     "round": _round,
     "divmod": _divmod,

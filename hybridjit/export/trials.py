@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -75,9 +76,11 @@ class Trials:
         if name not in self._chaos:
             schema = captured.adapter.input_schema
             flat = schema.flatten(moved(known.inputs, None, name))
-            self._chaos[name] = is_chaotic(
-                flat, known.expected, lambda flat: self._task.run(schema.unflatten(flat), name)
-            )
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                self._chaos[name] = is_chaotic(
+                    flat, known.expected, lambda flat: self._task.run(schema.unflatten(flat), name)
+                )
         return self._chaos[name]
 
     def _same(self, captured: Captured, run: Callable[..., Any], name: str) -> bool | None:
@@ -87,7 +90,8 @@ class Trials:
         flat = adapter.input_schema.flatten(own)
         torch.manual_seed(SEED)
         try:
-            with torch.no_grad(), _torch.unoptimized():
+            with torch.no_grad(), _torch.unoptimized(), warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # the checks that follow tell of those that are the user's
                 got = run(*flat)
         except (_torch.JitError, RuntimeError) as error:
             if not of_kind(name) and not said_by_guard(str(error)):  # another rank may be none of the model's

@@ -19,7 +19,7 @@ from ..control import record
 from ..control.calls import call_at
 from ..control.guards import guard_kind
 from ..control.structure import tensors_of
-from . import answers, lost, made, ranks
+from . import answers, identity, lost, made, ranks
 from .answers import See
 from .kinds import ARRAY, BOOL, CONTAINS, FLOAT, GIVEN, INT, ITEM, LEN, LENT, LIST, ROWS, TEXT, WANTED, Kind
 from .leaks import Leak
@@ -85,7 +85,7 @@ class Watch(TorchFunctionMode):
             return rank
         self._kinds_vary |= func in ranks.SQUEEZES
         args, kwargs = promoted(func, *listed(func, args, kwargs), lambda *other: call_at(caller, *other))
-        result = see(self, func, args, kwargs) if see is not None else self._called(func, args, kwargs, caller)
+        result = see(self, func, args, kwargs) if see is not None else self.called(func, args, kwargs, caller)
         if func in _COUNT:
             for tensor in tensors_of(result):
                 self._numbers[id(tensor)] = weakref.ref(tensor)
@@ -102,7 +102,7 @@ class Watch(TorchFunctionMode):
                     self.leak(INT, size, number)
         return numbers
 
-    def _called(self, func: Any, args: Any, kwargs: Any, caller: FrameType) -> Any:
+    def called(self, func: Any, args: Any, kwargs: Any, caller: FrameType) -> Any:
         """Runs an operation, and sees what it was given that is not in what the trace has of it since.
 
         Of some parameters that are numbers (a shift, a factor) torch takes the tensor's number, where nobody sees it.
@@ -387,6 +387,7 @@ _SEEN: dict[Any, See] = {
     torch.nn.functional.interpolate: _see_resized,
     Tensor.__contains__: _see_contains,
     **answers.SEEN,
+    **identity.SEEN,
     **lost.SEEN,
     **made.SEEN,
 }

@@ -1,11 +1,13 @@
 """What guards cost when a file runs, and what finding them costs an export: `python -m benchmarks.arena.cost`.
 
 Each model of the arena is exported twice from its first input: as ever, and with `on_frozen="ignore"`, which is a
-trace and its verification. Models without a guard have nothing to compare at run time.
+trace and its verification. At run time a file is compared with itself, its guards taken out: one without guards has
+nothing to compare, and what is kept dynamic beside them (a loop that a trace has unrolled, say) is no cost of theirs.
 """
 
 import argparse
 import copy
+import functools
 import json
 import time
 import warnings
@@ -17,6 +19,7 @@ import torch
 from torch import Tensor
 
 import hybridjit as hj
+from hybridjit import _torch
 
 from ..table import Row, Table, environment, paired
 from . import libraries
@@ -37,21 +40,48 @@ def export(case: Any, on_frozen: str) -> tuple[hj.Exported, float]:
     return exported, time.perf_counter() - started
 
 
-def seconds(module: Any, flat: tuple[Tensor, ...], runs: int) -> float:
+def seconds(function: Any, flat: tuple[Tensor, ...], runs: int) -> float:
     started = time.perf_counter()
     for _ in range(runs):
-        module(*flat)
+        function(*flat)
     return (time.perf_counter() - started) / runs
 
 
-def compared(name: str, ours: hj.Exported, peer: hj.Exported, case: Any) -> Row:
-    """Both files on the first input, in turns."""
+def unguarded(graph: Any) -> Any:
+    """A graph without its guards and what is computed for them alone; ``None`` if it has none."""
+    graph = graph.copy()
+    guards = [node for node in _torch.every_node(graph) if is_guard(node)]
+    for guard in guards:
+        left = [guard.inputsAt(0)]
+        guard.destroy()
+        while left:
+            node = left.pop().node()
+            alone = not any(value.uses() for value in node.outputs())
+            if alone and node.kind() not in ("prim::Param", "prim::Constant", "prim::Loop", "prim::If"):
+                left += list(node.inputs())
+                node.destroy()
+    return graph if guards else None
+
+
+def is_guard(node: Any) -> bool:
+    """Whether a node does nothing but raise on one side."""
+    blocks = [list(block.nodes()) for block in node.blocks()] if node.kind() == "prim::If" else []
+    raises = [bool(block) and block[-1].kind() == "prim::RaiseException" for block in blocks]
+    return not list(node.outputs()) and sorted(raises) == [False, True] and not blocks[raises.index(False)]
+
+
+def compared(name: str, exported: hj.Exported, case: Any) -> Row | None:
+    """A file with and without its guards on the first input, in turns; ``None`` if it has none."""
+    graph = _torch.inlined(exported.module, "forward")
+    if (plain := unguarded(graph)) is None:
+        return None
     inputs = case.first.args, case.first.kwargs
     flat = hj.TracingAdapter(case.model, *inputs).flatten(*inputs[0], **inputs[1])
-    for module in (ours.module, peer.module):
-        seconds(module, flat, 5)  # torch profiles the first runs, and optimises after them
-    runs = max(1, round(SECONDS / seconds(peer.module, flat, 2)))
-    pairs = [(seconds(ours.module, flat, runs), seconds(peer.module, flat, runs)) for _ in range(PAIRS)]
+    ours, peer = (functools.partial(_torch.function_of(each), exported.module) for each in (graph, plain))
+    for function in (ours, peer):
+        seconds(function, flat, 5)  # torch profiles the first runs, and optimises after them
+    runs = max(1, round(SECONDS / seconds(peer, flat, 2)))
+    pairs = [(seconds(ours, flat, runs), seconds(peer, flat, runs)) for _ in range(PAIRS)]
     return paired(name, pairs)
 
 
@@ -73,29 +103,29 @@ def main() -> int:
                 continue
             case = make()
             try:
-                peer, plain = export(case, "ignore")
+                _, plain = export(case, "ignore")
                 ours, whole = export(case, "guard")
             except hj.HybridJitError as error:
                 left[name] = first_line(error)
                 continue
             exporting.append(Row(name, whole, plain, whole / plain))
-            if ours.report.guards:
-                running.append(compared(name, ours, peer, case))
-            print(exporting[-1], running[-1] if ours.report.guards else "", flush=True)
+            if (row := compared(name, ours, case)) is not None:
+                running.append(row)
+            print(exporting[-1], row or "", flush=True)
     tables = []
-    for title, rows, most, worst in (
-        ("run time with guards", running, 1.03, 1.10),
-        ("export with the search for frozen values", exporting, 3.0, float("inf")),
+    for title, peer, rows, most, worst in (
+        ("run time with guards", "unguarded", running, 1.03, 1.10),
+        ("export with the search for frozen values", "ignored", exporting, 3.0, float("inf")),
     ):
         if not rows:
             continue
         middle = median(row.ratio for row in rows)
         summary = Row("median", median(r.ours for r in rows), median(r.peer for r in rows), middle)
         last = max(rows, key=lambda row: row.ratio)
-        tables.append(Table(title, "ignored", (*rows,)))
-        tables.append(Table(f"{title}: median", "ignored", (summary,), f"at most {most}", most))
+        tables.append(Table(title, peer, (*rows,)))
+        tables.append(Table(f"{title}: median", peer, (summary,), f"at most {most}", most))
         if worst < float("inf"):
-            tables.append(Table(f"{title}: worst", "ignored", (last,), f"at most {worst}", worst))
+            tables.append(Table(f"{title}: worst", peer, (last,), f"at most {worst}", worst))
     for table in tables:
         print(f"\n{table}")
     data = {

@@ -42,6 +42,7 @@ from .ranks import has_scripts
 from .report import Branch, Finding, Scripted, Side, Static
 from .rolled import roll
 from .rolling import rolling
+from .scalars import numbers_as_such
 from .standins import standing_in
 from .state import ModelState, plain_generators
 from .unseen import seeing
@@ -340,8 +341,9 @@ def capture(
 
 
 def placed(captured: Captured) -> Captured:
-    """Makes a capture that has not run yet independent of the device it was made on."""
+    """Makes a capture that has not run yet independent of the device it was made on, and its sizes plain numbers."""
     on_devices = follow_devices(captured.module, captured.home, captured.asked)
+    numbers_as_such(captured.module)
     return replace(captured, findings=(*captured.findings, *on_devices))
 
 

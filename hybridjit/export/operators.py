@@ -53,7 +53,7 @@ def _operator(kind: str, schema: str) -> Operator:
     space, _, name = kind.partition("::")
     if space != "aten":
         return Operator()
-    names = _arguments(schema)
+    names = arguments(schema)
     device = names.index("device") if "device" in names else None
     pinned = names.index("pin_memory") if "pin_memory" in names else None
     in_place = name.endswith("_") and not name.startswith("__")
@@ -93,7 +93,7 @@ def _is_pointwise(name: str) -> bool:
     return any(torch.Tag.pointwise in getattr(packet, overload).tags for overload in packet.overloads())
 
 
-def _arguments(schema: str) -> list[str]:
+def arguments(schema: str) -> list[str]:
     """The names of a schema's arguments: ``aten::zeros(SymInt[] size, *, Device? device=None) -> Tensor``."""
     inside = re.search(r"\((.*)\) ->", schema)
     if inside is None:

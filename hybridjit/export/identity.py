@@ -15,6 +15,7 @@ from .. import _torch
 from .._sites import user_frame
 from .kinds import BOOL
 from .numbers import is_number
+from .validation import parsed
 
 if TYPE_CHECKING:
     from .answers import See
@@ -35,13 +36,13 @@ def _see_compared(watch: Watch, func: Any, args: Any, kwargs: Any) -> Any:
     return truth
 
 
-@functools.lru_cache
+@functools.lru_cache(maxsize=64)
 def _kept(file: str) -> frozenset[int]:
     """The lines of a file at which something is compared, and what comes of it may be what ``is`` asks for."""
     text = "".join(linecache.getlines(file))
     if not re.search(r"\bis\s+(not\s+)?(True|False)\b|\bcase\b.*\b(True|False)\b", text):
         return frozenset()
-    tree = ast.parse(text)
+    tree = parsed(file)
     above = {below: node for node in ast.walk(tree) for below in ast.iter_child_nodes(node)}
     asked = set(_asked(tree))
     found: set[int] = set()

@@ -160,7 +160,8 @@ def _tried(study: Study, settings: Settings) -> Found:
 
 def _sided(study: Study, found: Found) -> Found:
     """The same with sides of branches, that raise as the first input contradicts them, recorded by inputs that stop."""
-    if found.wrong or _late(study) or not any(branch.raises for branch in found.captured.branches):
+    told = any(study.known[name].told for name in found.stopped)
+    if found.wrong or (_late(study) and not told) or not any(branch.raises for branch in found.captured.branches):
         return found
     had = found.settings.examples
     for name in (*had[-_EXAMPLES:], "input"):

@@ -57,7 +57,7 @@ STAGES = (
     "effects.py:Effects.put",
     "placement.py:follow_devices",
     "ways.py:find",
-    "guarded.py:Study.wrong",
+    "trials.py:Trials.wrong",
     "_torch.py:unoptimized",
     "build.py:Builder.add",
     "_torch.py:define",

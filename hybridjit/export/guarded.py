@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 import time
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Any
@@ -77,6 +78,7 @@ class Study:
         trials: Runs what was captured on all of the inputs.
         beside: Those of which inputs of sizes next to theirs were made.
         cost: The seconds that the last capture took.
+        deadline: The time of this thread after which nothing is captured any more.
         meeting: Where too many paths meet again.
     """
 
@@ -92,6 +94,7 @@ class Study:
         self.seconds: float = 0.0
         self.started: float = 0.0
         self.cost: float = 0.0
+        self.deadline: float = math.inf
         self.meeting: Meeting = Meeting()
         self._placed: dict[int, Captured] = {}
         self._captures: dict[tuple[Settings, str], Seen] = {}
@@ -254,6 +257,15 @@ class Study:
         flats = [joining[0].captured.adapter.flatten(*each.args, **each.kwargs) for each in inputs]
         return Member.of([*joining, *(seen for seen in group if not self.known[seen.name].joins)], flats, innocent)
 
+    @contextlib.contextmanager
+    def until(self, seconds: float) -> Iterator[None]:
+        """Lets no capture begin within the body once the study has taken so long: what there is holds without it."""
+        self.deadline = self.started + seconds
+        try:
+            yield
+        finally:
+            self.deadline = math.inf
+
     def seen(self, settings: Settings, name: str) -> Seen:
         """A capture without guards, to look at."""
         key = settings.observed, name
@@ -299,6 +311,8 @@ class Study:
     ) -> Captured:
         """A capture on one of the inputs; the model comes back as it was."""
         known, task = self.known[name], self.task
+        if time.thread_time() > self.deadline:
+            raise CaptureError("the time for paths that nobody asked for is over")
         torch.manual_seed(SEED)
         try:
             return capture(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 import time
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
@@ -174,7 +175,8 @@ def _sided(study: Study, found: Found) -> Found:
         return found
     settings = dataclasses.replace(found.settings, examples=(*had, *names))
     try:
-        captured, guarded = study.made(settings)
+        with study.until(math.inf if told else 2 * _LATE):
+            captured, guarded = study.made(settings)
         wrong, stopped = study.trials.wrong(captured)
     except (CaptureError, InputError):  # of another example, or the branches that it leads to
         return found
@@ -221,12 +223,13 @@ def joined(study: Study, found: Found) -> Found:
     for known in joining:
         known.joins = True
     try:
-        captured, guarded = study.made(settings)
+        with study.until(_LATE):
+            captured, guarded = study.made(settings)
         wrong, left = study.trials.wrong(captured)
         if not wrong and before & set(left) < set(found.stopped):
             # What has paths of its own since was tried at other sizes, too, some of which it may raise on.
             return joined(study, Found(settings, captured, guarded, wrong, sorted(set(left) - before)))
-    except (CaptureError, InputError):  # of another path, or a result of another structure
+    except (CaptureError, InputError):  # of another path, or a result of another structure, or out of time
         pass  # what there is holds for the first input
     for known in joining:
         known.joins = False

@@ -33,6 +33,8 @@ _JOINED, _PATHS = 2, 4
 """How many probes may get paths of their own, at once and in all."""
 _LATE = 5 * SECONDS
 """How long capturing may take with them, as far as that can be told before."""
+_OVER = 4 * _LATE
+"""After how long it ends, where that could not be told."""
 _MORE = 2
 """How many times as long as the last capture one with sides or paths of more inputs may take."""
 
@@ -175,7 +177,7 @@ def _sided(study: Study, found: Found) -> Found:
         return found
     settings = dataclasses.replace(found.settings, examples=(*had, *names))
     try:
-        with study.until(math.inf if told else 2 * _LATE):
+        with study.until(math.inf if told else _OVER):
             captured, guarded = study.made(settings)
         wrong, stopped = study.trials.wrong(captured)
     except (CaptureError, InputError):  # of another example, or the branches that it leads to
@@ -223,7 +225,7 @@ def joined(study: Study, found: Found) -> Found:
     for known in joining:
         known.joins = True
     try:
-        with study.until(_LATE):
+        with study.until(_OVER):
             captured, guarded = study.made(settings)
         wrong, left = study.trials.wrong(captured)
         if not wrong and before & set(left) < set(found.stopped):

@@ -50,16 +50,16 @@ def seconds(function: Any, flat: tuple[Tensor, ...], runs: int) -> float:
 def unguarded(graph: Any) -> Any:
     """A graph without its guards and what is computed for them alone; ``None`` if it has none."""
     graph = graph.copy()
-    guards = [node for node in _torch.every_node(graph) if is_guard(node)]
+    nodes = _torch.every_node(graph)
+    used = {value.unique() for node in nodes for value in node.outputs() if value.uses()}
+    guards = [node for node in nodes if is_guard(node)]
     for guard in guards:
-        left = [guard.inputsAt(0)]
         guard.destroy()
-        while left:
-            node = left.pop().node()
-            alone = not any(value.uses() for value in node.outputs())
-            if alone and node.kind() not in ("prim::Param", "prim::Constant", "prim::Loop", "prim::If"):
-                left += list(node.inputs())
-                node.destroy()
+    for node in reversed(_torch.every_node(graph)):
+        values = list(node.outputs())
+        left = any(value.unique() in used for value in values) and not any(value.uses() for value in values)
+        if left and node.kind() not in ("prim::Loop", "prim::If"):
+            node.destroy()
     return graph if guards else None
 
 

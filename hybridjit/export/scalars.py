@@ -70,7 +70,7 @@ class _Scalars:
                 open_.pop()
                 continue
             below = [each for each in value.node().inputs() if is_tensor(each) and each.unique() not in self._known]
-            if _makes_numbers(value.node().kind()) and below:
+            if value.node().kind() in _MAKING and below:
                 self._known.update({value.unique(): None} if _is_shared(value) else {})
                 open_ += below if value.unique() not in self._known else []
                 continue
@@ -85,7 +85,7 @@ class _Scalars:
             return self._constant(node)
         if kind == "aten::full":
             return _filled(*inputs[:3])
-        if not _makes_numbers(kind) or kind in _ROUNDS:
+        if kind not in _MAKING or kind in _ROUNDS:
             return None
         if kind == "aten::to" and (rounded := inputs[0].node()).kind() in _ROUNDS:
             return self._rounded(node, rounded)
@@ -180,16 +180,12 @@ class _Scalars:
 _ONE = ("aten::neg", "aten::abs", "aten::logical_not", "aten::bitwise_not")
 _BINARY = ("add", "sub", "rsub", "mul", "div", "floor_divide", "remainder", "maximum", "minimum")
 _MAKING = {*(f"aten::{name}" for name in _BINARY), "aten::to", *_ONE, *_SAME, *_TRUTHS, *_COMPARISONS, *_ROUNDS}
-
-
-def _makes_numbers(kind: str) -> bool:
-    """Whether an operation may make a number of numbers."""
-    return kind in _MAKING
+"""What may make a number of numbers."""
 
 
 def _is_pure(kind: str) -> bool:
     """Whether an operation that nobody uses can go."""
-    return kind in ("prim::NumToTensor", "aten::full", "aten::size") or _makes_numbers(kind)
+    return kind in ("prim::NumToTensor", "aten::full", "aten::size") or kind in _MAKING
 
 
 def _filled(sizes: Value, value: Value, dtype: Value) -> Value | None:
@@ -216,10 +212,7 @@ def _is_shared(value: Value) -> bool:
     """Whether somebody may write to a tensor, or have its memory under another name and write to that."""
     for use in value.uses():
         user = use.user
-        if user.kind() == "prim::ListConstruct":
-            if any("(a" in each.user.schema() for each in user.output().uses()):
-                return True
-        elif user.kind() in ("aten::to", *_SAME):
+        if user.kind() in ("prim::ListConstruct", "aten::to", *_SAME):
             if _is_shared(user.output()):
                 return True
         elif "(a" in user.schema() or user.schema() == "(no schema)":

@@ -22,6 +22,7 @@ from .capture import Captured, capture, placed
 from .devices import moved
 from .forks import pretending
 from .further import SECONDS, enough, look_beside, probe
+from .kinds import BOOL
 from .leaks import Leak
 from .members import Member
 from .memory import memory_error, recalled
@@ -37,6 +38,8 @@ from .survey import (
     parts_by_decisions,
     proven,
     same_program,
+    serves_nothing,
+    unsettled,
     values_of,
 )
 from .task import Known, Settings, Task
@@ -195,23 +198,27 @@ class Study:
 
     def _made(self, settings: Settings) -> tuple[Captured, list[Leak]]:
         probe(self, self.first)
+        captured: Captured | None = None
+        guarded: list[Leak] = []
+        refused: list[Finding] = []
         looked_at = self.first.leaks or settings.looking or settings.observed != self.settings.observed
-        seen = [self.seen(settings, settings.base) if looked_at else Seen("input", self.first)]
-        if seen[0].captured.leaks or settings.looking:
-            seen += self.observed(settings)
+        outright = self._outright(settings) if looked_at else None
+        if outright is not None:
+            seen = [Seen(settings.base, outright[0])]
+        elif looked_at:
+            seen = self._with_evidence(settings, self.seen(settings, settings.base))
+        else:
+            seen = [Seen("input", self.first)]
         groups = same_program(seen)
         if settings.trusting:
             groups = enough(self, settings, groups)
         innocent = exonerated(groups) if settings.trusting else {}
-        captured: Captured | None = None
-        guarded: list[Leak] = []
-        refused: list[Finding] = []
         if settings.auto:
             search = Branches(self, settings, seen[0], innocent)
             captured, guarded = search.capture()
             refused = search.refused()
         if captured is None:
-            captured, guarded = self.final(settings, groups, innocent)
+            captured, guarded = outright or self.final(settings, groups, innocent)
             captured = dataclasses.replace(captured, findings=(*captured.findings, *refused))
         said = tuple(each for each in captured.findings if each.code in ("HJ003", "HJ004"))
         # What the first capture kept is a branch in this one.
@@ -221,6 +228,29 @@ class Study:
         ]
         findings = (*left, *said)
         return self._once_placed(dataclasses.replace(captured, findings=findings)), guarded
+
+    def _outright(self, settings: Settings) -> tuple[Captured, list[Leak]] | None:
+        """The capture that becomes the file, made at once, if nothing that others show could spare it a guard."""
+        leaks = self.first.leaks
+        if not self.alone or settings.looking or any(map(serves_nothing, leaks)):
+            return None
+        if settings.auto and any(leak.kind is BOOL for leak in leaks):
+            return None  # there will be branches
+        guarding = Guarding({}, {})
+        captured = self.traced(settings, settings.base, guarding)
+        return None if any(map(serves_nothing, captured.leaks)) else (captured, guarding.guarded)
+
+    def _with_evidence(self, settings: Settings, first: Seen) -> list[Seen]:
+        """A capture with those of the inputs that count, and of others as long as they may spare it a guard."""
+        seen = [first]
+        if not first.captured.leaks and not settings.looking:
+            return seen
+        seen += self.observed(settings, count=True)
+        others = self.observed(settings, count=False)
+        joining = {name for name, known in self.known.items() if known.joins}
+        while settings.trusting and unsettled(seen, joining) and (other := next(others, None)) is not None:
+            seen.append(other)
+        return seen
 
     def _once_placed(self, captured: Captured) -> Captured:
         key = id(captured.module)
@@ -340,11 +370,11 @@ class Study:
         finally:
             task.state.restore(thorough=True)
 
-    def observed(self, settings: Settings) -> Iterator[Seen]:
-        """Captures on all further inputs; one that can't be captured is no evidence."""
+    def observed(self, settings: Settings, count: bool) -> Iterator[Seen]:
+        """Captures on the inputs that count, for they were given or join, or on all others; a failure is no evidence."""
         started = time.thread_time()
         for name, known in list(self.known.items())[1:]:
-            if of_kind(name) or name.startswith(SCATTERED) or name in (SHARED, settings.base):
+            if (known.told or known.joins) is not count or not self._is_evidence(settings, name):
                 continue
             if not known.told and time.thread_time() - started > max(_OBSERVED * self.seconds, SECONDS):
                 return
@@ -357,5 +387,13 @@ class Study:
 
     def parts_by_decisions(self, settings: Settings, name: str) -> bool:
         """Whether decisions are all that parts an input that nobody gave from the first one."""
-        first, other = (self._captures.get((settings.observed, each)) for each in ("input", name))
-        return not (self.known[name].told or first is None or other is None) and parts_by_decisions(first, other)
+        if self.known[name].told or not self._is_evidence(settings, name):
+            return False
+        try:
+            first = self.seen(settings, "input")
+            return bool(first.captured.leaks) and parts_by_decisions(first, self.seen(settings, name))
+        except HybridJitError:
+            return False
+
+    def _is_evidence(self, settings: Settings, name: str) -> bool:
+        return not of_kind(name) and not name.startswith(SCATTERED) and name not in (SHARED, settings.base)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from typing import TYPE_CHECKING
 
 from .._errors import CaptureError
@@ -26,7 +27,8 @@ def rolled(study: Study, settings: Settings) -> Settings | None:
     """
     while settings.rolls:
         try:
-            seen = [study.seen(settings, "input"), *study.observed(settings)]
+            seen = [study.seen(settings, "input")]
+            seen += itertools.chain.from_iterable(study.observed(settings, count) for count in (True, False))
         except CaptureError:
             return None
         sure: frozenset[Line] = frozenset()

@@ -128,6 +128,13 @@ def exonerated(groups: Sequence[Sequence[Seen]]) -> dict[Occurrence, str]:
     return innocent
 
 
+def unsettled(seen: Sequence[Seen], joining: Container[str]) -> bool:
+    """Whether a value that left the capture of an input that joins may yet need no guard: others may show that."""
+    leaks = itertools.chain(*(each.by_occurrence().items() for each in seen if each.name in joining))
+    idle = {each for each, leak in leaks if serves_nothing(leak)}
+    return bool(idle) and not idle <= exonerated(same_program(seen)).keys()
+
+
 def parts_by_decisions(first: Seen, other: Seen) -> bool:
     """Whether the truths of tensors are all that two captures were told differently."""
     others = other.by_occurrence()

@@ -14,7 +14,7 @@ from .._sites import file_of, is_users, user_files
 from .capture import Captured
 from .counts import Asked, asked_at
 from .further import SECONDS, look_beside, probe, scatter
-from .kinds import INDEX, REPEATED, ROWS, TURNS
+from .kinds import BOOL, INDEX, REPEATED, ROWS, TURNS
 from .leaks import Leak
 from .loops import rolled
 from .probes import BESIDE, SHARED, guarded_by, of_kind
@@ -215,11 +215,13 @@ def joined(study: Study, found: Found) -> Found:
     """
     before, settings = set(study.known), found.settings
     had = sum(known.joins and not known.told for known in study.known.values())
-    if had >= _PATHS or _late(study):
+    decides = bool(found.captured.branches) or any(leak.kind is BOOL for leak in found.guarded)
+    if had >= _PATHS or not decides or _late(study):
         return found
     names = (name for name in found.stopped if not name.startswith(BESIDE))
     parting = (study.known[name] for name in names if study.parts_by_decisions(settings, name))
-    joining = list(itertools.islice(parting, _JOINED))
+    with study.until(_LATE):
+        joining = list(itertools.islice(parting, _JOINED))
     if not joining or _late(study):  # to tell that takes captures of its own
         return found
     for known in joining:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,6 +13,9 @@ from torch import Tensor, nn
 
 import hybridjit as hj
 from hybridjit._describe import place
+from hybridjit.export.capture import Captured
+from hybridjit.export.guarded import Study
+from hybridjit.export.task import Settings
 
 
 class Scaled(nn.Module):
@@ -213,3 +217,21 @@ def test_complex_numbers_where_real_ones_were_captured(asks: Callable[[Tensor], 
         exported(numbers)
     plain = hj.export(Call(lambda x: x * 2).eval(), x)
     torch.testing.assert_close(plain(numbers), numbers * 2)
+
+
+@pytest.mark.parametrize(("model", "most"), [(Scaled(), 2), (Call(unread), 4)])
+def test_further_inputs_are_captured_as_long_as_they_may_spare_a_guard(
+    model: nn.Module, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A value has its guard at once, if no other could spare it that; of one without a part a single other is seen."""
+    captured: list[str] = []
+    traced = Study.traced
+
+    def counted(self: Study, settings: Settings, name: str, *args: Any, **kwargs: Any) -> Captured:
+        captured.append(name)
+        return traced(self, settings, name, *args, **kwargs)
+
+    monkeypatch.setattr(Study, "traced", counted)
+    exported = hj.export(model.eval(), X)
+    assert len(captured) <= most, captured
+    assert exported(X).shape == X.shape

@@ -41,7 +41,7 @@ class Beside(Protocol):
     """What the sides of a branch leave behind besides their results."""
 
     def pairs(self) -> list[tuple[Any, Any]]:
-        """What they leave different: tensors and numbers, of the one side and of the other."""
+        """What they leave different: tensors and numbers, of the one side and of the other; the same if one raises."""
 
     def join(self, values: list[Any]) -> None:
         """Is given what the branch gives for each pair."""
@@ -226,7 +226,7 @@ def _join(
     assert one is not None and other is not None  # the side that was taken has not raised
     with _torch.paused_tracing():
         check_same("the sides of a branch return different things", where, names, (one, other))
-    pairs = beside.pairs() if beside and not any(side.raised for side in sides) else []
+    pairs = beside.pairs() if beside else []
     leaves = [[*each.leaves, *(pair[index] for pair in pairs)] for index, each in enumerate((one, other))]
     dynamic = [not is_static(a, b) for a, b in zip(*leaves, strict=True)]
     results: list[list[Any]] = []

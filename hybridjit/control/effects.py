@@ -20,7 +20,6 @@ from .. import _torch
 from .._describe import describe, listed
 from .._errors import CaptureError, compose
 from .objects import put_together, taken_apart
-from .structure import Flat, can_join, flatten
 
 NEAR = 500
 """How many containers a `cond` or a loop looks at: a model may hold many of them, and each looks."""
@@ -271,54 +270,6 @@ class Left:
             old = [index < len(was) and index < len(here) and same(was[index], now[index]) for index in range(len(now))]
             return [here[index] if old[index] else moved(value) for index, value in enumerate(now)]
         return now
-
-
-class Ends:
-    """What the sides of a branch left in the containers; tensors and numbers that differ become those of the branch.
-
-    Args:
-        effects: The containers.
-        names: What the sides are called.
-        where: Where they part.
-    """
-
-    def __init__(self, effects: Effects, names: tuple[str, str], where: str) -> None:
-        self.effects = effects
-        self.names = names
-        self.where = where
-        self.left: list[Contents] = []
-        self._differing: list[tuple[int, Any, Flat, Flat]] = []
-
-    def pairs(self) -> list[tuple[Any, Any]]:
-        """The tensors and numbers that they left different, of the one side and of the other.
-
-        Raises:
-            CaptureError: They left something else different, too.
-        """
-        known = {id(container) for container in self.effects.containers}
-        for index, (first, second) in enumerate(zip(*self.left, strict=True)):
-            if alike(first, second, exactly=True):
-                continue
-            keys = _keys(first)
-            if isinstance(first, set) or [*keys] != [*_keys(second)]:
-                self.effects.check_same(self.left, self.names, self.where)
-            for key in keys:
-                if not same(first[key], second[key], exactly=True):
-                    one, other = (flatten(taken_apart(each[key], known)) for each in (first, second))
-                    self._differing.append((index, key, one, other))
-        if not all(can_join(one, other) for *_, one, other in self._differing):
-            self.effects.check_same(self.left, self.names, self.where)
-        return [pair for *_, one, other in self._differing for pair in zip(one.leaves, other.leaves, strict=True)]
-
-    def join(self, values: list[Any]) -> None:
-        """Puts what the branch gives for each pair in their place."""
-        following = iter(values)
-        for index, key, one, _ in self._differing:
-            self.left[-1][index][key] = put_together(one.rebuild([next(following) for _ in one.leaves]))
-
-
-def _keys(contents: Any) -> Any:
-    return contents.keys() if isinstance(contents, dict) else range(len(contents))
 
 
 def _copy(container: Any) -> Any:

@@ -22,7 +22,8 @@ from .._errors import CaptureError, compose
 from .._sites import Site
 from .asides import Arguments, Aside, attempt, others_of
 from .blocks import trace_cond
-from .effects import Effects, Ends
+from .effects import Effects
+from .ends import Ends
 from .objects import put_together, taken_apart
 from .recorder import Call, Recorder, active, recording, watching
 from .runs import NOWHERE, Anew, Done, Run, Undecided, copied
@@ -215,7 +216,7 @@ def explore(
         refuse_while(site)
         budget.spend(site)
         names = (f"the path where {site} holds", f"the path where {site} does not hold")
-        ends = Ends(effects, names, str(site))
+        ends = Ends(effects, names, str(site), before[0])
 
         told = recorder.told_eager
         with _torch.paused_tracing():

@@ -371,7 +371,7 @@ class Study:
             task.state.restore(thorough=True)
 
     def observed(self, settings: Settings, count: bool) -> Iterator[Seen]:
-        """Captures on the inputs that count, for they were given or join, or on all others; a failure is no evidence."""
+        """Captures on the inputs that count, which were given or join, or on all others; failures are no evidence."""
         started = time.thread_time()
         for name, known in list(self.known.items())[1:]:
             if (known.told or known.joins) is not count or not self._is_evidence(settings, name):

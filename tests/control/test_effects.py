@@ -526,3 +526,37 @@ def test_what_an_earlier_call_left_with_its_gradient() -> None:
     for x in (UP, DOWN, 5 * UP):
         torch.testing.assert_close(captured(x), model(x))
         torch.testing.assert_close(exported(x), model(x))
+
+
+class Scales(nn.Module):
+    """Keeps a scale that is computed after an `if` of which the example contradicts one side."""
+
+    scale: Tensor | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = x * 2
+        if x.sum() > 0:
+            y = y + 1
+        if x.shape[0] > 5:
+            y = y.reshape(3)
+        self.scale = y.abs().max()
+        return y
+
+
+class Scaled(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = Scales()
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.inner(x)
+        assert self.inner.scale is not None
+        return y / self.inner.scale
+
+
+def test_what_the_only_side_leaves_that_does_not_raise() -> None:
+    """What it left is a result of the branch: code after it, and sides of a branch around it, go on with that."""
+    model = Scaled().eval()
+    exported = hj.export(model, torch.ones(2, 3), branches=["inner"])
+    for x in (torch.ones(2, 3), -torch.ones(2, 3), torch.randn(4, 5)):
+        torch.testing.assert_close(exported(x), model(x))

@@ -87,21 +87,30 @@ def have_sizes(tensors: Sequence[Tensor], sizes: Sequence[Sequence[Sequence[int]
     Returns:
         A boolean of the graph.
     """
+    return _have(tensors, "aten::size", "IntList", [[list(size) for size in each] for each in sizes])
+
+
+def have_ranks(tensors: Sequence[Tensor], ranks: Sequence[Sequence[int]]) -> _torch.Value:
+    """Inserts the question whether tensors have, all of them at once, one of several lists of numbers of dimensions."""
+    return _have(tensors, "aten::dim", "IntType", ranks)
+
+
+def _have(tensors: Sequence[Tensor], asks: str, kind: str, answers: Sequence[Sequence[Any]]) -> _torch.Value:
     graph = _torch.current_graph()
-    truth, numbers = _torch.type_named("BoolType"), _torch.type_named("IntList")
-    got = [_torch.insert(graph, "aten::size", [_torch.value_of(tensor)], numbers) for tensor in tensors]
+    truth, type_ = _torch.type_named("BoolType"), _torch.type_named(kind)
+    got = [_torch.insert(graph, asks, [_torch.value_of(tensor)], type_) for tensor in tensors]
 
     def joined(operator: str, each: Sequence[Any]) -> Any:
         return functools.reduce(lambda a, b: _torch.insert(graph, operator, [a, b], truth), each)
 
-    def same(one: Sequence[Sequence[int]]) -> Any:
-        pairs = [(have, list(size)) for have, size in zip(got, one, strict=True) if size]  # [] has no type of its own
+    def same(one: Sequence[Any]) -> Any:
+        pairs = [pair for pair in zip(got, one, strict=True) if pair[1] != []]  # [] has no type of its own
         held = [
-            _torch.insert(graph, "aten::eq", [have, _torch.insert_constant(graph, size)], truth) for have, size in pairs
+            _torch.insert(graph, "aten::eq", [have, _torch.insert_constant(graph, each)], truth) for have, each in pairs
         ]
         return joined("aten::__and__", held) if held else _torch.insert_constant(graph, True)
 
-    return joined("aten::__or__", [same(one) for one in sizes])
+    return joined("aten::__or__", [same(one) for one in answers])
 
 
 def guard_kind(name: str, tensor: Tensor) -> None:

@@ -47,6 +47,11 @@ class Member:
         return Member(group[0].name, flats[0], leaks, values, places, sizes, proven(group, innocent))
 
 
+def ranks_of(group: Sequence[Member]) -> set[tuple[int, ...]]:
+    """How many dimensions the tensors of some inputs have, each list of numbers once."""
+    return {tuple(len(size) for size in each) for member in group for each in member.sizes}
+
+
 def by_sizes(members: Sequence[Member]) -> list[list[Member]]:
     """The inputs that sizes do not tell apart, together; the first one's first."""
     classes: list[list[Member]] = []

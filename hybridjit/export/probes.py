@@ -319,6 +319,11 @@ def _unsqueezed(tensor: Tensor) -> Tensor:
     return tensor.unsqueeze(0) if tensor.dim() else tensor
 
 
+def _behind(tensor: Tensor, size: int) -> Tensor:
+    """The same with a dimension behind the others: what sizes were asked for are still there, but not all."""
+    return torch.stack([tensor] * size, -1) if tensor.dim() and tensor.layout is torch.strided else tensor
+
+
 def _double(tensor: Tensor) -> Tensor:
     return tensor.double() if tensor.dtype == torch.float32 else tensor
 
@@ -377,7 +382,10 @@ _KINDS: dict[str, Callable[[Tensor], Tensor]] = {
     "truths": _truths,
     "floating point": _floating,
     "a dimension more": _unsqueezed,
+    "a last dimension more": lambda tensor: _behind(tensor, 1),
+    "a last dimension of two more": lambda tensor: _behind(tensor, 2),
     "a dimension less": _first,
 }
-_OF_ALL = ("other integers", "double precision", HALF, COMPLEX, "a dimension more", "a dimension less")
+_OF_RANK = tuple(says for says in _KINDS if "dimension" in says)
+_OF_ALL = ("other integers", "double precision", HALF, COMPLEX, *_OF_RANK)
 """Where one tensor alone tells nothing; or some kernels write outside of it, which the others take for larger."""

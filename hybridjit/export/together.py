@@ -8,6 +8,7 @@ given the values that the first one's have.
 
 from __future__ import annotations
 
+import functools
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -21,13 +22,13 @@ from .._errors import CaptureError, compose
 from .._sites import Site
 from ..control.asides import run_aside
 from ..control.blocks import trace_ends
-from ..control.guards import have_sizes
+from ..control.guards import have_ranks, have_sizes, insert_refusal
 from ..control.recorder import Call, Recorder, watching
 from ..control.runs import Generation, copied, same_function
 from ..control.structure import tensors_of
 from .frozen import Guards, guard
 from .leaks import Leak, as_traced, equal, same_value
-from .members import Member, by_sizes
+from .members import Member, by_sizes, ranks_of
 from .state import ModelState
 from .survey import Occurrence, disjoint
 
@@ -245,15 +246,36 @@ class Together:
             return follow()
         # Sizes that nobody gave go with the first input, whose guards stop what does not fit.
         others = index == 0
-        asked = [size for group in (self._classes[1:] if others else [own]) for each in group for size in each.sizes]
-        tensors = [*self._first]
-        for tensor, value in zip(tensors, self._starts, strict=True):
+        for tensor, value in zip(self._first, self._starts, strict=True):
             _torch.bind_value(tensor, value)
-        have = as_traced(not others, have_sizes(tensors, asked))
+        if others:
+            self._check_ranks()
+        asked = [self._has(group) for group in (self._classes[1:] if others else [own])]
+        have = functools.reduce(torch.logical_or, [as_traced(not others, each) for each in asked])
         names = f"the path of {own[0].name}", "the other paths"
         pred = torch.logical_not(have) if others else have
         spelled = f"as {own[0].name}", ""
         return trace_ends(pred, follow, lambda: self._apart(index + 1, first), names, self._entry, spelled)
+
+    def _ranks_alone(self, group: Sequence[Member]) -> set[tuple[int, ...]]:
+        """How many dimensions the inputs of a class have, if those of no other class have as many."""
+        ranks = ranks_of(group)
+        return ranks if all(each is group or not ranks & ranks_of(each) for each in self._classes) else set()
+
+    def _has(self, group: Sequence[Member]) -> _torch.Value:
+        """Inserts the question whether an input is of a class: by its numbers of dimensions, or else by its sizes."""
+        if ranks := self._ranks_alone(group):
+            return have_ranks(self._first, sorted(ranks))
+        return have_sizes(self._first, [size for each in group for size in each.sizes])
+
+    def _check_ranks(self) -> None:
+        """Inserts a check that an input has numbers of dimensions that were given, if they tell classes apart."""
+        if not any(map(self._ranks_alone, self._classes[1:])):
+            return
+        known = sorted(ranks_of([each for group in self._classes for each in group]))
+        spelled = " or ".join(", ".join(map(str, ranks)) for ranks in known)
+        text = f"captured inputs of {spelled} dimensions; export the model with such an input among check_inputs"
+        insert_refusal(as_traced(True, have_ranks(self._first, known)), True, text)
 
     def _along(
         self,

@@ -95,3 +95,56 @@ def test_the_dtype_of_a_scripted_function() -> None:
     torch.testing.assert_close(exported(-torch.ones(3, 5)), model(-torch.ones(3, 5)))
     with pytest.raises(hj.GuardError, match="what a scripted function gives: captured float32"):
         exported(torch.ones(2, 5))
+
+
+WHOLE: dict[str, Callable[[Tensor], Tensor]] = {
+    "view": lambda x: x.flatten().cumsum(0).view(x.shape),
+    "reshape": lambda x: (x.reshape(-1, x.shape[-1]) * 2).reshape(x.size()),
+    "unpacked": lambda x: x.flatten().cumsum(0).reshape(*x.shape),
+    "numel": lambda x: x.sum() / x.shape.numel(),
+    "numel of some": lambda x: x.sum() / x.shape[1:].numel(),
+    "last": lambda x: (x * 2).reshape(-1, x.shape[-1]).sum(0),
+}
+
+
+@pytest.mark.parametrize("name", WHOLE)
+@pytest.mark.parametrize("sizes", [(2, 4, 1), (2, 4, 3), (1, 2, 4), (3, 2, 4), (4,)])
+def test_the_shape_as_a_whole(name: str, sizes: tuple[int, ...]) -> None:
+    """Its length, which a trace freezes, is the rank: another one is right, or raises."""
+    model = Call(WHOLE[name]).eval()
+    exported = hj.export(model, torch.arange(8.0).view(2, 4))
+    x = torch.arange(float(torch.Size(sizes).numel())).view(sizes)
+    try:
+        found = exported(x)
+    except (hj.GuardError, RuntimeError):
+        return
+    torch.testing.assert_close(found, model(x))
+
+
+class Flat(nn.Module):
+    """Takes two or three dimensions, and asks about a size besides."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.ndim == 2:
+            x = x[:, None]
+        if x.shape[2] > 40:
+            raise ValueError("too long")
+        return x.cumsum(2)
+
+
+@pytest.mark.parametrize("checks", [[(2, 5, 4)], [(1, 24), (2, 5, 4)]])
+def test_check_inputs_of_another_rank(checks: list[tuple[int, ...]]) -> None:
+    """They have a path of their own, at all sizes; a rank that nobody gave raises."""
+    model = Flat().eval()
+    exported = hj.export(
+        model, torch.randn(2, 16), branches="auto", check_inputs=[torch.randn(*each) for each in checks]
+    )
+    for sizes in ((2, 16), (1, 24), (3, 8), (2, 5, 4), (1, 7, 4), (1, 1, 1)):
+        x = torch.randn(*sizes)
+        torch.testing.assert_close(exported(x), model(x))
+    with pytest.raises(
+        hj.GuardError, match="captured inputs of 2 or 3 dimensions; export the model with"
+    ):
+        exported(torch.randn(2, 2, 3, 3))
+    with pytest.raises(hj.GuardError):
+        exported(torch.randn(1, 41))

@@ -36,7 +36,7 @@ Value: TypeAlias = Any
 JitType: TypeAlias = Any
 ScriptModule: TypeAlias = torch.jit.ScriptModule
 LoadedModule: type[Any] = _jit.RecursiveScriptModule  # what a file is in Python
-ScriptFunction: type[Any] = _jit.ScriptFunction
+ScriptFunction, ScriptMethod = _jit.ScriptFunction, _C.ScriptMethod
 
 TracerWarning: type[Warning] = _jit.TracerWarning
 JitError: type[Exception] = _jit.Error

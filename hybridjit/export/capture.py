@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
 import traceback
@@ -43,6 +44,7 @@ from .report import Branch, Finding, Scripted, Side, Static
 from .rolled import roll
 from .rolling import rolling
 from .scalars import numbers_as_such
+from .scripts import naming_results
 from .standins import standing_in
 from .state import ModelState, plain_generators
 from .unseen import seeing
@@ -266,24 +268,19 @@ def capture(
     adapter.around = around
     watch = Watch(names, seen, bool(dynamic), plain, state.reshaped, has_scripts(model))
     watch.kept = record.numbers
-    watched = collecting(names), recording(record), constructing(), hashing(watch.leak), knowing(watch.kept)
-    with (
-        torch.no_grad(),
-        watched[0] as findings,
-        watched[1],
-        branching(model, branches, parts, others),
-        meeting(meets, merges, parts, others, most),
-        rolling(rolls) as loops,
-        standing_in(dynamic, loops, classes),
-        kind_questions(model, dynamic) as kinds_asked,
-        seeing(),
-        watched[2],
-        watched[3],
-        watched[4],
-        copying(),
-        unnoticed(),
-        watch,
-    ):
+    with contextlib.ExitStack() as stack:  # Python has a limit for blocks in one another
+        stack.enter_context(torch.no_grad())
+        findings = stack.enter_context(collecting(names))
+        stack.enter_context(recording(record))
+        stack.enter_context(branching(model, branches, parts, others))
+        stack.enter_context(meeting(meets, merges, parts, others, most))
+        loops = stack.enter_context(rolling(rolls))
+        stack.enter_context(standing_in(dynamic, loops, classes))
+        kinds_asked = stack.enter_context(kind_questions(model, dynamic))
+        for each in (seeing(), constructing(), hashing(watch.leak), knowing(watch.kept), copying(), unnoticed()):
+            stack.enter_context(each)
+        stack.enter_context(naming_results())
+        stack.enter_context(watch)
         try:
             with following(guarding) as origins, forks(names, as_eager) as forked, inlined(names) as functions:
                 graph = _torch.observe(adapter, flat, beside) if beside else None

@@ -142,9 +142,7 @@ def test_check_inputs_of_another_rank(checks: list[tuple[int, ...]]) -> None:
     for sizes in ((2, 16), (1, 24), (3, 8), (2, 5, 4), (1, 7, 4), (1, 1, 1)):
         x = torch.randn(*sizes)
         torch.testing.assert_close(exported(x), model(x))
-    with pytest.raises(
-        hj.GuardError, match="captured inputs of 2 or 3 dimensions; export the model with"
-    ):
+    with pytest.raises(hj.GuardError, match="captured inputs of 2 or 3 dimensions; export the model with"):
         exported(torch.randn(2, 2, 3, 3))
     with pytest.raises(hj.GuardError):
         exported(torch.randn(1, 41))

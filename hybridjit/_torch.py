@@ -883,13 +883,7 @@ def trace(module: nn.Module, inputs: tuple[Tensor, ...]) -> ScriptModule:
 
 
 def observe(module: nn.Module, inputs: tuple[Tensor, ...], traced: ScriptModule) -> Graph:
-    """A further trace of what was traced, as one graph without scopes, to be looked at; half as dear as `trace`.
-
-    Args:
-        module: The module.
-        inputs: Its inputs.
-        traced: A trace of it; its parameters are those of the graph.
-    """
+    """A further trace of what was ``traced``, as one graph without scopes, to be looked at; half as dear as `trace`."""
     with quiet(), _traceable(module):
         graph, _ = _C._create_graph_by_tracing(module, inputs, lambda value: "", True, False, traced._c)
     assert isinstance(graph, _C.Graph)
@@ -933,7 +927,8 @@ def _traceable(root: nn.Module) -> Iterator[None]:
     """Takes away, within the body, what the tracer refuses and a trace without gradients has no use for.
 
     Hooks of the backward pass, what ``module.compile()`` set, marks of ``torch.jit.export``; casts that autocast keeps,
-    which would be constants; the dear search for variables' names. A frozen script module gets a loaded one's type.
+    which would be constants; the dear search for variables' names; a tensor's second name in a module, which is an
+    attribute then. A frozen script module gets a loaded one's type.
     """
     changed: list[tuple[dict[str, Any], str, Any]] = []
 
@@ -955,13 +950,22 @@ def _traceable(root: nn.Module) -> Iterator[None]:
                 continue
             for name in filter(held.get, _REFUSED):
                 put(held, name, type(held[name])() if isinstance(held[name], dict) else None)
+            for place, name, tensor in _named_again(held):
+                put(held, place, {key: each for key, each in held[place].items() if key != name})
+                put(held, name, tensor)
         yield
     finally:
         torch.set_autocast_cache_enabled(cached)
-        for held, name, value in changed:
+        for held, name, value in reversed(changed):
             held[name] = value
             if value is None:
                 del held[name]
+
+
+def _named_again(held: dict[str, Any]) -> list[tuple[str, str, Tensor]]:
+    every = [(place, *item) for place in ("_parameters", "_buffers") for item in held[place].items()]
+    first: dict[int, Any] = {}
+    return [each for each in every if each[2] is not None and first.setdefault(id(each[2]), each) is not each]
 
 
 def compile_as(function: Any, other: Any) -> bool:
@@ -983,9 +987,7 @@ def save_script(module: ScriptModule, path: str | os.PathLike[str], extra: Mappi
 
 
 def load_script(
-    source: str | os.PathLike[str] | io.BytesIO,
-    device: torch.device | None = None,
-    extra: dict[str, Any] | None = None,
+    source: str | os.PathLike[str] | io.BytesIO, device: torch.device | None = None, extra: dict[str, Any] | None = None
 ) -> ScriptModule:
     """``torch.jit.load`` from a path or a buffer; fills ``extra`` with the extra files asked for."""
     with quiet():
@@ -1192,11 +1194,7 @@ def plain_modules(module: ScriptModule, name: str) -> nn.Module:
 
 
 def argument_names(module: ScriptModule, method: str) -> list[str]:
-    """The names of a method's arguments, ``self`` left out.
-
-    Raises:
-        RefusedPieceError: One of them is no tensor.
-    """
+    """The names of a method's arguments, ``self`` left out; raises `RefusedPieceError` if one of them is no tensor."""
     arguments = list(module._c._get_method(method).schema.arguments)[1:]
     for argument in arguments:
         if kind(argument.type) != "TensorType":

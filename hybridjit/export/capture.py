@@ -362,7 +362,6 @@ _FIXES = {
     r"cannot set value trace": "the module as it was before torch.jit.script, with @hybridjit.script_if_tracing on the "
     "functions in which it branches,\nor a scripted forward that returns tensors only",
     r"dynamo-optimized": "the submodule as it was before torch.compile",
-    r"support parameter sharing": "self.weight wherever a module has one parameter by two names",
     r"observable data dependence": "operations on the inputs that return a new tensor: reshape instead of resize_",
     r"NoTracerDispatchMode": "torch.tensor([...], dtype=torch.float32), or torch.stack",
     r"Unsupported value kind: Tensor": "register_buffer in __init__ for a sparse tensor that forward uses",

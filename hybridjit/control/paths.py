@@ -133,6 +133,7 @@ def trace_paths(
     kwargs: Mapping[str, Any],
     parts: Callable[[Site], bool] = lambda site: True,
     others: Sequence[Arguments] = (),
+    last: bool = False,
 ) -> Any:
     """Records a function with its paths into the running trace.
 
@@ -142,10 +143,11 @@ def trace_paths(
         kwargs: Its keyword arguments.
         parts: Whether paths part at a line; all others take for granted what the example has there.
         others: What other calls gave it, for the sides that the example contradicts.
+        last: Whether nothing of the model runs after it.
     """
     with watching() as recorder:
         reached = functools.partial(Effects, [fn], args, kwargs)
-        run = functools.partial(explore, recorder, fn, args, kwargs, parts=parts, others=others)
+        run = functools.partial(explore, recorder, fn, args, kwargs, parts=parts, others=others, last=last)
         return with_effects(fn, args, reached, lambda effects: run(effects=effects))
 
 
@@ -183,6 +185,7 @@ def explore(
     effects: Effects,
     parts: Callable[[Site], bool] = lambda site: True,
     others: Sequence[Arguments] = (),
+    last: bool = False,
 ) -> Any:
     """Runs a function, and again for the sides of each branch."""
     before = effects.take(), random.getstate()
@@ -216,7 +219,7 @@ def explore(
         refuse_while(site)
         budget.spend(site)
         names = (f"the path where {site} holds", f"the path where {site} does not hold")
-        ends = Ends(effects, names, str(site), before[0])
+        ends = Ends(effects, names, str(site), before[0], last)
 
         told = recorder.told_eager
         with _torch.paused_tracing():

@@ -41,15 +41,20 @@ class Branching:
         self.forward = forward
         self.parts = parts
         self.others = others
+        hooks = getattr(getattr(forward, "__self__", None), "_forward_hooks", True)
+        self._last = not path and not hooks  # nothing of the model runs after its own forward
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         """Runs the module; in a trace, with its ``if``s as branches."""
         if _torch.tracing_state() is None:
             return self.forward(*args, **kwargs)
+        last, self._last = self._last, False  # if it calls itself, something does
         try:
-            return trace_paths(self.forward, args, kwargs, self.parts, self.others)
+            return trace_paths(self.forward, args, kwargs, self.parts, self.others, last)
         except CaptureError as error:
             raise _noted(BranchingError(error, self.path)) from error
+        finally:
+            self._last = last
 
 
 class BranchingError(CaptureError):

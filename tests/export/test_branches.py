@@ -153,6 +153,7 @@ def test_auto_goes_to_whose_forward_runs(wrap: Callable[[nn.Module], nn.Module])
 def test_auto_says_what_it_cannot_do() -> None:
     """Where no module around can branch either, the report says so; a probe may show the other path all the same."""
     model = Keeps().eval()
+    model.register_forward_hook(lambda *called: None)  # which may look at what it left
     exported = hj.export(model, SMALL, branches="auto")
     report = exported.report
     (warning,) = [finding for finding in report.findings if finding.code == "HJ004"]
@@ -180,8 +181,45 @@ class Keeps(nn.Module):
 def test_a_named_module_that_cannot_is_refused() -> None:
     """Asked for by name, it is an error with the reason."""
     with pytest.raises(hj.CaptureError, match="leave different things behind") as caught:
-        hj.export(Keeps().eval(), SMALL, branches=[""])
-    assert isinstance(caught.value, BranchingError) and caught.value.path == ""
+        hj.export(nn.Sequential(Keeps()).eval(), SMALL, branches=["0"])
+    assert isinstance(caught.value, BranchingError) and caught.value.path == "0"
+
+
+class LeavesMuch(nn.Module):
+    """Leaves another number, list and attribute on each side, and gives a number."""
+
+    last: int | None = None
+
+    def __init__(self, inner: nn.Module | None = None) -> None:
+        super().__init__()
+        self.inner = inner
+        self.seen: list[str] = []
+
+    def forward(self, x: Tensor) -> tuple[Tensor, int]:
+        turn = 0
+        for turn in range(3):
+            if x.sum() < 0:
+                self.last = 0
+                self.seen.append("below")
+                break
+            self.first = turn
+            x = x - 1
+        return x if self.inner is None else self.inner(x), turn
+
+
+@pytest.mark.parametrize("inner", [None, Keeps()])
+@pytest.mark.parametrize("told", [False, True])
+def test_what_is_left_where_nothing_runs_after(inner: nn.Module | None, told: bool) -> None:
+    """What the paths of the model itself leave different is nobody's, and no reason to do without branches."""
+    model = LeavesMuch(inner).eval()
+    inputs = [torch.full((2,), value) for value in (4.0, 0.5, -1.0, 1.5)]
+    exported = hj.export(model, inputs[0], branches="auto", check_inputs=inputs[1:] if told else [])
+    assert not exported.report.guards
+    for x in inputs:
+        y, turn = exported(x)
+        wanted, turns = model(x)
+        torch.testing.assert_close(y, wanted)
+        assert turn == turns
 
 
 class Validates(nn.Module):

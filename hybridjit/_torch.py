@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree
 
 _C: Any = torch._C
+TorchDispatchMode: Any = torch.utils._python_dispatch.TorchDispatchMode
 _jit: Any = torch.jit
 _autograd: Any = torch.autograd.function
 

@@ -15,7 +15,7 @@ from ..control.guards import said_by_guard
 from .capture import Captured
 from .compare import NEAR, changed_places, compare, is_chaotic
 from .devices import moved
-from .probes import SCATTERED, SHARED, of_kind
+from .probes import BESIDE, SCATTERED, SHARED, of_kind
 from .state import SEED
 from .task import Known, Task
 
@@ -79,7 +79,10 @@ class Trials:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 self._chaos[name] = is_chaotic(
-                    flat, known.expected, lambda flat: self._task.run(schema.unflatten(flat), name)
+                    flat,
+                    known.expected,
+                    lambda flat: self._task.run(schema.unflatten(flat), name),
+                    extreme=name.startswith(BESIDE),
                 )
         return self._chaos[name]
 

@@ -2,13 +2,14 @@
 
 import sys
 import warnings
+from collections.abc import Sequence
 
 import pytest
 import torch
 from torch import Tensor
 
 import hybridjit as hj
-from hybridjit.export.compare import compare
+from hybridjit.export.compare import compare, is_chaotic
 
 F8 = torch.tensor([1.0, 2.0]).to(torch.float8_e4m3fn)
 EYE = torch.eye(3)
@@ -111,3 +112,25 @@ def test_values_that_torch_cannot_compare(monkeypatch: pytest.MonkeyPatch) -> No
         "  - float32[2] cpu",
         "  - NotImplementedError: 'eq' not implemented for 'Float4'",
     ]
+
+
+def test_rounding_of_what_is_computed() -> None:
+    """Scores that tie whatever the input is part by the rounding of a sum, which counts for extreme inputs alone."""
+    weights = torch.randn(8, 8, generator=torch.Generator().manual_seed(0))
+
+    def order(flat: Sequence[Tensor]) -> Tensor:
+        return torch.argmax(flat[0].sign() @ weights @ torch.full((8, 64), 0.1))
+
+    flat = (torch.ones(8),)
+    assert not is_chaotic(flat, order(flat), order)
+    assert is_chaotic(flat, order(flat), order, extreme=True)
+
+
+def test_whole_numbers_are_exact_in_any_order() -> None:
+    """A count that a product of matrices gives is no matter of rounding."""
+
+    def count(flat: Sequence[Tensor]) -> Tensor:
+        return ((flat[0] > 0).float() @ torch.ones(8, 1)).int()
+
+    flat = (torch.ones(8, 8),)
+    assert not is_chaotic(flat, count(flat), count, extreme=True)

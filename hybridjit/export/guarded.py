@@ -161,7 +161,7 @@ class Study:
         return find(self, settings) if wrong else found._replace(stopped=stopped)
 
     def _first(self) -> Captured:
-        """The first capture; in another way if the model does something in a trace that can't be done there."""
+        """The first capture; with the answers and numbers of eager mode if the model fails on those of a trace."""
         try:
             return self.traced(self.settings, "input")
         except BranchingError as error:
@@ -171,22 +171,18 @@ class Study:
             self.settings = self.meeting.among(self.settings, paths)
             return self._first()
         except CaptureError as error:
-            for changed in self._ways_out(error):
-                self.settings = changed
+            settings, files, before = self.settings, user_files(error), frozenset[str]()
+            while before != files:  # code of other files may fail on what those give that get stand-ins
+                before, self.settings = files, dataclasses.replace(settings, dynamic=files)
                 try:
-                    return self.traced(changed, "input")
-                except CaptureError:
-                    continue
+                    return self.traced(self.settings, "input")
+                except CaptureError as other:
+                    files |= user_files(other)
+            for plain, as_eager in ((frozenset[str](), True), (files, True), (files, False)):
+                self.settings = dataclasses.replace(settings, plain=plain, as_eager=as_eager)
+                with contextlib.suppress(CaptureError):
+                    return self.traced(self.settings, "input")
             raise
-
-    def _ways_out(self, error: CaptureError) -> Iterator[Settings]:
-        """What may help where code fails in a trace that runs in eager mode: the answers and numbers of eager mode."""
-        settings, files = self.settings, user_files(error)
-        yield dataclasses.replace(settings, dynamic=files)
-        for plain in (frozenset[str](), files):
-            yield dataclasses.replace(settings, plain=plain, as_eager=True)
-            if plain:
-                yield dataclasses.replace(settings, plain=plain)
 
     def made(self, settings: Settings) -> tuple[Captured, list[Leak]]:
         """The capture that becomes the file, made in one way, and what it guards."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import builtins
+import importlib
 import math
 import sys
 from collections.abc import Callable
 from math import ceil
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -149,3 +151,18 @@ def test_a_question_for_the_type_is_no_silent_fork() -> None:
     except hj.GuardError:
         return
     assert torch.equal(got, model(torch.ones(6)))
+
+
+def test_files_that_fail_one_after_the_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a size gives in a file that gets stand-ins may be what another file fails on: that gets them as well."""
+    names = "rounds_half", "rounds_most", "rounds_more"
+    for name, share in zip(names, (0.5, 0.8, 0.9), strict=True):
+        text = f"def part(x):\n    return x[..., : round(x.shape[-1] * {share})]\n"
+        (tmp_path / f"{name}.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    one, two, three = (importlib.import_module(name) for name in names)
+    model = Call(lambda x: three.part(two.part(one.part(x)))).eval()
+    exported = hj.export(model, torch.rand(2, 16))
+    for sizes in ((2, 16), (3, 23), (1, 40), (1, 1)):
+        x = torch.rand(sizes)
+        torch.testing.assert_close(exported(x), model(x))

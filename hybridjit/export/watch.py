@@ -19,7 +19,7 @@ from ..control import record
 from ..control.calls import call_at
 from ..control.guards import guard_kind
 from ..control.structure import tensors_of
-from . import answers, identity, lost, made, ranks
+from . import answers, grouped, identity, lost, made, ranks
 from .answers import See
 from .kinds import ARRAY, BOOL, CONTAINS, FLOAT, GIVEN, INT, ITEM, LEN, LENT, LIST, ROWS, TEXT, WANTED, Kind
 from .leaks import Leak
@@ -387,6 +387,7 @@ _SEEN: dict[Any, See] = {
     torch.nn.functional.interpolate: _see_resized,
     Tensor.__contains__: _see_contains,
     **answers.SEEN,
+    **grouped.SEEN,
     **identity.SEEN,
     **lost.SEEN,
     **made.SEEN,

@@ -23,9 +23,10 @@ from .._sites import Site
 from ..control.asides import run_aside
 from ..control.blocks import trace_ends
 from ..control.guards import have_ranks, have_sizes, insert_refusal
+from ..control.objects import taken_apart
 from ..control.recorder import Call, Recorder, watching
-from ..control.runs import Generation, copied, same_function
-from ..control.structure import tensors_of
+from ..control.runs import Done, Generation, copied, same_function
+from ..control.structure import Flat, flatten, tensors_of
 from .frozen import Guards, guard
 from .leaks import Leak, as_traced, equal, same_value
 from .members import Member, by_sizes, ranks_of
@@ -71,6 +72,17 @@ class _Parted(BaseException):  # no Exception: it passes what the model catches
         self.tensor = tensor
 
 
+def _tensors(result: Any) -> list[Tensor]:
+    """The tensors that an operation gave, and those that a function with branches left behind besides."""
+    if not isinstance(result, Done):
+        return tensors_of(result)
+    return [leaf for leaf in _left(result).leaves if isinstance(leaf, Tensor)]
+
+
+def _left(done: Done) -> Flat:
+    return flatten(taken_apart((done.result, [now for *_, now in done.left.changed])))
+
+
 class _Run:
     """One input on its way through the model."""
 
@@ -106,7 +118,7 @@ class _Run:
         before = self.leaks
         if index >= self.inherited:
             result = run().result
-            values = [_torch.known_value(tensor) for tensor in tensors_of(result)]
+            values = [_torch.known_value(tensor) for tensor in _tensors(result)]
             self.log.append(_Step(func, result, values, self.leaks - before))
             return copied(result)
         step = self.log[index]
@@ -120,8 +132,9 @@ class _Run:
             result = run_aside(args, run, self._scratch).result
         finally:
             self._repeating = False
-        tensors = tensors_of(result)
-        if len(tensors) != len(step.values):
+        tensors = _tensors(result)
+        same = not isinstance(result, Done) or _left(result).spec == _left(step.result).spec
+        if not same or len(tensors) != len(step.values):
             raise _diverged(self.member, step.func, func)
         for tensor, value in zip(tensors, step.values, strict=True):
             if value is not None:

@@ -219,3 +219,36 @@ def test_what_a_side_says_as_it_raises() -> None:
     assert torch.equal(exported(torch.ones(7, 2)), torch.full((7, 2), 2.0))
     with pytest.raises(hj.GuardError, match="ValueError: 3 rows"):
         exported(USED)
+
+
+class Halves(nn.Module):
+    """Branches, and leaves a tensor behind."""
+
+    scale: Tensor
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = x + 1 if x.sum() > 0 else x - 1
+        self.scale = y.abs().max()
+        return y
+
+
+class Repeats(nn.Module):
+    """Goes by a number that no trace follows, after branches and before a use of what they left."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = Halves()
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.inner(x)
+        return torch.cat([y] * len(hex(x.shape[0]))) / self.inner.scale
+
+
+def test_branches_before_the_paths_part() -> None:
+    """A branch that all inputs come by is recorded once, and each path goes on with what it gave and left."""
+    model = Repeats().eval()
+    few, many = torch.tensor([1.0, 2.0]), torch.ones(17)
+    exported = hj.export(model, few, branches="auto", check_inputs=[many])
+    assert [(each.kind, each.count) for each in exported.report.branches] == [("if", 1), ("path", 1)]
+    for x in (few, many, -few, -many, torch.tensor([3.0, -9.0])):
+        torch.testing.assert_close(exported(x), model(x))

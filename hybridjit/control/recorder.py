@@ -181,7 +181,7 @@ class Recorder(TorchFunctionMode):
                 _torch.bind_value(tensor, values[id(tensor)])
                 if tensor is not result or made_here is None or name == "__get__":
                     continue
-                result = tensor = _renamed(tensor, made_here)
+                result = tensor = renamed(tensor, made_here)
             frame.made.append(weakref.ref(tensor))
             # Memory that no argument has is new, though a tensor that is gone may have had it before; a
             # getter (x.grad) alone gives what was there.
@@ -301,7 +301,7 @@ class Recorder(TorchFunctionMode):
                 _torch.bind_value(tensor, _torch.insert_unusable(graph, text))
 
 
-def _renamed(tensor: Tensor, value: Any) -> Tensor:
+def renamed(tensor: Tensor, value: Any) -> Tensor:
     """The same data under another name: what ``x.contiguous()`` gives, which is ``x`` itself where it is contiguous."""
     with _torch.paused_tracing(), _torch.unwatched():
         made: Tensor = tensor.detach() if tensor.is_leaf else torch.ops.aten.alias(tensor)

@@ -7,12 +7,12 @@ import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from .. import _torch
 from .._errors import CaptureError, compose
 from .._sites import user_site
+from ..control.recorder import renamed
 from ..control.structure import tensors_of
 
 
@@ -46,7 +46,7 @@ def _naming(call: Callable[..., Any]) -> Callable[..., Any]:
         back = {id(each) for each, _ in given}
         if not any(id(each) in back for each in results):
             return result
-        names = iter([_alias(each, value) for each, value in zip(results, _values(results), strict=True)])
+        names = iter([renamed(each, value) for each, value in zip(results, _values(results), strict=True)])
         for each, value in given:
             if value is not None:
                 _torch.bind_value(each, value)
@@ -60,16 +60,9 @@ def _once(leaf: Any, seen: set[int]) -> Any:
     if not isinstance(leaf, Tensor):
         return leaf
     if id(leaf) in seen and (value := _torch.known_value(leaf)) is not None:
-        leaf = _alias(leaf, value)
+        leaf = renamed(leaf, value)
     seen.add(id(leaf))
     return leaf
-
-
-def _alias(tensor: Tensor, value: _torch.Value) -> Tensor:
-    with _torch.paused_tracing(), _torch.unwatched():
-        alias = tensor.detach() if tensor.is_leaf else torch.ops.aten.alias(tensor)
-    _torch.bind_value(alias, value)
-    return alias
 
 
 def _values(results: Sequence[Tensor]) -> list[_torch.Value]:

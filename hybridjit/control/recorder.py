@@ -147,9 +147,10 @@ class Recorder(TorchFunctionMode):
         keys = {id(tensor): _torch.storage_key(tensor) for tensor in given}
         name = getattr(func, "__name__", str(func))
         in_place = _torch.is_in_place(func)
-        if in_place and given and frame.path is not None and self._depth(keys[id(given[0])]) < depth:
-            # Before it runs: the example's data are still whole, and the path may begin again.
-            frame.path.own_memory(keys[id(given[0])])
+        for tensor in given[:1] if in_place else tensors_of(kwargs.get("out")):
+            if frame.path is not None and self._depth(keys[id(tensor)]) < depth:
+                # Before it runs: the example's data are still whole, and the path may begin again.
+                frame.path.own_memory(keys[id(tensor)])
         before = [(_version(tensor), _torch.known_value(tensor)) for tensor in given]
         name_values(given, [value for _, value in before], caller)
         result = at_line_of(caller)(func, args, kwargs)

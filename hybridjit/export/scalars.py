@@ -50,7 +50,7 @@ class _Scalars:
                 if made is not None:
                     node.output().replaceAllUsesWith(made)
         for node in reversed(nodes):
-            if (node.kind() in _TAKEN or _is_pure(node.kind())) and not node.hasUses():
+            if (node.kind() in _TAKEN or _is_pure(node)) and not node.hasUses():
                 node.destroy()
 
     def _taken(self, node: Any, number: Value) -> Value | None:
@@ -183,9 +183,10 @@ _MAKING = {*(f"aten::{name}" for name in _BINARY), "aten::to", *_ONE, *_SAME, *_
 """What may make a number of numbers."""
 
 
-def _is_pure(kind: str) -> bool:
-    """Whether an operation that nobody uses can go."""
-    return kind in ("prim::NumToTensor", "aten::full", "aten::size") or kind in _MAKING
+def _is_pure(node: Any) -> bool:
+    """Whether an operation that nobody uses can go: one that is given ``out=`` writes."""
+    kinds = {"prim::NumToTensor", "aten::full", "aten::size", *_MAKING}
+    return node.kind() in kinds and "!" not in node.schema()
 
 
 def _filled(sizes: Value, value: Value, dtype: Value) -> Value | None:

@@ -119,3 +119,34 @@ def test_in_branches_and_submodules() -> None:
         else:
             torch.testing.assert_close(got, model(x), rtol=0, atol=0)
     torch.testing.assert_close(exported(torch.ones(7, 2)), model(torch.ones(7, 2)))
+
+
+def into_a_slice(x: Tensor) -> Tensor:
+    rows = torch.zeros_like(x)
+    torch.add(x[:2], 1, out=rows[:2])
+    return rows
+
+
+def into_parts_in_turn(x: Tensor) -> Tensor:
+    mask = x.new_empty(x.shape, dtype=torch.bool)
+    for start in range(0, x.shape[0], 2):
+        torch.gt(x[start : start + 2] * 2, 0.0, out=mask[start : start + 2])
+    return mask
+
+
+def into_what_a_view_shares(x: Tensor) -> Tensor:
+    rows = torch.zeros_like(x)
+    seen = rows[1:]
+    if x.sum() > 0:
+        torch.mul(x, 2, out=rows)
+    return seen + 1
+
+
+@pytest.mark.parametrize("write", [into_a_slice, into_parts_in_turn, into_what_a_view_shares])
+def test_out_writes(write: Callable[[Tensor], Tensor]) -> None:
+    """Arithmetic whose result is only used where ``out=`` puts it stays in the file."""
+    exported = hj.export(Call(write).eval(), torch.ones(4, 3), branches="auto")
+    for rows in (4, 2, 5, 7):
+        for sign in (1, -1):
+            x = torch.randn(rows, 3).abs() * sign
+            torch.testing.assert_close(exported(x), write(x))

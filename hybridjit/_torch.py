@@ -28,6 +28,7 @@ from torch.utils import _pytree
 
 _C: Any = torch._C
 TorchDispatchMode: Any = torch.utils._python_dispatch.TorchDispatchMode
+coo_to_csr: Any = torch._convert_indices_from_coo_to_csr
 _jit: Any = torch.jit
 _autograd: Any = torch.autograd.function
 

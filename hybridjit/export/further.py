@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, TypeAlias
 
 from .._errors import HybridJitError
+from .bounds import bounded
 from .capture import Captured
 from .devices import moved
 from .probes import MORE, SHARED, Flat, Probe, kind_probes, neighbours, of_kind, probes, scattered, shared_probe, sized
@@ -96,7 +97,7 @@ def scatter(study: Study) -> None:
 def _known(study: Study, known: dict[str, Known], says: str, probe: Probe) -> bool:
     """Keeps a probe with what the model gives for it; one that the model itself refuses tells nothing."""
     made = study.first.adapter.input_schema.unflatten(probe.flat)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), bounded():
         warnings.simplefilter("ignore")  # of inputs that nobody gave
         try:
             known[says] = Known(says, made, study.task.run(made, says), False)

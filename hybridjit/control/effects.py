@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from .. import _torch
 from .._describe import describe, listed
 from .._errors import CaptureError, compose
+from . import dicts
 from .objects import put_together, taken_apart
 
 NEAR = 500
@@ -131,7 +132,7 @@ class Effects:
             self._queue.extend((f"{name}[{index}]", held) for index, held in enumerate(value[:_WIDE]))
         elif isinstance(value, dict):
             self._keep(name, value)
-            held = itertools.islice(value.items(), _WIDE)
+            held = itertools.islice(dicts.contents(value).items(), _WIDE)
             self._queue.extend((f"{name}[{key!r}]", item) for key, item in held)
         elif isinstance(value, set):
             self._keep(name, value)
@@ -169,8 +170,7 @@ class Effects:
                     container.clear()
                     container |= held
             elif not alike(container, held, exactly=True):
-                container.clear()
-                container.update(held)
+                dicts.fill(container, held)
 
     def check_same(self, ends: list[Contents], names: tuple[str, str], where: str) -> None:
         """Refuses paths that leave the containers different.
@@ -278,6 +278,8 @@ def _copy(container: Any) -> Any:
             return [container.cell_contents]
         except ValueError:  # not set yet
             return []
+    if isinstance(container, dict):
+        return dicts.contents(container)
     return container.read() if isinstance(container, Global) else container.copy()
 
 
@@ -311,6 +313,7 @@ def is_users(module: str) -> bool:
 def alike(first: Any, second: Any, exactly: bool = False) -> bool:
     """Whether two copies of a container hold the same; exactly, if two tensors of the same memory are not."""
     if isinstance(first, dict):
+        first, second = (each if type(each) is dict else dicts.contents(each) for each in (first, second))
         return [*first] == [*second] and all(same(first[key], second[key], exactly) for key in first)
     if isinstance(first, list):
         return len(first) == len(second) and all(same(*pair, exactly) for pair in zip(first, second, strict=True))

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from .. import _torch
+from ..control import dicts
 from .contents import Contents, memory_of
 
 
@@ -244,8 +245,7 @@ class _Kept:
         if isinstance(self.container, dict):
             items = {key: _itself(item) for key, item in self.items.items()} if self._inner else self.items
             if not _same_items(self.container, items):
-                self.container.clear()
-                self.container.update(items)
+                dicts.fill(self.container, items)
         elif isinstance(self.container, list):
             self.container[:] = map(_itself, self.items)
         elif self.container != self.items:
@@ -259,7 +259,7 @@ def _kept(value: Any, above: tuple[int, ...] = ()) -> Any:
         return value
     above = (*above, id(value))
     if isinstance(value, dict):
-        return _Kept(value, {key: _kept(item, above) for key, item in value.items()})
+        return _Kept(value, {key: _kept(item, above) for key, item in dicts.contents(value).items()})
     if type(value) is list:
         return _Kept(value, [_kept(item, above) for item in value])
     return _Kept(value, set(value)) if type(value) is set else value
@@ -272,7 +272,8 @@ def _itself(item: Any) -> Any:
 def _same_items(container: dict[Any, Any], items: dict[Any, Any]) -> bool:
     if not container or not items:  # most of a module's are
         return not container and not items
-    return list(container) == list(items) and all(map(operator.is_, container.values(), items.values()))
+    held = container if type(container) is dict else dicts.contents(container)
+    return list(held) == list(items) and all(map(operator.is_, held.values(), items.values()))
 
 
 def _changed(old: Any, new: Any) -> bool:
@@ -282,7 +283,8 @@ def _changed(old: Any, new: Any) -> bool:
     if old.container is not new:
         return True
     if isinstance(new, dict):
-        return old.items.keys() != new.keys() or any(_changed(old.items[key], new[key]) for key in new)
+        held = dicts.contents(new)
+        return old.items.keys() != held.keys() or any(_changed(old.items[key], held[key]) for key in held)
     if isinstance(new, list):
         return len(old.items) != len(new) or any(map(_changed, old.items, new))
     return bool(old.items != new)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -9,7 +10,8 @@ import torch
 from torch import Tensor
 
 from .. import _torch
-from .._sites import user_site
+from .._sites import user_frame, user_site
+from ..control.calls import call_at
 from ..control.structure import tensors_of
 from ..control.values import number_type
 from .kinds import FORMAT, LAYOUT, RESIZED
@@ -165,7 +167,12 @@ def _see_assignment(watch: Watch, func: Any, args: Any, kwargs: Any) -> Any:
         return func(*args, **kwargs)
     if not all(map(_is_place, parts)):
         with _torch.paused_tracing():
+            fits = value.device == tensor.device and value.dim() <= tensor[index].dim()
+            fits &= all(isinstance(part, Tensor) and part.dim() > 0 for part in parts)
             ones = next((place for place, size in enumerate(value.shape) if size != 1), value.dim())
+        if fits:  # the program is then the same for one row and for more
+            call_at(user_frame() or sys._getframe(), Tensor.index_put_, (tensor, parts, value), kwargs)
+            return None
         for _ in range(ones):
             value = value.squeeze(0)
         return func(tensor, index, value)

@@ -203,3 +203,27 @@ def test_a_class_of_python_for_a_dtype() -> None:
     exported = hj.export(model, torch.ones(3))
     for size in (3, 7, 1):
         assert torch.equal(exported(torch.ones(size)), model(torch.ones(size)))
+
+
+class Experts(nn.Module):
+    """Runs those of its layers that some row asks for, each on its rows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList([nn.Linear(4, 4) for _ in range(3)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        asked = x[:, :3].argmax(1)
+        result = torch.zeros_like(x)
+        for place in nn.functional.one_hot(asked, 3).sum(0).nonzero():
+            result[asked == place] = self.layers[place](x[asked == place])
+        return result
+
+
+def test_rows_that_a_mask_picks() -> None:
+    """One picked row is written as more are, so that inputs which ask for the same layers have one path."""
+    model, rows = Experts().eval(), torch.eye(4)
+    first, *others = (rows[places] for places in ([0, 0, 2, 2, 0], [1, 2, 2, 0, 1], [2, 1, 0, 0, 2]))
+    exported = hj.export(model, first, check_inputs=others, branches="auto")
+    for x in (first, *others, rows[[1, 1, 1, 2, 0]]):
+        torch.testing.assert_close(exported(x), model(x))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -14,8 +15,9 @@ from .._sites import user_frame, user_site
 from ..control.calls import call_at
 from ..control.structure import tensors_of
 from ..control.values import number_type
-from .kinds import FORMAT, LAYOUT, RESIZED
+from .kinds import ARRAY, FORMAT, LAYOUT, RESIZED
 from .leaks import as_traced
+from .numbers import is_number
 
 if TYPE_CHECKING:
     from .watch import Watch
@@ -189,6 +191,18 @@ def _see_assignment(watch: Watch, func: Any, args: Any, kwargs: Any) -> Any:
     return None
 
 
+def _see_beside_numpy(watch: Watch, func: Any, args: Any, kwargs: Any) -> Any:
+    """Computes ``array / size`` as NumPy does in eager mode: with a number, in 64 bits."""
+    size, other = args
+    if type(other).__module__ != "numpy" or not is_number(size):
+        return watch.called(func, args, kwargs, user_frame() or sys._getframe())
+    with _torch.paused_tracing():
+        number = size.item()
+    if watch.varies(size):
+        watch.leak(ARRAY, size, number)
+    return _REFLECTED[func](other, number)
+
+
 def _is_place(part: object) -> bool:
     """Whether a part of an index gives a view."""
     if isinstance(part, Tensor):
@@ -200,9 +214,13 @@ def _is_place(part: object) -> bool:
 _SPARSE = ["sparse_coo", "sparse_csr", "sparse_csc", "sparse_bsr", "sparse_bsc", "sparse_compressed"]
 _OF_FORMAT = ("is_sparse", "is_mkldnn", "is_quantized", "is_nested")
 """What TorchScript knows too; of the rest a file checks the layout."""
+_REFLECTED: dict[Any, Callable[[Any, Any], Any]] = {
+    vars(Tensor)[f"__r{name}__"]: getattr(operator, name) for name in ("truediv", "floordiv", "pow", "sub", "mod")
+}
 SEEN: dict[Any, See] = {
     **dict.fromkeys((getattr(torch, f"{name}_tensor") for name in _SPARSE), _see_sparse),
     Tensor.__setitem__: _see_assignment,
+    **dict.fromkeys(_REFLECTED, _see_beside_numpy),
     Tensor.new: _see_new,
     torch.numel: _see_count,
     _torch.sparse_count: _see_nonzeros,

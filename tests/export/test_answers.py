@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
+import numpy
 import pytest
 import torch
 from torch import Tensor, nn
@@ -227,3 +229,22 @@ def test_rows_that_a_mask_picks() -> None:
     exported = hj.export(model, first, check_inputs=others, branches="auto")
     for x in (first, *others, rows[[1, 1, 1, 2, 0]]):
         torch.testing.assert_close(exported(x), model(x))
+
+
+@pytest.mark.parametrize(
+    "of",
+    [
+        lambda n: numpy.power(10000, numpy.arange(n) / n),
+        lambda n: 10000 ** (numpy.arange(n) // n) + (numpy.arange(1, n + 1) % n) - (numpy.arange(n) - n),
+        lambda n: numpy.arange(n, dtype=numpy.float32) ** n / n,
+    ],
+)
+def test_arrays_beside_a_size(of: Callable[[Any], Any]) -> None:
+    """What NumPy makes of an array and a size is what it makes of the number; each size told has its path."""
+    model = Call(lambda x: torch.as_tensor(of(x.shape[1])) + x).eval()
+    exported = hj.export(model, torch.rand(4, 6), check_inputs=[torch.rand(4, 9)], branches="auto")
+    for size in (6, 9):
+        x = torch.rand(4, size)
+        torch.testing.assert_close(exported(x), model(x), rtol=0.0, atol=0.0)
+    with pytest.raises(hj.GuardError, match="captured"):
+        exported(torch.rand(4, 5))

@@ -9,6 +9,7 @@ import itertools
 import sys
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from types import CellType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
@@ -124,6 +125,8 @@ class Effects:
                     self._queue.extend((f"{name}.{each}", module) for each, module in held.items())
                 elif key in ("_buffers", "_parameters"):
                     self._keep(name, held)
+                elif key in ("_forward_hooks", "_forward_pre_hooks"):
+                    self._queue.extend((f"{name}.{key}", hook) for hook in held.values())
                 elif not key.endswith("_hooks"):
                     self._queue.append((f"{name}.{key}", held))
         elif isinstance(value, (list, tuple)):
@@ -136,6 +139,8 @@ class Effects:
             self._queue.extend((f"{name}[{key!r}]", item) for key, item in held)
         elif isinstance(value, set):
             self._keep(name, value)
+        elif isinstance(value, ContextVar):
+            self._queue.append((name, value.get(None)))
         elif is_users(type(value).__module__) and hasattr(value, "__dict__"):
             self._seen.add(id(value))
             self._keep(name, vars(value), value)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 from collections.abc import Callable
+from contextvars import ContextVar
 from typing import Any
 
 import pytest
@@ -560,3 +561,51 @@ def test_what_the_only_side_leaves_that_does_not_raise() -> None:
     exported = hj.export(model, torch.ones(2, 3), branches=["inner"])
     for x in (torch.ones(2, 3), -torch.ones(2, 3), torch.randn(4, 5)):
         torch.testing.assert_close(exported(x), model(x))
+
+
+COLLECTED: ContextVar[list[Tensor] | None] = ContextVar("collected", default=None)
+
+
+def collect(module: nn.Module, args: object, output: Tensor) -> None:
+    """Records a result where code that asks for it looks, as transformers' recorders do."""
+    collected = COLLECTED.get()
+    if collected is not None:
+        collected.append(output)
+
+
+class Recorded(nn.Module):
+    """A layer with a branch around a part whose result a hook records."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = nn.Linear(3, 3)
+        self.gate.register_forward_hook(collect)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.sum() > 0:
+            x = x * 2
+        x = self.gate(x)
+        return x - 1 if x.max() > 1 else x
+
+
+class Recording(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(Recorded(), Recorded())
+
+    def forward(self, x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        before = COLLECTED.set([])
+        try:
+            return self.layers(x), tuple(COLLECTED.get() or ())
+        finally:
+            COLLECTED.reset(before)
+
+
+def test_what_hooks_record() -> None:
+    """A list that hooks fill, in a context variable, has one item for each call, however many paths there are."""
+    model = Recording().eval()
+    exported = hj.export(model, torch.rand(4, 3), branches=["layers.0", "layers.1"])
+    for rows in (4, 2):
+        for scale in (1, 9, -9):
+            x = torch.rand(rows, 3) * scale
+            torch.testing.assert_close(exported(x), model(x))

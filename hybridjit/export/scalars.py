@@ -181,12 +181,12 @@ _ONE = ("aten::neg", "aten::abs", "aten::logical_not", "aten::bitwise_not")
 _BINARY = ("add", "sub", "rsub", "mul", "div", "floor_divide", "remainder", "maximum", "minimum")
 _MAKING = {*(f"aten::{name}" for name in _BINARY), "aten::to", *_ONE, *_SAME, *_TRUTHS, *_COMPARISONS, *_ROUNDS}
 """What may make a number of numbers."""
+_PURE = {"prim::NumToTensor", "aten::full", "aten::size", *_MAKING}
 
 
 def _is_pure(node: Any) -> bool:
     """Whether an operation that nobody uses can go: one that is given ``out=`` writes."""
-    kinds = {"prim::NumToTensor", "aten::full", "aten::size", *_MAKING}
-    return node.kind() in kinds and "!" not in node.schema()
+    return node.kind() in _PURE and "!" not in node.schema()
 
 
 def _filled(sizes: Value, value: Value, dtype: Value) -> Value | None:

@@ -162,14 +162,19 @@ def kind_probes(flat: Flat, accepted: Callable[[Probe], bool]) -> Iterator[Probe
         flat: The first input's tensors.
         accepted: Whether the model takes an input; runs it.
     """
+    refused: set[str] = set()
     for says, convert in _KINDS.items():
+        if _WHERE.get(says) in refused:
+            continue
         made = tuple(convert(tensor) for tensor in flat)
         changed = [index for index, pair in enumerate(zip(flat, made, strict=True)) if _kind(pair[0]) != _kind(pair[1])]
         if not changed:
             continue
         if accepted(Probe(says, made)):
             yield Probe(says, made)
-        elif len(flat) > 1 and says not in _OF_ALL:
+            continue
+        refused.add(says)
+        if len(flat) > 1 and says not in _OF_ALL:
             for index in changed[:_ALONE]:
                 one = Probe(f"{says}{_OF}{index}", (*flat[:index], made[index], *flat[index + 1 :]))
                 if accepted(one):
@@ -372,6 +377,9 @@ HALF = "half precision"
 """The probe on which a model may go by another number, as the smallest that a dtype has, and only there."""
 COMPLEX = "complex numbers"
 """The probe on which what leaves real numbers as they are, and no trace, does something: ``x.conj()``."""
+_BEHIND, _TWO_BEHIND = "a last dimension more", "a last dimension of two more"
+_WHERE = {_TWO_BEHIND: _BEHIND}
+"""Which are tried only where another one is accepted: what the model refuses may cost it far more than its own input."""
 _KINDS: dict[str, Callable[[Tensor], Tensor]] = {
     "other integers": _integers,
     "double precision": _double,
@@ -382,8 +390,8 @@ _KINDS: dict[str, Callable[[Tensor], Tensor]] = {
     "truths": _truths,
     "floating point": _floating,
     "a dimension more": _unsqueezed,
-    "a last dimension more": lambda tensor: _behind(tensor, 1),
-    "a last dimension of two more": lambda tensor: _behind(tensor, 2),
+    _BEHIND: lambda tensor: _behind(tensor, 1),
+    _TWO_BEHIND: lambda tensor: _behind(tensor, 2),
     "a dimension less": _first,
 }
 _OF_RANK = tuple(says for says in _KINDS if "dimension" in says)

@@ -137,3 +137,19 @@ def test_the_kind_of_one_argument() -> None:
     assert truths.tolist() == [[True, True, False]] * 2
     kinds = ("integers", "truths, argument 1", "half precision", "complex numbers")
     assert [guarded_by(says) for says in kinds] == ["kinds", "kinds 1", "precision", "complex"]
+
+
+def test_a_last_dimension_of_two() -> None:
+    """Is tried only where one of one is accepted: each run of what the model refuses costs."""
+
+    def tried(accept: bool) -> set[str]:
+        asked: set[str] = set()
+
+        def accepted(probe: Probe) -> bool:
+            asked.add(probe.says)
+            return accept
+
+        list(kind_probes((torch.rand(2, 3),), accepted))
+        return asked
+
+    assert tried(True) - tried(False) == {"a last dimension of two more"}

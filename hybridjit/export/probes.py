@@ -379,7 +379,7 @@ COMPLEX = "complex numbers"
 """The probe on which what leaves real numbers as they are, and no trace, does something: ``x.conj()``."""
 _BEHIND, _TWO_BEHIND = "a last dimension more", "a last dimension of two more"
 _WHERE = {_TWO_BEHIND: _BEHIND}
-"""Which are tried only where another one is accepted: what the model refuses may cost it far more than its own input."""
+"""Which are tried only where another one is accepted: what the model refuses may cost it far more than its input."""
 _KINDS: dict[str, Callable[[Tensor], Tensor]] = {
     "other integers": _integers,
     "double precision": _double,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -18,9 +18,6 @@ from .devices import moved
 from .probes import BESIDE, SCATTERED, SHARED, of_kind
 from .state import SEED
 from .task import Known, Task
-
-_TOLD = 3
-"""How many inputs that nobody gave are told of where a capture is wrong on them."""
 
 
 class Trials:
@@ -59,17 +56,21 @@ class Trials:
         stopped = [name for name in asked if same[name] is None]
         wrong = [name for name in asked if same[name] is False or (same[name] is None and name == "input")]
         wrong += [name for name in self.recalled if same.get(name)]
-        return list(self._confirmed(captured, wrong)), stopped
+        return self._confirmed(captured, wrong), stopped
 
-    def _confirmed(self, captured: Captured, wrong: Sequence[str]) -> Iterator[str]:
-        """Those that are wrong by more than rounding; to tell takes runs of the model, so a few that nobody gave do."""
-        left = _TOLD
-        for name in wrong:
-            if self._known[name].told:
-                yield name
-            elif left and not self._is_chaotic(captured, name):
-                left -= not of_kind(name) and name != SHARED  # those alone are another matter
-                yield name
+    def _confirmed(self, captured: Captured, wrong: Sequence[str]) -> list[str]:
+        """Those that are wrong by more than rounding, as far as anything goes by them, since to tell takes runs.
+
+        Those that were given; without them one that nobody gave, or, without one, all of another kind, each of which
+        tells what is to be guarded.
+        """
+        given = [name for name in wrong if self._known[name].told]
+        if given:
+            return given
+        others = (name for name in wrong if not is_special(name) and not self._is_chaotic(captured, name))
+        if one := next(others, None):
+            return [one]
+        return [name for name in wrong if is_special(name) and not self._is_chaotic(captured, name)]
 
     def _is_chaotic(self, captured: Captured, name: str) -> bool:
         known = self._known[name]
@@ -108,3 +109,8 @@ class Trials:
         paths = [str(index) for index in range(len(expected))]
         same = not compare(paths, expected, got_flat, *NEAR).differences
         return same or (not known.told and changed_places(expected, got_flat))
+
+
+def is_special(name: str) -> bool:
+    """Whether an input is one of another dtype or rank, or of one tensor twice."""
+    return of_kind(name) or name == SHARED

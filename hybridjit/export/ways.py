@@ -17,8 +17,9 @@ from .further import SECONDS, look_beside, probe, scatter
 from .kinds import BOOL, INDEX, REPEATED, ROWS, TURNS
 from .leaks import Leak
 from .loops import rolled
-from .probes import BESIDE, SHARED, guarded_by, of_kind
+from .probes import BESIDE, guarded_by
 from .standins import NO_DTYPE
+from .trials import is_special
 from .verdicts import unexplained
 
 if TYPE_CHECKING:
@@ -151,7 +152,7 @@ def _tried(study: Study, settings: Settings) -> Found:
     """What one way of capturing gives."""
     chosen, captured, guarded = _widened(study, settings)
     wrong, stopped = study.trials.wrong(captured)
-    if wrong and all(of_kind(name) or name == SHARED for name in wrong):
+    if wrong and all(map(is_special, wrong)):
         chosen = dataclasses.replace(chosen, fixed=frozenset(map(guarded_by, wrong)))
         captured, guarded = study.made(chosen)
         wrong, stopped = study.trials.wrong(captured)
@@ -171,7 +172,7 @@ def _sided(study: Study, found: Found) -> Found:
         look_beside(study, name)
     wrong, stopped = study.trials.wrong(found.captured)
     found = found._replace(wrong=wrong, stopped=stopped)
-    names = [name for name in found.stopped if not of_kind(name) and name not in (SHARED, *had)]
+    names = [name for name in found.stopped if not is_special(name) and name not in had]
     names = sorted(names, key=lambda name: not study.known[name].told)[:_EXAMPLES]
     if found.wrong or not names:
         return found

@@ -299,6 +299,10 @@ class Study:
             self._captures[key] = Seen(name, self.traced(settings, name, beside=self.first.module))
         return self._captures[key]
 
+    def captures(self, settings: Settings) -> list[Seen]:
+        """The captures without guards that were made so far."""
+        return [seen for (observed, _), seen in self._captures.items() if observed == settings.observed]
+
     def _others(self, settings: Settings, name: str) -> dict[Hashable, list[Arguments]]:
         """What other inputs give the submodules with branches, and what is in them."""
         found: dict[Hashable, list[Arguments]] = {}

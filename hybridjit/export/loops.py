@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from .._errors import CaptureError
 from .._sites import Line
-from .survey import same_program
+from .survey import Seen, same_program
 
 if TYPE_CHECKING:
     from .guarded import Study
@@ -45,5 +45,12 @@ def rolled(study: Study, settings: Settings) -> Settings | None:
             if found == settings.rolls:
                 return dataclasses.replace(settings, base=base.name)
             sure = max(sure, frozenset(found), key=len)
-        settings = dataclasses.replace(settings, rolls=sure)
+        # A loop that is one in no capture, as over a list of one, is in the way of what captures tell of the others.
+        idle = settings.rolls - {line for each in study.captures(settings) for line in _rolled(each)}
+        settings = dataclasses.replace(settings, rolls=sure or (settings.rolls - idle if idle else frozenset()))
     return None
+
+
+def _rolled(seen: Seen) -> set[Line]:
+    """The lines of the loops that could be made loops again."""
+    return {line for line, _ in seen.captured.turns} - seen.captured.unrolled

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import math
@@ -10,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from .._errors import CaptureError, InputError
-from .._sites import file_of, is_users, user_files
+from .._sites import Line, file_of, is_users, user_files
 from .capture import Captured
 from .counts import Asked, asked_at
 from .further import SECONDS, look_beside, probe, scatter
@@ -122,8 +123,7 @@ def _tries(study: Study, settings: Settings) -> Iterator[Settings]:
     """The ways of capturing, the most general first, the safest last."""
     first = study.first
     files = frozenset(leak.site.file for leak in first.leaks) | first.kinds_asked
-    looped = {(leak.site.file, leak.site.line) for leak in first.leaks if leak.kind in _LOOPED}
-    lines = frozenset(line for line in looped if asked_at(line) < Asked.HOW_MANY)
+    lines = _loops(first.leaks)
     probe(study, first)
     own = frozenset(filter(is_users, map(file_of, study.task.model.modules())))
     asking = frozenset(finding.file for finding in first.findings if finding.code == "HJ303" and finding.file)
@@ -135,7 +135,12 @@ def _tries(study: Study, settings: Settings) -> Iterator[Settings]:
     yield dataclasses.replace(settings, dynamic=files) if files else settings
     if asking and not settings.as_eager:
         # What the model does in eager mode is not in the first capture, and so none of its leaks.
-        yield dataclasses.replace(settings, dynamic=files | own | asking, as_eager=True)
+        eager = dataclasses.replace(settings, dynamic=files | own | asking, as_eager=True)
+        with contextlib.suppress(CaptureError):
+            rolls = rolled(study, dataclasses.replace(eager, rolls=_loops(study.seen(eager, "input").captured.leaks)))
+            if rolls is not None:
+                yield rolls
+        yield eager
     # Without stand-ins, code that asks what kind of number a size is is told right if it is a plain number.
     settings = dataclasses.replace(settings, plain=settings.plain | first.kinds_asked)
     if files:
@@ -146,6 +151,12 @@ def _tries(study: Study, settings: Settings) -> Iterator[Settings]:
         yield dataclasses.replace(settings, auto=False)
     yield dataclasses.replace(settings, trusting=False)
     yield dataclasses.replace(settings, trusting=False, fixed=frozenset(("kinds", "sizes")))
+
+
+def _loops(leaks: Sequence[Leak]) -> frozenset[Line]:
+    """The lines of loops that may be loops in the file."""
+    looped = {(leak.site.file, leak.site.line) for leak in leaks if leak.kind in _LOOPED}
+    return frozenset(line for line in looped if asked_at(line) < Asked.HOW_MANY)
 
 
 def _tried(study: Study, settings: Settings) -> Found:

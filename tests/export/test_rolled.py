@@ -378,3 +378,22 @@ def first_turn_apart_of_zeros(x: Tensor) -> object:
     for i in range(x.shape[1]):
         out = out + x[:, i] if i == 0 else out * 0.5 + x[:, i]
     return out
+
+
+def beside_a_loop_of_one(x: Tensor) -> object:
+    summed = torch.stack([row * 2 for row in x.sum(0, keepdim=True)])
+    return torch.stack([row.cumsum(0) for row in x]) + summed
+
+
+def only_in_eager_mode(x: Tensor) -> object:
+    if torch.jit.is_tracing():
+        return x * (x.shape[0] // 3)
+    return torch.stack([row.cumsum(0) for row in x])
+
+
+@pytest.mark.parametrize("fn", [beside_a_loop_of_one, only_in_eager_mode], ids=lambda fn: fn.__name__)
+def test_a_loop_beside_what_is_none(fn: Callable[..., object]) -> None:
+    """Neither a loop that always has one turn keeps another one unrolled, nor code that is another one in a trace."""
+    found, model = exported(fn, 4, 3)
+    assert rolls(found)
+    same_at(found, model, ((4, 3), (2, 3), (9, 5)))

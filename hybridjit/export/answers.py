@@ -194,7 +194,8 @@ def _see_assignment(watch: Watch, func: Any, args: Any, kwargs: Any) -> Any:
 def _see_beside_numpy(watch: Watch, func: Any, args: Any, kwargs: Any) -> Any:
     """Computes ``array / size`` as NumPy does in eager mode: with a number, in 64 bits."""
     size, other = args
-    if type(other).__module__ != "numpy" or not is_number(size):
+    of_python = type(other).__name__ in ("int64", "float64")  # NumPy's numbers that are what Python's are
+    if type(other).__module__ != "numpy" or of_python or not is_number(size):
         return watch.called(func, args, kwargs, user_frame() or sys._getframe())
     with _torch.paused_tracing():
         number = size.item()

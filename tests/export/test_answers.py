@@ -248,3 +248,30 @@ def test_arrays_beside_a_size(of: Callable[[Any], Any]) -> None:
         torch.testing.assert_close(exported(x), model(x), rtol=0.0, atol=0.0)
     with pytest.raises(hj.GuardError, match="captured"):
         exported(torch.rand(4, 5))
+
+
+@pytest.mark.parametrize(
+    "of",
+    [
+        lambda n: numpy.int64(40) - n % numpy.int64(4),
+        lambda n: numpy.int64(40) % n + numpy.int64(-7) // n,
+        lambda n: numpy.sqrt(3.0) / n + numpy.float64(1.1) ** n,
+    ],
+)
+def test_numbers_of_numpy_beside_a_size(of: Callable[[Any], Any]) -> None:
+    """Those that are what Python's are stay so: the result follows the size."""
+    model = Call(lambda x: x.double() * of(x.shape[0])).eval()
+    exported = hj.export(model, torch.rand(6, 3), branches="auto")
+    for rows in (6, 1, 5, 40):
+        x = torch.rand(rows, 3)
+        torch.testing.assert_close(exported(x), model(x), rtol=0.0, atol=0.0)
+
+
+def test_single_precision_of_numpy_beside_a_size() -> None:
+    """Those that NumPy computes with otherwise are guarded."""
+    model = Call(lambda x: x.double() * float(numpy.float32(0.1) / x.shape[0])).eval()
+    exported = hj.export(model, torch.rand(6, 3))
+    x = torch.rand(6, 3)
+    torch.testing.assert_close(exported(x), model(x), rtol=0.0, atol=0.0)
+    with pytest.raises(hj.GuardError, match="captured"):
+        exported(torch.rand(5, 3))

@@ -86,6 +86,16 @@ def test_the_costs(page: str, name: str, title: str, peer: str, row: str) -> Non
     assert all(f"| {' to '.join(found)} of " in line for line in lines)
 
 
+def test_what_guards_cost() -> None:
+    """The medians over the models of the arena, and the worst run."""
+    running, middle, worst, exporting, whole = results("guards")["tables"]
+    ratios = [table["rows"][0]["ratio"] for table in (whole, middle, worst)]
+    assert f"| {ratios[0]:.2f} of its time, the median of {len(exporting['rows'])} |" in PAGE
+    assert f"| {ratios[1]:.2f} of its time, the median of {len(running['rows'])}; at most {ratios[2]:.2f} |" in PAGE
+    [row] = [row for row in running["rows"] if row["ratio"] == ratios[2]]
+    assert f"{row['ours'] * 1e3:.2f} ms with them, and {row['peer'] * 1e3:.2f} ms in a file" in PAGE
+
+
 @pytest.mark.parametrize("name", BENCHMARKS)
 def test_every_table_has_its_picture(name: str) -> None:
     """Drawn from the results; that of the broken files has a table of its own kind."""

@@ -43,7 +43,8 @@ def rolled(study: Study, settings: Settings) -> Settings | None:
             found = {line for line in settings.rolls if any(each[line] != turns[0][line] for each in turns)}
             found -= base.captured.unrolled
             if found == settings.rolls:
-                return dataclasses.replace(settings, base=base.name)
+                own = found <= _rolled(seen[0])  # the first input need not be alike: other loops may stay unrolled
+                return dataclasses.replace(settings, base="input" if own else base.name)
             sure = max(sure, frozenset(found), key=len)
         # A loop that is one in no capture, as over a list of one, is in the way of what captures tell of the others.
         idle = settings.rolls - {line for each in study.captures(settings) for line in _rolled(each)}

@@ -95,6 +95,11 @@ def have_ranks(tensors: Sequence[Tensor], ranks: Sequence[Sequence[int]]) -> _to
     return _have(tensors, "aten::dim", "IntType", ranks)
 
 
+def have_dtypes(tensors: Sequence[Tensor], dtypes: Sequence[Sequence[torch.dtype]]) -> _torch.Value:
+    """Inserts the question whether tensors have, all of them at once, one of several lists of dtypes."""
+    return _have(tensors, "prim::dtype", "IntType", dtypes)
+
+
 def _have(tensors: Sequence[Tensor], asks: str, kind: str, answers: Sequence[Sequence[Any]]) -> _torch.Value:
     graph = _torch.current_graph()
     truth, type_ = _torch.type_named("BoolType"), _torch.type_named(kind)

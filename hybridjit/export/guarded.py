@@ -24,7 +24,7 @@ from .forks import pretending
 from .further import SECONDS, enough, look_beside, probe
 from .kinds import BOOL
 from .leaks import Leak
-from .members import Member
+from .members import Member, ways_apart
 from .memory import memory_error, recalled
 from .probes import SCATTERED, SHARED, of_kind
 from .report import Finding
@@ -259,11 +259,11 @@ class Study:
     ) -> tuple[Captured, list[Leak]]:
         """The capture that becomes the file: of all inputs that were given, each on its path."""
         told = [groups[0], *(g for g in groups[1:] if any(self.known[seen.name].joins for seen in g))]
-        for entry in (None, site_of_function(self.task.model.forward)) if len(told) > 1 else ():
-            if not entry and inseparable(told):
+        for index in range(2 if len(told) > 1 else 0):
+            ways = ways_apart([self._member(group, innocent) for group in told])
+            if index == len(ways) or (len(ways[index]) == 1 and inseparable(told)):
                 continue
-            members = [self._member(group, innocent) for group in told]
-            together = Together(members, innocent, self.task.state, entry)
+            together = Together(ways[index], innocent, self.task.state, site_of_function(self.task.model.forward))
             try:
                 return self.traced(settings, settings.base, together.meet, together), together.guarded
             except BranchingError:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+import torch
 from torch import Tensor
 
 from .leaks import Leak
 from .survey import Occurrence, Seen, occurrences, proven, values_of
 
-Sizes: TypeAlias = tuple[tuple[int, ...], ...]
-"""The sizes of every tensor of an input."""
+Form: TypeAlias = tuple[tuple[torch.dtype, tuple[int, ...]], ...]
+"""The dtype and the sizes of every tensor of an input."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,7 @@ class Member:
         leaks: What leaves a trace of it, in order.
         values: For each, what it is in the captures that compute the same.
         places: For each, what identifies it.
-        sizes: The sizes of the tensors, for each input that computes the same and was given by the user.
+        forms: Of the tensors, for each input that computes the same and was given by the user.
         proven: The leaks that need no guard on its path.
     """
 
@@ -34,7 +36,7 @@ class Member:
     leaks: tuple[Leak, ...]
     values: tuple[tuple[Any, ...], ...]
     places: tuple[Occurrence, ...]
-    sizes: frozenset[Sizes]
+    forms: frozenset[Form]
     proven: Mapping[Occurrence, str]
 
     @staticmethod
@@ -43,22 +45,40 @@ class Member:
         leaks, known = group[0].captured.leaks, values_of(group)
         places = tuple(occurrences(leaks))
         values = tuple(known[place] for place in places)
-        sizes = frozenset(tuple(tuple(tensor.shape) for tensor in flat) for flat in flats)
-        return Member(group[0].name, flats[0], leaks, values, places, sizes, proven(group, innocent))
+        forms = frozenset(tuple((tensor.dtype, tuple(tensor.shape)) for tensor in flat) for flat in flats)
+        return Member(group[0].name, flats[0], leaks, values, places, forms, proven(group, innocent))
+
+
+def forms_of(group: Sequence[Member]) -> set[Form]:
+    """The dtypes and sizes of the tensors of some inputs, all that there are."""
+    return {form for member in group for form in member.forms}
+
+
+def dtypes_of(group: Sequence[Member]) -> set[tuple[torch.dtype, ...]]:
+    """The dtypes of the tensors of some inputs, each list of them once."""
+    return {tuple(dtype for dtype, _ in form) for form in forms_of(group)}
 
 
 def ranks_of(group: Sequence[Member]) -> set[tuple[int, ...]]:
     """How many dimensions the tensors of some inputs have, each list of numbers once."""
-    return {tuple(len(size) for size in each) for member in group for each in member.sizes}
+    return {tuple(len(size) for _, size in form) for form in forms_of(group)}
 
 
-def by_sizes(members: Sequence[Member]) -> list[list[Member]]:
-    """The inputs that sizes do not tell apart, together; the first one's first."""
+def classed(members: Sequence[Member], of: Callable[[Sequence[Member]], set[Any]]) -> list[list[Member]]:
+    """The inputs that something does not tell apart, together; the first one's first."""
     classes: list[list[Member]] = []
     for each in members:
-        same = next((known for known in classes if any(one.sizes & each.sizes for one in known)), None)
-        if same is None:
-            classes.append([each])
-        else:
-            same.append(each)
+        same = [known for known in classes if of(known) & of([each])]
+        others = [known for known in classes if known not in same]
+        joined = [*itertools.chain.from_iterable(same), each]
+        classes = [joined, *others] if members[0] in joined else [*others, joined]
     return classes
+
+
+def ways_apart(members: Sequence[Member]) -> list[list[list[Member]]]:
+    """Classes of inputs to tell apart where the model is entered: by their dtypes, or else by their sizes as well.
+
+    Values that leave the trace tell those of one class apart. They do not say which dtype a path is for.
+    """
+    ways = [classed(members, dtypes_of), classed(members, forms_of)]
+    return ways if len(ways[1]) > len(ways[0]) else ways[:1]

@@ -22,14 +22,14 @@ from .._errors import CaptureError, compose
 from .._sites import Site
 from ..control.asides import run_aside
 from ..control.blocks import trace_ends
-from ..control.guards import have_ranks, have_sizes, insert_refusal
+from ..control.guards import have_dtypes, have_ranks, have_sizes, insert_refusal
 from ..control.objects import taken_apart
 from ..control.recorder import Call, Recorder, watching
 from ..control.runs import Done, Generation, copied, same_function
 from ..control.structure import Flat, flatten, tensors_of
 from .frozen import Guards, guard
 from .leaks import Leak, as_traced, equal, same_value
-from .members import Member, by_sizes, ranks_of
+from .members import Member, dtypes_of, forms_of, ranks_of
 from .state import ModelState
 from .survey import Occurrence, disjoint
 
@@ -150,26 +150,26 @@ class Together:
     """Traces several inputs as one.
 
     Args:
-        members: The inputs, the traced one first; each computes something else.
+        classes: The inputs, the traced one first; each computes something else. Those of several classes part where
+            the model is entered, by their dtypes and sizes, those of one where a value does that left the trace.
         innocent: Leaks that need no guard and no branch.
         state: The model's state.
-        entry: Where the model is entered, if they part there, by their sizes, rather than where a value does that
-            left the trace.
+        entry: Where the model is entered.
     """
 
     def __init__(
         self,
-        members: Sequence[Member],
+        classes: Sequence[Sequence[Member]],
         innocent: dict[Occurrence, str],
         state: ModelState,
-        entry: Site | None = None,
+        entry: Site,
     ) -> None:
-        self.members = members
+        self.members = members = [each for group in classes for each in group]
         self.guarded: list[Leak] = []
         self._innocent = innocent
         self._state = state
-        self._entry = entry or Site("<unknown>", 0)
-        self._classes = by_sizes(members) if entry else [members]
+        self._entry = entry
+        self._classes = classes
         self._guards = Guards()
         self._run: _Run | None = None
         self._group: Sequence[Member] = members
@@ -194,9 +194,8 @@ class Together:
             return
         for other in self._group:
             if at >= len(other.leaks) or other.leaks[at].key != leak.key:
-                raise _diverged(
-                    other, leak.kind.what, other.leaks[at].kind.what if at < len(other.leaks) else "nothing"
-                )
+                its = other.leaks[at].kind.what if at < len(other.leaks) else "nothing"
+                raise _diverged(other, leak.kind.what, its)
             if disjoint(other.values[at], run.member.values[at]):
                 if self._inside():
                     raise _diverged(other, "a value inside a branch", "another one")
@@ -239,9 +238,8 @@ class Together:
         self._scratches: list[Any] = []
         with watching() as recorder, self._state.running_again() as self._again:
             self._recorder: Recorder = recorder
-            first = self.members[0]
             try:
-                return self._apart(0, first)
+                return self._apart(0, self.members[0])
             finally:
                 for node in reversed(self._scratches):
                     for block in node.blocks():
@@ -249,7 +247,7 @@ class Together:
                     node.destroy()
 
     def _apart(self, index: int, first: Member) -> Any:
-        """Records a class of inputs that the sizes tell apart, and those after it."""
+        """Records a class of inputs that dtypes and sizes tell apart, and those after it."""
         own = self._classes[index]
 
         def follow() -> Any:
@@ -257,7 +255,7 @@ class Together:
 
         if index == len(self._classes) - 1:
             return follow()
-        # Sizes that nobody gave go with the first input, whose guards stop what does not fit.
+        # Dtypes and sizes that nobody gave go with the first input, whose guards stop what does not fit.
         others = index == 0
         for tensor, value in zip(self._first, self._starts, strict=True):
             _torch.bind_value(tensor, value)
@@ -265,27 +263,33 @@ class Together:
             self._check_ranks()
         asked = [self._has(group) for group in (self._classes[1:] if others else [own])]
         have = functools.reduce(torch.logical_or, [as_traced(not others, each) for each in asked])
-        names = f"the path of {own[0].name}", "the other paths"
         pred = torch.logical_not(have) if others else have
-        spelled = f"as {own[0].name}", ""
-        return trace_ends(pred, follow, lambda: self._apart(index + 1, first), names, self._entry, spelled)
+        says = (f"the path of {own[0].name}", "the other paths"), self._entry, (f"as {own[0].name}", "")
+        return trace_ends(pred, follow, lambda: self._apart(index + 1, first), *says)
 
-    def _ranks_alone(self, group: Sequence[Member]) -> set[tuple[int, ...]]:
-        """How many dimensions the inputs of a class have, if those of no other class have as many."""
-        ranks = ranks_of(group)
-        return ranks if all(each is group or not ranks & ranks_of(each) for each in self._classes) else set()
+    def _alone(self, of: Callable[[Sequence[Member]], set[Any]], group: Sequence[Member]) -> list[Any]:
+        """What the inputs of a class have of something, if those of no other class have it, too."""
+        own = of(group)
+        return sorted(own, key=str) if all(each is group or not own & of(each) for each in self._classes) else []
 
     def _has(self, group: Sequence[Member]) -> _torch.Value:
-        """Inserts the question whether an input is of a class: by its numbers of dimensions, or else by its sizes."""
-        if ranks := self._ranks_alone(group):
-            return have_ranks(self._first, sorted(ranks))
-        return have_sizes(self._first, [size for each in group for size in each.sizes])
+        """Inserts the question whether an input is of a class: by its dtypes, or its ranks, or else by its sizes."""
+        if dtypes := self._alone(dtypes_of, group):
+            return have_dtypes(self._first, dtypes)
+        if ranks := self._alone(ranks_of, group):
+            have = have_ranks(self._first, ranks)
+        else:
+            have = have_sizes(self._first, [[size for _, size in form] for form in forms_of(group)])
+        if len(dtypes_of(self.members)) == 1:
+            return have
+        both = [have, have_dtypes(self._first, sorted(dtypes_of(group), key=str))]
+        return _torch.insert(_torch.current_graph(), "aten::__and__", both, _torch.type_named("BoolType"))
 
     def _check_ranks(self) -> None:
         """Inserts a check that an input has numbers of dimensions that were given, if they tell classes apart."""
-        if not any(map(self._ranks_alone, self._classes[1:])):
+        if not any(self._alone(ranks_of, own) and not self._alone(dtypes_of, own) for own in self._classes[1:]):
             return
-        known = sorted(ranks_of([each for group in self._classes for each in group]))
+        known = sorted(ranks_of(self.members))
         spelled = " or ".join(", ".join(map(str, ranks)) for ranks in known)
         text = f"captured inputs of {spelled} dimensions; export the model with such an input among check_inputs"
         insert_refusal(as_traced(True, have_ranks(self._first, known)), True, text)

@@ -252,3 +252,44 @@ def test_branches_before_the_paths_part() -> None:
     assert [(each.kind, each.count) for each in exported.report.branches] == [("if", 1), ("path", 1)]
     for x in (few, many, -few, -many, torch.tensor([3.0, -9.0])):
         torch.testing.assert_close(exported(x), model(x))
+
+
+class Pictures(nn.Module):
+    """Scales bytes, and nothing else: asks of the dtype leave no trace."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.dtype == torch.uint8:
+            x = x.float().clamp(max=100)
+        return x.mean(-1)
+
+
+def counted(self: nn.Module, x: Tensor) -> Tensor:
+    y = x.float().clamp(max=100) if x.dtype == torch.uint8 else x
+    return torch.stack([row * 2 for row in y.split(1)]).cumsum(0).mean(-1)
+
+
+BYTES = torch.randint(256, (2, 4), dtype=torch.uint8)
+
+
+@pytest.mark.parametrize(
+    "others",
+    [[BYTES], [BYTES[None]], [torch.randint(256, (3, 4), dtype=torch.uint8)], [BYTES, torch.rand(5, 4)]],
+    ids=["other sizes", "another rank", "the same sizes", "and other sizes"],
+)
+def test_by_dtypes(others: list[Tensor]) -> None:
+    """A path for another dtype is told by the dtype, whatever the sizes: they say nothing about it."""
+    model = Pictures().eval()
+    exported = hj.export(model, torch.rand(3, 4), check_inputs=others, branches="auto")
+    for sizes in ((3, 4), (2, 4), (5, 4), (1, 2, 4)):
+        for x in (torch.rand(sizes) * 1000, torch.randint(256, sizes, dtype=torch.uint8), torch.rand(sizes).double()):
+            torch.testing.assert_close(exported(x), model(x))
+
+
+def test_by_dtypes_and_values() -> None:
+    """A value that leaves the trace parts inputs of one dtype; it does not tell which dtype a path is for."""
+    exported, model = told(counted, torch.rand(3, 4), torch.rand(5, 4), BYTES)
+    for x in (torch.rand(3, 4) * 1000, torch.rand(5, 4) * 1000, BYTES):
+        torch.testing.assert_close(exported(x), model(x))
+    for x in (torch.rand(2, 4) * 1000, torch.randint(256, (3, 4), dtype=torch.uint8)):
+        with pytest.raises(hj.GuardError, match="captured"):
+            exported(x)

@@ -15,7 +15,7 @@ from .._sites import user_frame, user_site
 from ..control.calls import call_at
 from ..control.structure import tensors_of
 from ..control.values import number_type
-from .kinds import ARRAY, FORMAT, LAYOUT, RESIZED
+from .kinds import ARRAY, BOOL, FORMAT, LAYOUT, RESIZED
 from .leaks import as_traced
 from .numbers import is_number
 
@@ -196,12 +196,23 @@ def _see_beside_numpy(watch: Watch, func: Any, args: Any, kwargs: Any) -> Any:
     size, other = args
     of_python = type(other).__name__ in ("int64", "float64")  # NumPy's numbers that are what Python's are
     if type(other).__module__ != "numpy" or of_python or not is_number(size):
+        if func is Tensor.__rpow__ and isinstance(other, int) and is_number(size):
+            _check_exponent(watch, size)
         return watch.called(func, args, kwargs, user_frame() or sys._getframe())
     with _torch.paused_tracing():
         number = size.item()
     if watch.varies(size):
         watch.leak(ARRAY, size, number)
     return _REFLECTED[func](other, number)
+
+
+def _check_exponent(watch: Watch, exponent: Tensor) -> None:
+    """Sees which kind of number ``2 ** n`` is: Python's is a fraction where n is negative, torch's no number at all."""
+    with _torch.paused_tracing():
+        whole = not exponent.is_floating_point() and not exponent.is_complex()
+        counts = bool(exponent >= 0) if whole else True
+    if whole and watch.varies(exponent):
+        watch.leak(BOOL, exponent >= 0, counts)
 
 
 def _is_place(part: object) -> bool:

@@ -34,7 +34,7 @@ from .findings import collecting, found
 from .forks import forks
 from .functions import inlined
 from .leaks import Leak
-from .lost import copying, keep_counts, refuse_caught
+from .lost import copying, keep_counts, refuse_caught, refuse_generators
 from .made import constructing, drop_copies
 from .numbers import hashing, knowing
 from .overrides import unnoticed
@@ -292,6 +292,7 @@ def capture(
             if guarding:
                 refuse_caught(watch.raised)
             if not beside:
+                refuse_generators(traced)
                 drop_copies(traced)
         except HybridJitError:
             raise

@@ -200,6 +200,32 @@ def refuse_caught(raised: Sequence[Exception]) -> None:
             ) from error
 
 
+def refuse_generators(module: _torch.ScriptModule) -> None:
+    """Refuses a new trace that draws from a generator of its own: its state goes on from call to call of the file.
+
+    Raises:
+        CaptureError: An operation was given a ``torch.Generator``.
+    """
+    for part in module.modules():
+        if not isinstance(part, _torch.ScriptModule) or not _torch.is_traced(part):
+            continue
+        for graph in _torch.method_graphs(part).values():
+            for node in _torch.every_node(graph):
+                if any(_torch.kind(value.type()) == "GeneratorType" for value in node.inputs()):
+                    file, line, _ = _torch.source_of(node)
+                    raise CaptureError(
+                        compose(
+                            "a torch.Generator is given to an operation: its state is no part of a file, where each "
+                            "call goes on from the one before",
+                            where=place(file, line) if file else "",
+                            differences=[f"generator= of {node.kind().replace('aten::', 'torch.')}"],
+                            instead="torch.manual_seed(seed) before it, which the file does at each call, "
+                            "or the random numbers as an argument",
+                            page="captureerror",
+                        )
+                    )
+
+
 _PROPERTIES: Any = Tensor
 APART: tuple[Any, ...] = (_PROPERTIES.grad.__get__,)
 """What gives another tensor than one that is made of its own: the gradient of a weight is none of a call's."""

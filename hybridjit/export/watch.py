@@ -267,16 +267,18 @@ def _see_list(watch: Watch, func: Any, args: Any, kwargs: Any) -> Any:
     with _torch.paused_tracing():
         few = 0 < args[0].dim() <= 2 and 0 < args[0].numel() <= _LISTED and not args[0].is_complex()
     if watch.exact and few and watch.varies(args[0]):
+        for dim in range(Tensor.dim(args[0])):  # what is not taken out of the list leaves no trace of how long it is
+            _count_rows(watch, args[0], dim, LEN)
         return _parts(watch, args[0])
     return _values(LIST)(watch, func, args, kwargs)
 
 
-def _count_rows(watch: Watch, tensor: Tensor) -> None:
-    size = Tensor.size(tensor, 0)  # a tensor, in a trace
+def _count_rows(watch: Watch, tensor: Tensor, dim: int = 0, kind: Kind = ROWS) -> None:
+    size = Tensor.size(tensor, dim)  # a tensor, in a trace
     if isinstance(size, Tensor) and watch.varies(size):
         with _torch.paused_tracing():
-            count = tensor.size(0)
-        watch.leak(ROWS, size, count)
+            count = tensor.size(dim)
+        watch.leak(kind, size, count)
 
 
 _LISTED = 64

@@ -275,3 +275,15 @@ def test_single_precision_of_numpy_beside_a_size() -> None:
     torch.testing.assert_close(exported(x), model(x), rtol=0.0, atol=0.0)
     with pytest.raises(hj.GuardError, match="captured"):
         exported(torch.rand(5, 3))
+
+
+@pytest.mark.parametrize("of", [lambda x, n: 2 ** (x.shape[0] - 3), lambda x, n: 10 ** n.item()])
+def test_an_exponent_that_may_be_negative(of: Callable[[Tensor, Tensor], Any]) -> None:
+    """A whole number to it is a fraction in Python, and nothing in torch."""
+    model = Call(lambda x, n: x * of(x, n)).eval()
+    exported = hj.export(model, (torch.ones(5), torch.tensor(2)), branches="auto")
+    for n in (0, 1, 3):
+        x = torch.rand(n + 3), torch.tensor(n)
+        torch.testing.assert_close(exported(*x), model(*x))
+    with pytest.raises(hj.GuardError, match="captured True, got False"):
+        exported(torch.rand(2), torch.tensor(-1))

@@ -214,3 +214,30 @@ def test_a_layer_that_has_its_dtype_already() -> None:
     exported = hj.export(model, torch.rand(2, 3), branches="auto")
     x = torch.rand(5, 3)
     torch.testing.assert_close(exported(x), model(x))
+
+
+class Draws(nn.Module):
+    """Draws the same numbers at each call."""
+
+    def __init__(self, own: bool) -> None:
+        super().__init__()
+        self.own = own
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.own:
+            return x + torch.randn(x.shape, generator=torch.Generator().manual_seed(3))
+        torch.manual_seed(3)
+        return x + torch.randn(x.shape)
+
+
+def test_a_generator_of_its_own() -> None:
+    """A file has the state of none, and would draw others at its second call."""
+    with pytest.raises(hj.CaptureError, match=r"a torch\.Generator is given to an operation") as error:
+        hj.export(Draws(True).eval(), torch.ones(3, 2))
+    assert f"test_lost.py:{Draws.forward.__code__.co_firstlineno + 2}" in str(error.value)
+    assert "write instead: torch.manual_seed(seed) before it" in str(error.value)
+    model = Draws(False).eval()
+    exported = hj.export(model, torch.ones(3, 2))
+    for rows in (3, 3, 5):
+        x = torch.ones(rows, 2)
+        torch.testing.assert_close(exported(x), model(x))

@@ -158,3 +158,23 @@ def test_item_of_a_truth_is_a_decision(branches: str | None) -> None:
         torch.testing.assert_close(exported(x), model(x))
     with pytest.raises(RuntimeError, match="only while that is recorded"):
         _torch.value_of(X)
+
+
+@pytest.mark.parametrize(
+    "fn",
+    [
+        lambda x: x * 2 if x[x > 0].tolist() else x,
+        lambda x: x * len(x[x > 0].tolist()),
+        lambda x: x * sum(1 for _ in x.nonzero().tolist()),
+        lambda x: x if x[None, x > 0].tolist() == [[]] else x * 2,
+    ],
+)
+def test_how_long_a_list_of_values_is(fn: Callable[[Tensor], Tensor]) -> None:
+    """Is guarded, where nothing is taken out of the list that would tell."""
+    model = Call(fn).eval()
+    first, same, other = torch.tensor([1.0, 0.0, 2.0]), torch.tensor([0.0, 3.0, 1.0]), torch.zeros(3)
+    exported = hj.export(model, first, branches="auto")
+    for x in (first, same):
+        torch.testing.assert_close(exported(x), model(x))
+    with pytest.raises(hj.GuardError, match=r"captured 2, got 0"):
+        exported(other)

@@ -164,7 +164,7 @@ class Together:
         state: ModelState,
         entry: Site,
     ) -> None:
-        self.members = members = [each for group in classes for each in group]
+        self.members: list[Member] = [each for group in classes for each in group]
         self.guarded: list[Leak] = []
         self._innocent = innocent
         self._state = state
@@ -172,7 +172,7 @@ class Together:
         self._classes = classes
         self._guards = Guards()
         self._run: _Run | None = None
-        self._group: Sequence[Member] = members
+        self._group: Sequence[Member] = self.members
 
     def meet(self, index: int, leak: Leak, tensor: Tensor) -> None:
         """Guards a leak, or ends the run where its inputs part."""

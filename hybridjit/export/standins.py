@@ -177,22 +177,14 @@ def _divmod(one: Any, other: Any) -> Any:
     return (one // other, one % other) if traced(one) or traced(other) else divmod(one, other)
 
 
-def _extreme(
-    real: Callable[..., Any], of_two: Callable[[Tensor, Tensor], Tensor], beyond: Callable[[Tensor, Tensor], Tensor]
-) -> Callable[..., Any]:
+def _extreme(real: Callable[..., Any], of_two: Callable[[Tensor, Tensor], Tensor]) -> Callable[..., Any]:
     """``min`` or ``max``, of numbers among which are traced ones."""
-
-    def further(one: Tensor, other: Tensor) -> Tensor:
-        with _torch.paused_tracing(), _torch.unwatched():
-            floats = one.is_floating_point() or other.is_floating_point()
-        # Python keeps the first that none is beyond, and nothing is beyond a NaN; sizes have a number's operation.
-        return torch.where(beyond(other, one), other, one) if floats else of_two(one, other)
 
     def chosen(*args: Any, **kwargs: Any) -> Any:
         values = list(args[0]) if len(args) == 1 and isinstance(args[0], (list, tuple)) else list(args)
         if kwargs or not any(map(traced, values)) or not all(traced(v) or type(v) in (int, float) for v in values):
             return real(*args, **kwargs)
-        return functools.reduce(further, [as_tensor(value) for value in values])
+        return functools.reduce(of_two, [as_tensor(value) for value in values])
 
     return chosen
 
@@ -218,8 +210,8 @@ _BUILTINS: dict[str, Any] = {
     "type": Type,
     "round": _round,
     "divmod": _divmod,
-    "min": _extreme(min, torch.minimum, torch.lt),
-    "max": _extreme(max, torch.maximum, torch.gt),
+    "min": _extreme(min, torch.minimum),
+    "max": _extreme(max, torch.maximum),
 }
 _ABSENT = object()
 

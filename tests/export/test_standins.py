@@ -166,21 +166,3 @@ def test_files_that_fail_one_after_the_other(tmp_path: Path, monkeypatch: pytest
     for sizes in ((2, 16), (3, 23), (1, 40), (1, 1)):
         x = torch.rand(sizes)
         torch.testing.assert_close(exported(x), model(x))
-
-
-@pytest.mark.parametrize(
-    "fn",
-    [
-        lambda x: x * max(1.0, x[0].item()),
-        lambda x: x * min(1.0, x[0].item()),
-        lambda x: x * max(x[0], x[1]),
-        lambda x: x * max(-1.0, min(1.0, x[0].item(), x[1].item())),
-    ],
-)
-def test_the_greatest_of_numbers_that_are_none(fn: Callable[[Tensor], Any]) -> None:
-    """Nothing is greater than a NaN, and no NaN greater than anything: Python keeps the first."""
-    model = Call(fn).eval()
-    exported = hj.export(model, torch.tensor([0.5, 2.0]), branches="auto")
-    for numbers in ([0.5, 2.0], [math.nan, 2.0], [2.0, math.nan], [math.nan, math.nan], [-3.0, 0.5]):
-        x = torch.tensor(numbers)
-        torch.testing.assert_close(exported(x), model(x), equal_nan=True)

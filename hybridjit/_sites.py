@@ -69,6 +69,12 @@ def user_frame() -> FrameType | None:
     return _user_frame(sys._getframe(1))[0]
 
 
+def asking_frame() -> FrameType | None:
+    """The frame of the user's code that is at what is asked; ``None`` if it is torch's own code that asks."""
+    found, library = _asking(sys._getframe(1))
+    return None if library else found
+
+
 def site_of_function(fn: Callable[..., Any]) -> Site:
     """Where a function is defined, without its decorators."""
     code = getattr(inspect.unwrap(fn), "__code__", None)
@@ -77,11 +83,16 @@ def site_of_function(fn: Callable[..., Any]) -> Site:
 
 def writes_text() -> bool:
     """Whether what the user's code is at is the writing of an f-string."""
-    found, _ = _user_frame(sys._getframe(1))
-    # What is called for the user has his file and line, but globals of ours.
-    while found is not None and _is_ours(found) and found.f_back is not None:
-        found, _ = _user_frame(found.f_back)
+    found, _ = _asking(sys._getframe(1))
     return found is not None and dis.opname[found.f_code.co_code[found.f_lasti]].startswith("FORMAT_")
+
+
+def _asking(current: FrameType | None) -> tuple[FrameType | None, bool]:
+    """As `_user_frame`; what is called for the user has his file and line, but globals of ours."""
+    found, library = _user_frame(current)
+    while found is not None and _is_ours(found) and found.f_back is not None:
+        found, library = _user_frame(found.f_back)
+    return found, library
 
 
 def _is_ours(frame: FrameType) -> bool:

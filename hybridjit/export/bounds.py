@@ -1,9 +1,11 @@
-"""Bounds that torch leaves unchecked, checked where a model runs on inputs that nobody gave."""
+"""What bounds a model where it runs on inputs that nobody gave: indices that torch leaves unchecked, and time."""
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import functools
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -30,6 +32,44 @@ def bounded() -> Iterator[None]:
         finally:
             for name, operation in before.items():
                 setattr(torch, name, operation)
+
+
+class EndlessError(BaseException):  # no Exception: it passes what the model catches
+    """A model runs for so long that it may have no end."""
+
+
+@contextlib.contextmanager
+def ending(seconds: float) -> Iterator[None]:
+    """Ends the body after a while, whatever Python code it is in, as Ctrl-C would.
+
+    ``while x.shape[0] != 1:`` has an end for what a user gives, and none for no rows.
+
+    Args:
+        seconds: After how long, in seconds.
+
+    Raises:
+        EndlessError: It had not ended by then.
+    """
+    thread, lock, over = threading.get_ident(), threading.Lock(), False
+
+    def end() -> None:
+        with lock:
+            if not over:
+                _raise_in(ctypes.c_ulong(thread), ctypes.py_object(EndlessError))
+
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        with lock:
+            over = True
+        timer.cancel()
+        _raise_in(ctypes.c_ulong(thread), None)  # it may have been on its way
+
+
+_raise_in: Any = ctypes.pythonapi.PyThreadState_SetAsyncExc
 
 
 def _bounded(operation: Callable[..., Any], index: int, count: Callable[[Any], int]) -> Callable[..., Any]:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from .._sites import Line
 from ..control.names import Comprehension, Function, parameters
+from .until import end_of
 from .validation import parsed
 
 
@@ -61,17 +62,19 @@ class Growing:
 
     Args:
         frame: Where the loop is.
+        counter: A variable of it that is none of that.
     """
 
-    def __init__(self, frame: FrameType) -> None:
+    def __init__(self, frame: FrameType, counter: str = "") -> None:
         self._frame = frame
+        self._counter = counter
         self._line = frame.f_lineno
         self._lengths: list[dict[str, int]] = []
         self._states: list[dict[str, object]] = []
 
     def look(self) -> None:
         """Looks at it, after a turn."""
-        held = self._frame.f_locals
+        held = {name: value for name, value in self._frame.f_locals.items() if name != self._counter}
         lists = {name: value for name, value in held.items() if isinstance(value, (list, tuple))}
         self._lengths.append({name: len(value) for name, value in lists.items()})
         own = {name: _state(value, _DEPTH) for name, value in held.items() if name not in lists}
@@ -152,7 +155,7 @@ class _Code:
     def asked_of_loop(self, loop: ast.AST) -> Asked:
         """What is asked of how many turns a loop took: of what it gives, and of lists that it fills."""
         function = self._function(loop)
-        found = Asked.NOTHING if isinstance(loop, ast.For) else self._asked(loop)
+        found = Asked.NOTHING if isinstance(loop, (ast.For, ast.While)) else self._asked(loop)
         if not all(map(_goes_on, _over(loop))):
             return Asked.HOW_MANY
         for each in ast.walk(loop):
@@ -274,7 +277,7 @@ def _code(file: str) -> _Code:
     return _Code(file)
 
 
-_LOOPS = (ast.For, *Comprehension)
+_LOOPS = (ast.For, ast.While, *Comprehension)
 _FILLING = ("append", "extend", "insert", "appendleft", "setdefault")
 _JOIN = ("stack", "cat", "concat", "concatenate", "hstack", "vstack", "dstack", "column_stack")
 
@@ -289,8 +292,10 @@ def _joining(tree: ast.Module) -> set[str]:
 
 
 def _begins(loop: ast.AST, line: int) -> bool:
-    """Whether what a loop goes through is at a line."""
-    return any(each.lineno <= line <= (each.end_lineno or each.lineno) for each in _over(loop))
+    """Whether what a loop goes through, or what it ends by, is at a line."""
+    end = end_of(loop) if isinstance(loop, (ast.For, ast.While)) else None
+    tests = [*_over(loop), *([end.test] if end else [])]
+    return any(each.lineno <= line <= (each.end_lineno or each.lineno) for each in tests)
 
 
 def _over(loop: ast.AST) -> list[ast.expr]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from .._errors import CaptureError
 from .._sites import Line
 from .survey import Seen, same_program
+from .until import end_at
 
 if TYPE_CHECKING:
     from .guarded import Study
@@ -31,7 +32,7 @@ def rolled(study: Study, settings: Settings) -> Settings | None:
             seen += itertools.chain.from_iterable(study.observed(settings, count) for count in (True, False))
         except CaptureError:
             return None
-        sure: frozenset[Line] = frozenset()
+        most: frozenset[Line] = frozenset()
         for base in seen:
             if base.name != "input" and (":" not in base.name or not study.alone):
                 continue  # of one turn none can be told from what is around it; one of another size has more
@@ -40,15 +41,19 @@ def rolled(study: Study, settings: Settings) -> Settings | None:
                 {line: [count for at, count in each.captured.turns if at == line] for line in settings.rolls}
                 for each in alike
             ]
-            found = {line for line in settings.rolls if any(each[line] != turns[0][line] for each in turns)}
+            # A loop that ends by a tensor's truth says itself that its turns may be others.
+            sure = {line for line in settings.rolls if turns[0][line] and end_at(line)}
+            found = {
+                line for line in settings.rolls - sure if any(each[line] != turns[0][line] for each in turns)
+            } | sure
             found -= base.captured.unrolled
             if found == settings.rolls:
                 own = found <= _rolled(seen[0])  # the first input need not be alike: other loops may stay unrolled
                 return dataclasses.replace(settings, base="input" if own else base.name)
-            sure = max(sure, frozenset(found), key=len)
+            most = max(most, frozenset(found), key=len)
         # A loop that is one in no capture, as over a list of one, is in the way of what captures tell of the others.
         idle = settings.rolls - {line for each in study.captures(settings) for line in _rolled(each)}
-        settings = dataclasses.replace(settings, rolls=sure or (settings.rolls - idle if idle else frozenset()))
+        settings = dataclasses.replace(settings, rolls=most or (settings.rolls - idle if idle else frozenset()))
     return None
 
 

@@ -2,7 +2,8 @@
 
 What a turn may take from outside of it: values from before the loop; its own number; and what the turn before it
 computed, where the first turn takes something from before the loop instead. What may be taken from a turn after the
-loop: anything of the last one; and the same value of all turns, in order, in a list.
+loop: anything of the last one, and what that one took from the one before it; and the same value of all turns, in
+order, in a list.
 """
 
 from __future__ import annotations
@@ -11,13 +12,11 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from .. import _torch
-from .._describe import place
-from .._sites import Line, Site
-from ..control.points import ROUNDS, note
-from ..control.rounds import insert_loop
+from .._sites import Line
 from .counts import Asked
-from .rolling import END, MARK, Rolling
-from .turns import FREE, Comparison, Turn, Unlike
+from .looped import Collected, Writing, guard
+from .rolling import END, MARK, Ends, Rolling
+from .turns import FREE, Comparison, Turn, Unlike, is_pure, same
 
 
 def roll(traced: _torch.ScriptModule | _torch.Graph, rolling: Rolling) -> set[Line]:
@@ -38,10 +37,11 @@ def roll(traced: _torch.ScriptModule | _torch.Graph, rolling: Rolling) -> set[Li
         for node in _torch.every_node(graph):
             if (text := _text(node)).startswith(MARK):
                 marks.setdefault(int(text.split(":")[2]), []).append(node)
+        marked = bool(marks)
         for number in sorted(marks, reverse=True):  # a loop in a turn of another one began after that
             try:
                 line, count = loops[number]
-                Loop(owner, graph, marks[number], line, count, rolling.asked[line]).roll()
+                Loop(owner, graph, marks[number], line, count, rolling.asked[line], rolling.ends.get(number)).roll()
             except Unlike:
                 continue
             del marks[number]
@@ -49,10 +49,13 @@ def roll(traced: _torch.ScriptModule | _torch.Graph, rolling: Rolling) -> set[Li
             loops_left.discard(loops[number][0])
         for number, each in marks.items():
             if loops[number][1] < 2 and loops[number][0] not in loops_left:
-                _guard(graph, each[0], *loops[number])
+                guard(graph, each, *loops[number], rolling.ends.get(number))
                 left.discard(number)
             for mark in each:
                 mark.destroy()
+        for node in reversed(list(_torch.every_node(graph)) if marked else []):  # what but marks had a use for
+            if is_pure(node) and not node.hasUses():
+                node.destroy()
     return {loops[number][0] for number in left}
 
 
@@ -66,23 +69,14 @@ def _graphs(traced: _torch.ScriptModule | _torch.Graph) -> Iterator[tuple[Any, _
                 yield part, graph
 
 
-def _guard(graph: _torch.Graph, mark: Any, line: Line, count: int) -> None:
-    """Has the file raise where a loop of one turn, or none, takes others: on the path of an input that is alike."""
-    point = graph.insertPoint()
-    graph.setInsertPoint(mark)
-    got = _torch.insert(graph, "aten::__range_length", list(mark.inputs())[1:], _torch.type_named("IntType"))
-    same = _torch.insert(graph, "aten::eq", [got, _torch.insert_constant(graph, count)], _torch.type_named("BoolType"))
-    says = f"hybridjit: loop at {place(*line)}: captured {count} rounds on this path, got "
-    head, tail = (_torch.insert_constant(graph, text) for text in (says, _ADVICE))
-    _torch.insert_raise_unless(graph, same, "{}{}{}", [head, got, tail])
-    graph.setInsertPoint(point)
-
-
-_ADVICE = "; export the model with such an input among check_inputs"
-
-
 def _text(node: Any) -> str:
     return str(node.inputsAt(0).toIValue()) if node.kind() == "prim::Print" else ""
+
+
+def _held(mark: Any) -> dict[str, _torch.Value]:
+    """What the variables of the function around a loop have where a mark is."""
+    *_, count, names = _text(mark).split(":")
+    return dict(zip(names.split(","), list(mark.inputs())[1 + int(count) :], strict=False))
 
 
 class Loop:
@@ -95,10 +89,19 @@ class Loop:
         line: Where it is.
         count: How many turns there must be.
         asked: What code asks of that.
+        ends: How it ends, if by a tensor's truth, which each turn computes for the next. The turns of other loops begin
+            with their number.
     """
 
     def __init__(
-        self, owner: Any, graph: _torch.Graph, marks: Sequence[Any], line: Line, count: int, asked: Asked
+        self,
+        owner: Any,
+        graph: _torch.Graph,
+        marks: Sequence[Any],
+        line: Line,
+        count: int,
+        asked: Asked,
+        ends: Ends | None = None,
     ) -> None:
         self.owner = owner
         self.graph = graph
@@ -108,9 +111,11 @@ class Loop:
         if count < 2 or asked is Asked.HOW_MANY or ordered != [*map(str, range(count)), END]:
             raise Unlike
         self.asked = asked
+        self.ends = ends
         self.turns: list[Turn] = self._turns()
         self.first: int = 0
         self.slots: dict[int, tuple[Any, int, int]] = {}  # what a turn takes from the one before it
+        self.late: dict[int, tuple[Any, int, Any, int | None]] = {}  # what it takes from the one before that
 
     def _turns(self) -> list[Turn]:
         """The operations of each turn; what may as well stand before the loop is moved there."""
@@ -142,15 +147,17 @@ class Loop:
             if len(self.turns) - self.first < 2:
                 raise Unlike
             try:
-                self.slots = {}
+                self.slots, self.late = {}, {}
                 for index in range(self.first + 1, len(self.turns)):
                     Comparison(self, index).compare()
+                if any(number is None for *_, number in self.late.values()):
+                    raise Unlike  # what differs in the second turn may differ in the third
                 lists, finals = self._taken()
                 break
             except Unlike:
                 if self.first:
                     raise
-        self._write(lists, finals)
+        Writing(self, lists, finals).write()
 
     # --- what there is to see -----------------------------------------------------------------------
 
@@ -162,120 +169,61 @@ class Loop:
                 return index, number
         return None
 
-    def _taken(self) -> tuple[list[tuple[Any, int, list[int]]], list[int]]:
-        """What is taken from turns after the loop.
+    def ends_alike(self, index: int) -> bool:
+        """Whether a turn has of itself, as the first has, what tells if there is a further one."""
+        if self.ends is None:
+            return True
+        ends = [self.turn_of(self.marks[each + 1].inputsAt(1)) for each in (self.first, index)]
+        return ends[0] is not None and ends == [(each, ends[0][1]) for each in (self.first, index)]
 
-        Returns:
-            Lists of the same values of all turns: the operation that makes one, how many others it has before them,
-            and their numbers in each turn; and the numbers of single values of the last turn.
-        """
+    def _taken(self) -> tuple[list[Collected], dict[tuple[int, int], _torch.Value | None]]:
+        """What is taken from turns after the loop: lists, and single values, as `Writing` is given them."""
         last = len(self.turns) - 1
-        lists: dict[int, tuple[Any, int, list[int]]] = {}
-        finals: dict[int, None] = {}
+        lists: dict[int, Collected | None] = {}
+        finals: dict[tuple[int, int], _torch.Value | None] = {}
         for index in range(self.first, last + 1):
             for number, value in self.turns[index].values.items():
                 for use in value.uses():
                     user = use.user
                     if not user.isAfter(self.marks[-1]):
                         continue
-                    if user.kind() == "prim::ListConstruct" and user.output().unique() not in lists:
-                        found = self._every(user)
-                        if found is not None:
-                            lists[user.output().unique()] = found
-                    if user.kind() == "prim::ListConstruct" and user.output().unique() in lists:
-                        continue
-                    if index != last:
+                    if user.kind() == "prim::ListConstruct":
+                        made = user.output().unique()
+                        if made not in lists:
+                            lists[made] = self._every(user)
+                        if lists[made] is not None:
+                            continue
+                    if index != last and (index != last - 1 or len(self.carrying(number)) != 1):
                         raise Unlike
-                    finals[number] = None
-        return list(lists.values()), list(finals)
+                    finals[last - index, number] = self._held_before(index, number)
+        return [each for each in lists.values() if each is not None], finals
 
-    def _every(self, node: Any) -> tuple[Any, int, list[int]] | None:
-        """Whether a list holds the same values of every turn, in order; and nothing else of them."""
+    def carrying(self, number: int) -> list[_torch.Value]:
+        """What a turn may take in place of a value of the one before it, if it is the first."""
+        starts = {
+            (start := node.inputsAt(at)).unique(): start for node, at, each in self.slots.values() if each == number
+        }
+        return list(starts.values())
+
+    def _every(self, node: Any) -> Collected | None:
+        """Whether a list holds the same values of every turn, in order, or what every turn takes; else ``None``."""
         given = [self.turn_of(value) for value in node.inputs()]
         inside = [place for place in given if place is not None]
         before = next(at for at, place in enumerate(given) if place is not None)
         numbers = [number for turn, number in inside if turn == self.first]
         turns = range(self.first, len(self.turns))
-        if given[before : before + len(inside)] != [(turn, number) for turn in turns for number in numbers]:
-            return None
-        return node, before, numbers
+        after = before + len(inside)
+        if given[before:after] == [(turn, number) for turn in turns for number in numbers]:
+            return Collected(node, before, after, numbers)
+        if len(numbers) == 1 and given[before:after] == [(turn, numbers[0]) for turn in turns[:-1]] and before:
+            first = node.inputsAt(before - 1)
+            if any(first.unique() == start.unique() for start in self.carrying(numbers[0])):
+                return Collected(node, before - 1, after, numbers, first)
+        return None
 
-    # --- what is written ----------------------------------------------------------------------------
-
-    def _write(self, lists: Sequence[tuple[Any, int, list[int]]], finals: Sequence[int]) -> None:
-        graph, body, last = self.graph, self.turns[self.first], self.turns[-1]
-        number, truth = _torch.type_named("IntType"), _torch.type_named("BoolType")
-        carried: dict[tuple[int, int], Any] = {}
-        for node, at, each in self.slots.values():
-            start = node.inputsAt(at)
-            carried.setdefault((start.unique(), each), start)
-        kept = {each: [key for key in carried if key[1] == each] for each in finals}
-        unset = [each for each in finals if len(kept[each]) != 1]
-        point = graph.insertPoint()
-        graph.setInsertPoint(self.marks[0])
-        count = _torch.insert(graph, "aten::__range_length", list(self.marks[0].inputs())[1:], number)
-        least = max(self.first + bool(unset), int(self.asked is Asked.WHETHER_ANY))
-        if least:
-            enough = _torch.insert(graph, "aten::ge", [count, _torch.insert_constant(graph, least)], truth)
-            says = f"hybridjit: loop at {place(*self.line)}: captured at least {least} rounds, got "
-            head, tail = (_torch.insert_constant(graph, text) for text in (says, _ADVICE))
-            _torch.insert_raise_unless(graph, enough, "{}{}{}", [head, count, tail])
-        graph.setInsertPoint(body.mark)
-        if self.first:
-            count = _torch.insert(graph, "aten::sub", [count, _torch.insert_constant(graph, self.first)], number)
-        offset = _torch.insert_constant(graph, self.first)
-        collected = []
-        for made, before, _ in lists:
-            empty = graph.insertNode(graph.create("prim::ListConstruct", list(made.inputs())[:before])).output()
-            empty.setType(made.output().type())
-            collected.append(empty)
-        starts = [*carried.values(), *(_torch.insert_uninitialized(graph) for _ in unset)]
-        goes_on = _torch.insert_constant(graph, True)
-        loop, index, params = insert_loop(graph, count, goes_on, starts)
-        note(loop, "loop", Site(*self.line), ROUNDS)
-        block = next(iter(loop.blocks()))
-        inside = dict(zip(carried, params, strict=False))
-        for node, at, each in self.slots.values():
-            node.replaceInput(at, inside[node.inputsAt(at).unique(), each])
-        for node in body.nodes:
-            node.moveBefore(block.returnNode())
-            _forget_shapes(node)
-        graph.setInsertPoint(body.nodes[0])
-        turn = _torch.insert(graph, "aten::add", [index, offset], number) if self.first else index
-        body.nodes[0].replaceInput(0, turn)
-        graph.setInsertPoint(block.returnNode())
-        for empty, (_, _, numbers) in zip(collected, lists, strict=True):
-            for each in numbers:
-                _torch.insert(graph, "aten::append", [empty, body.values[each]], empty.type())
-        for value in (goes_on, *(body.values[each] for _, each in carried), *(body.values[each] for each in unset)):
-            block.registerOutput(value)
-        after = [loop.addOutput() for _ in starts]
-        for output in after:
-            output.setType(_torch.type_named("TensorType"))
-        of_key = dict(zip(carried, after, strict=False))
-        results = {each: of_key[kept[each][0]] for each in finals if each not in unset}
-        results |= dict(zip(unset, after[len(carried) :], strict=True))
-        for each, result in results.items():
-            last.values[each].replaceAllUsesWith(result)
-        for empty, (made, before, numbers) in zip(collected, lists, strict=True):
-            graph.setInsertPoint(made)
-            for value in list(made.inputs())[before + len(numbers) * (len(self.turns) - self.first) :]:
-                _torch.insert(graph, "aten::append", [empty, value], empty.type())
-            made.output().replaceAllUsesWith(empty)
-            made.destroy()
-        graph.setInsertPoint(point)
-        for turn in reversed(self.turns[self.first + 1 :]):
-            for node in reversed(turn.nodes):
-                node.destroy()
-        for mark in self.marks:
-            mark.destroy()
-
-
-def _forget_shapes(node: Any) -> None:
-    """Takes the example's shapes off what a node computes: they may be others in each turn."""
-    for block in node.blocks():
-        for inner in block.nodes():
-            _forget_shapes(inner)
-    for output in node.outputs():
-        if _torch.kind(output.type()) == "TensorType":
-            output.setType(_torch.type_named("TensorType"))
+    def _held_before(self, index: int, number: int) -> _torch.Value | None:
+        """What the variables that have a turn's value in the end have if there are no turns, as far as is known."""
+        begun, ended = (_held(mark) for mark in (self.marks[self.first], self.marks[-1]))
+        starts = [begun.get(name) for name, value in ended.items() if self.turn_of(value) == (index, number)]
+        known = starts and all(each is not None and same(each, starts[0]) for each in starts)
+        return starts[0] if known else None

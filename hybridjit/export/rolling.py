@@ -1,4 +1,4 @@
-"""Loops over a traced range or the rows of a tensor: where each turn begins and ends is marked in the graph of a trace.
+"""Loops over a traced range or rows, or until a tensor says so: where each turn begins and ends is marked in the graph.
 
 The trace has such a loop unrolled, as often as the example has it. Turns that turn out to do the same are made one
 loop afterwards; see `rolled`.
@@ -12,21 +12,24 @@ import functools
 import sys
 from collections.abc import Collection, Iterator, Sequence
 from types import FrameType
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from .. import _torch
-from .._sites import Line
+from .._sites import Line, asking_frame
 from ..control.recorder import active, as_one_operation
+from ..control.structure import tensors_of
 from .counts import Asked, Growing, asked_at
 from .kinds import INDEX, REPEATED, TURNS, Kind
 from .leaks import as_traced
+from .until import end_at
 from .validation import parsed
 
 MARK = "hybridjit:turn:"
-"""What the marks in a graph begin with; the number of the loop and of the turn follow."""
+"""What the marks in a graph begin with; the number of the loop and of the turn follow, how many values tell if there is
+one, and the names of variables, of which the values come after those."""
 END = "end"
 
 _turns: list[tuple[int, int]] = []
@@ -35,6 +38,18 @@ _turns: list[tuple[int, int]] = []
 def turns_under_way() -> tuple[tuple[int, int], ...]:
     """The loops in whose turns the trace is, and which: what one turn has made sure of, the next has not."""
     return tuple(_turns)
+
+
+class Ends(NamedTuple):
+    """How a loop ends by a tensor's truth.
+
+    Attributes:
+        goes: With which truth it goes on.
+        most: How many turns there are, of which one must end it; ``None`` if any number.
+    """
+
+    goes: bool
+    most: int | None
 
 
 class Rolling:
@@ -46,12 +61,46 @@ class Rolling:
     Attributes:
         loops: The line of each loop that ran, and how many turns it took.
         asked: What the code around each asks of that.
+        ends: By the number of each that ends by a tensor's truth: how.
     """
 
     def __init__(self, lines: Collection[Line]) -> None:
         self.lines = lines
         self.loops: list[tuple[Line, int]] = []
         self.asked: dict[Line, Asked] = {line: asked_at(line) for line in lines}
+        self.ends: dict[int, Ends] = {}
+        self._under_way: list[_Until] = []
+
+    def asks(self, frame: FrameType, tensor: Tensor, truth: bool) -> bool:
+        """Whether a tensor's truth in a frame is whether one of these loops goes on, which is marked then."""
+        found = end_at(_line(frame))
+        if found is None or found[0] not in self.lines or not found[1].is_asked(frame):
+            return False
+        line, end = found
+        loop = next((each for each in self._under_way if each.frame is frame and each.line == line), None)
+        if loop is None:
+            most = end.most(frame)
+            if most is None and isinstance(end.loop, ast.For):
+                return False
+            loop = _Until(len(self.loops), frame, line, end.counter(line[0]))
+            self.loops.append((line, 0))
+            self.ends[loop.number] = Ends(end.truth, most)
+            self._under_way.append(loop)
+        count = loop.next()
+        self.loops[loop.number] = line, count
+        holds = _torch.insert_bool(_torch.current_graph(), _torch.value_of(tensor))
+        if truth is end.truth:
+            _turns.append((loop.number, count))
+            _mark(loop.number, count, [holds], frame)
+        else:
+            self._under_way.remove(loop)
+            self.note(line, loop.growing)
+            _mark(loop.number, END, [holds], frame)
+        return True
+
+    def note(self, line: Line, growing: Growing) -> None:
+        """Notes what else is another after each turn of a loop."""
+        self.asked[line] = max(self.asked[line], growing.asked())
 
     def over(self, args: tuple[Any, ...]) -> Any:
         """``range(*args)`` for the code that called the caller, to be gone through; ``None`` for no loop of these."""
@@ -151,11 +200,23 @@ def rows_of(tensor: Tensor, frame: FrameType | None) -> Iterator[Tensor] | None:
 
     Not on a path that may run again: there, what a call gave is given again, and this is used up.
     """
-    on_path = (recorder := active()) is not None and any(each.path is not None for each in recorder.frames)
-    if frame is None or not _current or on_path:
+    if frame is None or not _current or _on_path():
         return None
     rows = _current[-1].rows(frame, (tensor,))
     return None if rows is None else (row for _, row in rows)
+
+
+def ends_loop(tensor: Tensor, truth: bool) -> bool:
+    """Whether a tensor's truth in the user's code is whether a loop goes on that may be rolled."""
+    if not _current or _on_path():
+        return False
+    frame = asking_frame()
+    return frame is not None and _current[-1].asks(frame, tensor, truth)
+
+
+def _on_path() -> bool:
+    recorder = active()
+    return recorder is not None and (recorder.repeating or any(each.path is not None for each in recorder.frames))
 
 
 _current: list[Rolling] = []
@@ -166,6 +227,7 @@ class _Turns:
 
     def __init__(self, rolling: Rolling, frame: FrameType, bounds: tuple[Any, ...], step: Any) -> None:
         self._rolling = rolling
+        self._frame = frame
         self._line = _line(frame)
         self._growing = Growing(frame)
         self._bounds = (*bounds, step)
@@ -184,14 +246,9 @@ class _Turns:
         loop, (start, _, step) = bound = as_one_operation(begin, given, begin)
         depth = len(_turns)
 
-        def mark(turn: object) -> None:
-            graph = _torch.current_graph()
-            text = _torch.insert_constant(graph, f"{MARK}{loop}:{turn}")
-            graph.insertNode(graph.create("prim::Print", [text, *bound[1]], 0))  # stays where it is in a trace
-
         def turn(count: int) -> Tensor:
             graph = _torch.current_graph()
-            mark(count)
+            _mark(loop, count, bound[1], self._frame)
             at = [_torch.insert_constant(graph, count), start, step]
             index = _torch.insert(graph, "aten::__derive_index", at, _torch.type_named("IntType"))
             return as_traced(numbers[count], index)
@@ -204,9 +261,52 @@ class _Turns:
             finally:
                 del _turns[depth:]
             self._growing.look()
-        asked = self._rolling.asked
-        asked[self._line] = max(asked[self._line], self._growing.asked())
-        as_one_operation(begin, (), lambda: mark(END))
+        self._rolling.note(self._line, self._growing)
+        as_one_operation(begin, (), lambda: _mark(loop, END, bound[1], self._frame))
+
+
+class _Until:
+    """A loop under way that ends by a tensor's truth."""
+
+    def __init__(self, number: int, frame: FrameType, line: Line, counter: str) -> None:
+        self.number = number
+        self.frame = frame
+        self.line = line
+        self.growing = Growing(frame, counter)
+        self._depth = len(_turns)
+        self._count = -1
+
+    def next(self) -> int:
+        """Ends a turn, and says how many there were."""
+        self._count += 1
+        del _turns[self._depth :]
+        if self._count:
+            self.growing.look()
+        return self._count
+
+
+def _held(value: Any) -> list[Tensor]:
+    """The tensors in a variable, or in the attributes of an object."""
+    if not isinstance(value, (Tensor, tuple, list, dict)):
+        own = getattr(value, "__dict__", {})
+        value = [*own.get("_buffers", {}).values(), *(each for each in own.values() if isinstance(each, Tensor))]
+    return tensors_of(value)
+
+
+_FEW = 8
+"""How many tensors of a list or tuple a mark has, which in others grow with the turns."""
+
+
+def _mark(loop: int, turn: object, of: Sequence[Any], frame: FrameType) -> None:
+    """Marks where a turn begins, or the loop ends, with what the variables of the function around it have there."""
+    graph = _torch.current_graph()
+    tensors = {
+        f"{name}.{at}": each for name, held in frame.f_locals.items() for at, each in enumerate(_held(held)[:_FEW])
+    }
+    values = {name: _torch.known_value(each) for name, each in tensors.items()}
+    known = {name: value for name, value in values.items() if value is not None}
+    text = _torch.insert_constant(graph, f"{MARK}{loop}:{turn}:{len(of)}:{','.join(known)}")
+    graph.insertNode(graph.create("prim::Print", [text, *of, *known.values()], 0))  # stays where it is in a trace
 
 
 @contextlib.contextmanager

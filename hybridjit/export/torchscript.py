@@ -7,6 +7,7 @@ import dataclasses
 import itertools
 import re
 import sys
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from ..adapters.schema import CallSchema
 from ..adapters.switch import spell_flags
 from . import archive
 from .attempt import attempt
+from .bounds import EndlessError, ending
 from .branches import matching
 from .build import Builder
 from .capture import Captured, check_ready, unwrapped
@@ -51,6 +53,9 @@ from .view import signature_of, view_of, with_buffers
 
 _ROUNDS, _TOLD = 4, 4
 """How often a file that fails at declared sizes is captured again, and on how many of these more each time."""
+
+_ENDS, _LONGER = 3.0, 20.0
+"""After how many seconds, and times the first input's, the model is taken to have no end on one that nobody gave."""
 
 _OPTIMIZED = 5_000
 """Up to how many operations a file is checked as torch optimises it, which takes minutes for twice as many."""
@@ -310,7 +315,10 @@ def _capture(
 
         def given(inputs: Inputs, name: str) -> Expectation:
             if name not in planned.calls:
-                return expect(model, state, inputs, name, None, planned.point)
+                try:
+                    return expect(model, state, inputs, name, None, planned.point, within=ending(limit))
+                except EndlessError as error:
+                    raise CaptureError(compose(f"the model does not end on {name}")) from error
             key = planned.title, name
             if key not in known:
                 known[key] = expect(model, state, inputs, name, None, planned.point)
@@ -327,7 +335,9 @@ def _capture(
             return with_buffers(expected.result, buffers, replaced) if replaced else expected.result
 
         try:
+            started = time.perf_counter()
             traced = given(first, name)
+            limit = max(_ENDS, _LONGER * (time.perf_counter() - started))
             view = view_of(model, planned.point, traced.replaced)
             task = Task(view, first, seen(traced), state, dict(others), run)
             branches = request.branches

@@ -18,7 +18,14 @@ if TYPE_CHECKING:
 FREE = ("prim::Constant", "prim::GetAttr")
 """Operations that may as well stand before the loop."""
 
-PURE = ("prim::ListConstruct", "prim::TupleConstruct", "prim::ListUnpack", "prim::TupleUnpack", "prim::NumToTensor")
+PURE = (
+    "prim::Constant",
+    "prim::ListConstruct",
+    "prim::TupleConstruct",
+    "prim::ListUnpack",
+    "prim::TupleUnpack",
+    "prim::NumToTensor",
+)
 """Operations besides torch's own that torch takes out of a trace where nothing uses what they give."""
 
 ONE_EACH = ("aten::Int", "aten::Float", "aten::ScalarImplicit", "aten::IntImplicit", "aten::FloatImplicit")
@@ -83,7 +90,7 @@ class Comparison:
     def __init__(self, loop: Loop, index: int) -> None:
         self.loop = loop
         self.index = index
-        self.place: int = 0
+        self.place: int = 0 if loop.ends is None else 1
 
     def compare(self) -> None:
         """Finds what the turn takes from the one before it.
@@ -97,6 +104,8 @@ class Comparison:
             self._needed(one, other)
         else:
             self._nodes(one.nodes, other.nodes)
+        if not self.loop.ends_alike(self.index):
+            raise Unlike
 
     def _needed(self, one: Turn, other: Turn) -> None:
         """The same for a turn that lacks what only a further one would use, which torch takes out of a trace."""
@@ -118,7 +127,7 @@ class Comparison:
                     continue
                 except Unlike:
                     other.numbers = known
-            if node.kind() not in PURE and "!" in (node.schema() if node.kind().startswith("aten::") else "!"):
+            if not is_pure(node):
                 raise Unlike
             self.place = place + node.inputsSize()
         if left:
@@ -148,11 +157,22 @@ class Comparison:
         one, other = a.inputsAt(at), b.inputsAt(at)
         mine, its = loop.turn_of(one), loop.turn_of(other)
         if its is None:
-            if mine is not None or place in loop.slots or not same(one, other):
+            if mine is not None or place in loop.slots or place in loop.late:
                 raise Unlike
+            if not same(one, other):
+                self._outside(a, at, place, other)
             return
         turn, number = its
-        if turn == self.index:
+        if place in loop.late:
+            node, at, second, known = loop.late[place]
+            if (
+                turn != self.index - 2
+                or known not in (None, number)
+                or (known is None and self.index != loop.first + 2)
+            ):
+                raise Unlike
+            loop.late[place] = node, at, second, number
+        elif turn == self.index:
             if mine != (loop.first, number):
                 raise Unlike
         elif turn != self.index - 1 or mine is not None or _torch.kind(one.type()) != "TensorType":
@@ -163,6 +183,12 @@ class Comparison:
             raise Unlike
         if turn == self.index and place in loop.slots:
             raise Unlike
+
+    def _outside(self, node: Any, at: int, place: int, other: Any) -> None:
+        """Takes what the second turn has from before the loop for what the third one takes from the first."""
+        if self.index != self.loop.first + 1 or _torch.kind(other.type()) != "TensorType":
+            raise Unlike
+        self.loop.late[place] = node, at, other, None
 
     def _same_attributes(self, a: Any, b: Any) -> bool:
         if a.kind() == b.kind() == "prim::CallMethod" and a.s("name") != b.s("name"):
@@ -183,6 +209,11 @@ class Comparison:
         for name in path:
             module = getattr(module, name)
         return program_of(_torch.inlined(module, a.s("name"))) == program_of(_torch.inlined(module, b.s("name")))
+
+
+def is_pure(node: Any) -> bool:
+    """Whether an operation is one that torch takes out of a trace where nothing uses what it gives."""
+    return node.kind() in PURE or (node.kind().startswith("aten::") and "!" not in node.schema())
 
 
 def _attribute(node: Any, name: str) -> str:

@@ -26,7 +26,7 @@ from .leaks import Leak
 from .listing import listed
 from .numbers import IN_PLACE, is_number
 from .promotion import promoted, widest
-from .rolling import counts, rows_of
+from .rolling import counts, ends_loop, rows_of
 from .validation import only_says
 
 
@@ -241,7 +241,7 @@ def _number(kind: Kind) -> See:
     def see(watch: Watch, func: Any, args: Any, kwargs: Any) -> Any:
         with _torch.paused_tracing():
             value = func(*args, **kwargs)
-        if watch.varies(args[0]):
+        if watch.varies(args[0]) and not (kind is BOOL and ends_loop(args[0], value)):
             held = value
             if not isinstance(value, (bool, int, float)):  # complex
                 with _torch.paused_tracing():

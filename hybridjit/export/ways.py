@@ -15,12 +15,13 @@ from .._sites import Line, file_of, is_users, user_files
 from .capture import Captured
 from .counts import Asked, asked_at
 from .further import SECONDS, look_beside, probe, scatter
-from .kinds import BOOL, INDEX, REPEATED, ROWS, TURNS
+from .kinds import BOOL, FLOAT, INDEX, INT, ITEM, LEN, REPEATED, ROWS, TURNS
 from .leaks import Leak
 from .loops import rolled
 from .probes import BESIDE, guarded_by
 from .standins import NO_DTYPE
 from .trials import is_special
+from .until import end_at, ends_around
 from .verdicts import unexplained
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 _LOOPED = (INDEX, REPEATED, ROWS, TURNS)
 """How values leave where a loop may be."""
+_NUMBERS = (FLOAT, INT, ITEM, LEN)
 _EXAMPLES = 4
 """How many inputs may record sides of branches at once."""
 _JOINED, _PATHS = 2, 4
@@ -155,7 +157,11 @@ def _tries(study: Study, settings: Settings) -> Iterator[Settings]:
 
 def _loops(leaks: Sequence[Leak]) -> frozenset[Line]:
     """The lines of loops that may be loops in the file."""
-    looped = {(leak.site.file, leak.site.line) for leak in leaks if leak.kind in _LOOPED}
+    lines = [(leak.kind, (leak.site.file, leak.site.line)) for leak in leaks]
+    looped = {line for kind, line in lines if kind in _LOOPED}
+    looped |= {loop[0] for kind, line in lines if kind is BOOL and (loop := end_at(line))}
+    # What is a number at first may be a tensor yet, whose truth the loop ends by.
+    looped |= {loop for kind, line in lines if kind in _NUMBERS for loop in ends_around(line)}
     return frozenset(line for line in looped if asked_at(line) < Asked.HOW_MANY)
 
 

@@ -8,7 +8,7 @@ import inspect
 import itertools
 import sys
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from types import CellType, CodeType, FunctionType, MethodType, ModuleType
@@ -71,6 +71,7 @@ class Effects:
     ) -> None:
         self.names: list[str] = []
         self.containers: list[Any] = []
+        self.modules: dict[int, nn.Module] = {}  # of a container, by its id, that has attributes or buffers of one
         self.owners: list[Any] = []  # whose attributes a container is; else the container
         self._seen: set[int] = set()
         self._queue: deque[tuple[str, Any]] = deque()
@@ -120,11 +121,13 @@ class Effects:
         elif isinstance(value, nn.Module):
             self._seen.add(id(value))
             self._keep(name, vars(value), value)
+            self.modules[id(vars(value))] = value
             for key, held in list(vars(value).items()):
                 if key == "_modules":
                     self._queue.extend((f"{name}.{each}", module) for each, module in held.items())
                 elif key in ("_buffers", "_parameters"):
                     self._keep(name, held)
+                    self.modules[id(held)] = value
                 elif key in ("_forward_hooks", "_forward_pre_hooks"):
                     self._queue.extend((f"{name}.{key}", hook) for hook in held.values())
                 elif not key.endswith("_hooks"):
@@ -176,6 +179,16 @@ class Effects:
                     container |= held
             elif not alike(container, held, exactly=True):
                 dicts.fill(container, held)
+
+    def written(self, before: Contents, ends: Sequence[Contents]) -> Iterator[tuple[nn.Module, str]]:
+        """The attributes and buffers of modules that are others in some ends than before, by module and name."""
+        for container, was, *held in zip(self.containers, before, *ends, strict=True):
+            module = self.modules.get(id(container))
+            if module is None or all(alike(was, each, exactly=True) for each in held):
+                continue
+            for key in {*was, *(key for each in held for key in each)}:
+                if not all(key in was and key in each and same(was[key], each[key], exactly=True) for each in held):
+                    yield module, key
 
     def check_same(self, ends: list[Contents], names: tuple[str, str], where: str) -> None:
         """Refuses paths that leave the containers different.

@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
+from . import record
 from .effects import Contents, Effects, alike, same
 from .objects import put_together, taken_apart
 from .structure import Flat, can_join, flatten, tensors_of
@@ -40,6 +41,9 @@ class Ends:
         Raises:
             CaptureError: They left something else different, too.
         """
+        seen = record.current()
+        for module, key in self.effects.written(self.before, self.left):
+            seen.written.add(f"{seen.names.get(id(module), '')}.{key}".lstrip("."))
         if len(self.left) < 2:  # the other one raises
             return self._of_one()
         for index, (first, second) in enumerate(zip(*self.left, strict=True)):

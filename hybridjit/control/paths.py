@@ -210,6 +210,7 @@ def explore(
                 return fn(*given[0], **given[1])
             except Anew:
                 _torch.erase_after(mark)
+                frame.erased += 1
                 continue
             except Undecided as stop:
                 func, pred, site = stop.func, stop.pred, stop.site

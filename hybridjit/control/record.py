@@ -71,6 +71,7 @@ class Record:
         numbers: The values of the graph that Python has as numbers, other than sizes.
         failed: What ended a piece whose paths were to meet; one that the model itself catches is still told in the end.
         ranks: Of how many branches the sides give tensors of different ranks.
+        written: The attributes and buffers of the model that a side of a branch sets.
     """
 
     names: Mapping[int, str] = field(default_factory=dict)
@@ -82,6 +83,7 @@ class Record:
     numbers: set[int] = field(default_factory=set)
     failed: list[Exception] = field(default_factory=list)
     ranks: int = 0
+    written: set[str] = field(default_factory=set)
 
 
 _current: ContextVar[Record | None] = ContextVar("hybridjit_record", default=None)

@@ -56,7 +56,7 @@ class Path(Protocol):
         """Ends the run, to begin it again with memory of its own, if an earlier run made that which is to change."""
 
 
-@dataclass
+@dataclass(eq=False)
 class Frame:
     """One block under construction.
 
@@ -67,12 +67,14 @@ class Frame:
         made: Tensors that were made in it.
         exposed: Tensors from outside whose memory NumPy got, and what it held.
         ends: Whether nothing follows the block, so that it may change whatever it likes.
+        erased: How often what a path had recorded into it was taken out again, for the path to begin anew.
         rebound: Of a block that ends: the tensors that are known by another value since, and the one before.
     """
 
     says: str
     path: Path | None = None
     ends: bool = False
+    erased: int = 0
     rebound: list[tuple[Tensor, Any]] = field(default_factory=list)
     storages: list[int] = field(default_factory=list)
     made: list[weakref.ref[Tensor]] = field(default_factory=list)

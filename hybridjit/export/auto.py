@@ -199,6 +199,7 @@ class Branches:
             except BranchingError as error:
                 if self.meeting.earlier(error, self.study.task.model, self.chosen):
                     rounds += 1
+                    self.study.began = time.thread_time()
                 else:
                     self._give_up(error)
                 continue

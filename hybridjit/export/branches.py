@@ -126,6 +126,7 @@ def meeting(
     parts: Callable[[Site], bool] = lambda site: True,
     others: Others = MappingProxyType({}),
     most: float = math.inf,
+    within: Collection[Line] = (),
 ) -> Iterator[None]:
     """Makes paths within the body meet again before their end.
 
@@ -137,14 +138,17 @@ def meeting(
         parts: Whether an ``if`` at a line becomes a branch.
         others: What other inputs of the model give the functions, and the ``if``s.
         most: How many paths there may be in all.
+        within: Of ``if``s that have paths whether or not they are part of one.
     """
     changed: list[tuple[FunctionType, CodeType]] = []
     try:
-        for helper, own in with_lines(merges):
+        for helper, own in with_lines({*merges, *within}):
             code = helper.__code__
             changed.append((helper, code))
             name, file = helper.__qualname__, code.co_filename
-            helper.__code__ = merged(helper, {line: _Merged(name, parts, (file, line), others) for line in own})
+            helper.__code__ = merged(
+                helper, {at: _Merged(name, parts, (file, at), others, (file, at) in within) for at in own}
+            )
         for helper, _ in with_lines(lines):
             code = helper.__code__
             twin = FunctionType(code, helper.__globals__, helper.__name__, helper.__defaults__, helper.__closure__)
@@ -169,7 +173,10 @@ def meeting(
 class _Merged:
     """An ``if`` as a function."""
 
-    def __init__(self, name: str, parts: Callable[[Site], bool], line: Line, others: Others) -> None:
+    def __init__(
+        self, name: str, parts: Callable[[Site], bool], line: Line, others: Others, alone: bool = False
+    ) -> None:
+        self.alone = alone
         self.name = name
         self.parts = parts
         self.line = line
@@ -178,8 +185,8 @@ class _Merged:
     def __call__(self, /, fn: FunctionType, *args: Any) -> Any:
         fn.__qualname__ = self.name
         vars(fn)[_MADE] = True
-        given = _meets(fn, args, {}, self.parts, self.line, self.others)
-        if _traces() and not all(map(_is_plain, given if isinstance(given, tuple) else [given])):
+        given = _meets(fn, args, {}, self.parts, self.line, self.others, self.alone)
+        if _traces(self.alone) and not all(map(_is_plain, given if isinstance(given, tuple) else [given])):
             raise _refused("gives a list or an object, of which it would make another one", self.line)
         return given
 
@@ -204,10 +211,11 @@ def _noted(error: BranchingError) -> BranchingError:
     return error
 
 
-def _traces() -> bool:
-    """Whether paths part here."""
+def _traces(alone: bool = False) -> bool:
+    """Whether paths part here; alone, outside of others, too."""
     recorder = active()
-    return recorder is not None and recorder.frames[-1].path is not None and _torch.tracing_state() is not None
+    on_path = recorder is not None and recorder.frames[-1].path is not None
+    return (alone or on_path) and _torch.tracing_state() is not None
 
 
 class _Helper:
@@ -227,13 +235,14 @@ def _meets(
     parts: Callable[[Site], bool],
     line: Line,
     others: Others,
+    alone: bool = False,
 ) -> Any:
     """Runs a function; where it is part of a path, its paths meet at its end."""
     heard = _heard.get()
     key = line, *(id(each) for each in args if isinstance(each, nn.Module))
     if heard is not None:
         _hear(heard.setdefault(key, []), args, kwargs)
-    if not _traces():
+    if not _traces(alone):
         return fn(*args, **kwargs)
     if not all(map(covers, (*args, *kwargs.values()))):
         raise _refused("is given what may change unseen", line)

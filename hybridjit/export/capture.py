@@ -188,6 +188,7 @@ def capture(
     rolls: Collection[Line] = (),
     meets: Collection[Line] = (),
     merges: Collection[Line] = (),
+    within: Collection[Line] = (),
     most: float = math.inf,
     others: Others = MappingProxyType({}),
 ) -> Captured:
@@ -214,6 +215,7 @@ def capture(
         rolls: Lines of loops over a traced range that become loops.
         meets: Lines of ``if``s whose paths meet again where the function around them ends.
         merges: Lines of ``if``s whose paths meet again where they end.
+        within: Lines of ``if``s that have paths of their own, wherever they are.
         most: How many paths there may be in all.
         others: What other inputs give the submodules in ``branches``, for sides that this one contradicts.
 
@@ -273,7 +275,7 @@ def capture(
         findings = stack.enter_context(collecting(names))
         stack.enter_context(recording(record))
         stack.enter_context(branching(model, branches, parts, others))
-        stack.enter_context(meeting(meets, merges, parts, others, most))
+        stack.enter_context(meeting(meets, merges, parts, others, most, within))
         loops = stack.enter_context(rolling(rolls))
         stack.enter_context(standing_in(dynamic, loops, classes))
         kinds_asked = stack.enter_context(kind_questions(model, dynamic))
@@ -305,7 +307,7 @@ def capture(
             f"forward sets the attribute {name}; the file does not",
             fix="register_buffer for state that calls share",
         )
-        for name in state.changed_attributes()
+        for name in sorted({*state.changed_attributes(), *record.written})
     ]
     if plain_generators() != before:
         text = "forward draws random numbers of Python or NumPy; the file keeps what those of the export led to"

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .._errors import CaptureError, compose
 from ..control.guards import insert_guard, insert_refusal
-from ..control.recorder import active, decision
+from ..control.recorder import Frame, active, decision
 from .kinds import BOOL, UNGUARDED
 from .leaks import Leak, spell_value
 from .rolling import turns_under_way
@@ -20,7 +20,7 @@ class Guards:
     """The guards of one trace; those that an earlier one makes superfluous are left out."""
 
     def __init__(self) -> None:
-        self._known: dict[object, list[tuple[Any, ...]]] = {}
+        self._known: dict[object, list[tuple[object, ...]]] = {}
 
     def check(self, value: Tensor, captured: Sequence[Any], leak: Leak) -> None:
         """Guards a value where recording goes on, unless a guard that has run by then says the same.
@@ -33,7 +33,9 @@ class Guards:
         if leak.kind in UNGUARDED:
             _refuse(leak)
         recorder = active()
-        blocks = tuple(recorder.frames[1:]) if recorder else ()
+        root, *inner = recorder.frames if recorder else [Frame("the trace")]
+        # What was erased since guards no more.
+        blocks: tuple[object, ...] = (root.erased, *((each, each.erased) for each in inner))
         spelled = tuple("" if isinstance(each, Tensor) else repr(each) for each in captured)
         key = decision(value), type(captured[0]).__name__, spelled, turns_under_way()
         if any(blocks[: len(earlier)] == earlier for earlier in self._known.get(key, ())):

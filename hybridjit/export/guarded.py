@@ -65,9 +65,8 @@ def capture_guarded(task: Task, branches: Sequence[str] | str, on_frozen: str) -
     Raises:
         CaptureError: The model can't be traced; or a value is frozen, and that is to be an error.
     """
-    if branches == "auto":
-        return Study(task, on_frozen).capture(Settings(auto=True))
-    return Study(task, on_frozen).capture(Settings(branches=tuple(branches)))
+    settings = Settings(auto=True) if branches == "auto" else Settings(branches=tuple(branches))
+    return Study(task, on_frozen).capture(settings)
 
 
 def _look(index: int, leak: Leak, tensor: Tensor) -> None:
@@ -80,7 +79,8 @@ class Study:
     Attributes:
         trials: Runs what was captured on all of the inputs.
         beside: Those of which inputs of sizes next to theirs were made.
-        cost: The seconds that the last capture took.
+        cost: The seconds that the last capture took, without what led to where its paths meet, as the next knows that.
+        began: When it began.
         deadline: The time of this thread after which nothing is captured any more.
         meeting: Where too many paths meet again.
     """
@@ -97,6 +97,7 @@ class Study:
         self.seconds: float = 0.0
         self.started: float = 0.0
         self.cost: float = 0.0
+        self.began: float = 0.0
         self.deadline: float = math.inf
         self.meeting: Meeting = Meeting()
         self._placed: dict[int, Captured] = {}
@@ -186,11 +187,11 @@ class Study:
 
     def made(self, settings: Settings) -> tuple[Captured, list[Leak]]:
         """The capture that becomes the file, made in one way, and what it guards."""
-        started = time.thread_time()
+        self.began = time.thread_time()
         try:
             return self._made(settings)
         finally:
-            self.cost = time.thread_time() - started
+            self.cost = time.thread_time() - self.began
 
     def _made(self, settings: Settings) -> tuple[Captured, list[Leak]]:
         probe(self, self.first)
@@ -216,13 +217,12 @@ class Study:
         if captured is None:
             captured, guarded = outright or self.final(settings, groups, innocent)
             captured = dataclasses.replace(captured, findings=(*captured.findings, *refused))
-        said = tuple(each for each in captured.findings if each.code in ("HJ003", "HJ004"))
+        said = tuple(each for each in captured.findings if each.code in ("HJ002", "HJ003", "HJ004"))
         # What the first capture kept is a branch in this one.
         branched = {("HJ101", each.file, each.line) for each in captured.branches}
-        left = [
-            f for f in judged(seen[0].captured, proven(groups[0], innocent)) if (f.code, f.file, f.line) not in branched
-        ]
-        findings = (*left, *said)
+        every = judged(seen[0].captured, proven(groups[0], innocent))
+        left = [each for each in every if (each.code, each.file, each.line) not in branched]
+        findings = (*left, *(each for each in said if each not in left))
         return self._once_placed(dataclasses.replace(captured, findings=findings)), guarded
 
     def _outright(self, settings: Settings) -> tuple[Captured, list[Leak]] | None:
@@ -364,6 +364,7 @@ class Study:
                 rolls=settings.rolls,
                 meets=settings.meets,
                 merges=settings.merges,
+                within=settings.within,
                 most=settings.most,
                 others=self._others(settings, name),
             )

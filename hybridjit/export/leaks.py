@@ -21,11 +21,13 @@ class Leak:
         kind: How.
         site: Where.
         value: What it was: a bool, a number, or a tensor's values.
+        turning: Whether that was in a turn of a loop that may stay one.
     """
 
     kind: Kind
     site: Site
     value: Any
+    turning: bool = False
 
     @property
     def key(self) -> tuple[str, str, int]:

@@ -87,6 +87,7 @@ class Settings:
         parts: The lines where paths part in them; all lines if absent.
         meets: Lines of ``if``s whose paths meet again where the function around them ends, and not only in the end.
         merges: Lines of ``if``s whose paths meet again where they end themselves.
+        within: Lines of ``if``s in turns of loops: each has paths of its own, which meet where it ends.
         most: How many paths there may be in all.
         dynamic: Source files whose code gets stand-ins for ``len``, ``int`` and the like.
         classes: Whether code that gives torch ``int`` for a dtype keeps Python's own, and gets no stand-in for it.
@@ -108,6 +109,7 @@ class Settings:
     parts: frozenset[Line] | None = None
     meets: frozenset[Line] = frozenset()
     merges: frozenset[Line] = frozenset()
+    within: frozenset[Line] = frozenset()
     most: float = math.inf
     dynamic: frozenset[str] = frozenset()
     classes: bool = False

@@ -26,7 +26,7 @@ from .leaks import Leak
 from .listing import listed
 from .numbers import IN_PLACE, is_number
 from .promotion import promoted, widest
-from .rolling import counts, ends_loop, rows_of
+from .rolling import counts, ends_loop, rows_of, turns_under_way
 from .validation import only_says
 
 
@@ -193,7 +193,7 @@ class Watch(TorchFunctionMode):
         if kind is not BOOL and writes_text():  # of a size as a whole, say, whose numbers are asked for one by one
             kind = TEXT
         if kind is not TEXT or not only_says(site):
-            self._meet(Leak(kind, site, value), tensor)
+            self._meet(Leak(kind, site, value, bool(turns_under_way())), tensor)
 
 
 _BESIDE = (Tensor.to, Tensor.type_as, Tensor.expand_as, Tensor.view_as, Tensor.reshape_as)

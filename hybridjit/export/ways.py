@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from .._errors import CaptureError, InputError
 from .._sites import Line, file_of, is_users, user_files
+from ..control.merges import mergeable
+from .branches import with_lines
 from .capture import Captured
 from .counts import Asked, asked_at
 from .further import SECONDS, look_beside, probe, scatter
@@ -131,17 +133,14 @@ def _tries(study: Study, settings: Settings) -> Iterator[Settings]:
     asking = frozenset(finding.file for finding in first.findings if finding.code == "HJ303" and finding.file)
     if asking and not settings.as_eager:
         scatter(study)
-    rolls = rolled(study, dataclasses.replace(settings, dynamic=files, rolls=lines))
-    if rolls is not None:
-        yield rolls
+    yield from _rolling(study, dataclasses.replace(settings, dynamic=files, rolls=lines))
     yield dataclasses.replace(settings, dynamic=files) if files else settings
     if asking and not settings.as_eager:
         # What the model does in eager mode is not in the first capture, and so none of its leaks.
         eager = dataclasses.replace(settings, dynamic=files | own | asking, as_eager=True)
         with contextlib.suppress(CaptureError):
-            rolls = rolled(study, dataclasses.replace(eager, rolls=_loops(study.seen(eager, "input").captured.leaks)))
-            if rolls is not None:
-                yield rolls
+            lines = _loops(study.seen(eager, "input").captured.leaks)
+            yield from _rolling(study, dataclasses.replace(eager, rolls=lines))
         yield eager
     # Without stand-ins, code that asks what kind of number a size is is told right if it is a plain number.
     settings = dataclasses.replace(settings, plain=settings.plain | first.kinds_asked)
@@ -153,6 +152,21 @@ def _tries(study: Study, settings: Settings) -> Iterator[Settings]:
         yield dataclasses.replace(settings, auto=False)
     yield dataclasses.replace(settings, trusting=False)
     yield dataclasses.replace(settings, trusting=False, fixed=frozenset(("kinds", "sizes")))
+
+
+def _rolling(study: Study, settings: Settings) -> Iterator[Settings]:
+    """Ways with loops; at first those in whose turns there are branches, too, if there are ``if``s."""
+    asked: set[Line] = set()
+    with contextlib.suppress(CaptureError):
+        leaks = study.seen(settings, "input").captured.leaks if settings.auto and settings.rolls else ()
+        asked = {(leak.site.file, leak.site.line) for leak in leaks if leak.kind is BOOL and leak.turning}
+    within = {
+        (helper.__code__.co_filename, line) for helper, own in with_lines(asked) for line in mergeable(helper, own)
+    }
+    for each in (within, ()) if within else ((),):
+        rolls = rolled(study, dataclasses.replace(settings, within=frozenset(each)))
+        if rolls is not None:
+            yield rolls
 
 
 def _loops(leaks: Sequence[Leak]) -> frozenset[Line]:

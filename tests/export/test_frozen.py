@@ -97,3 +97,49 @@ def test_guards_on_whole_tensors(tmp_path: Path) -> None:
     with pytest.raises(torch.jit.Error) as plain:  # type: ignore[attr-defined]
         torch.jit.load(tmp_path / "model.pt")(torch.tensor([2.0, 1.0]))
     assert f"hybridjit: {text}" in str(plain.value)
+
+
+class Written(nn.Module):
+    """Writes in a loop into what was made before the ``if``: its path begins anew, with memory of its own."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        a = x.clone()
+        count = x.shape[0]
+        if count <= 4:
+            for i in range(count):
+                a[i] += i
+        return a
+
+
+def test_a_guard_of_a_path_that_began_anew() -> None:
+    """What the path recorded before it began anew is no guard any more."""
+    exported = hj.export(Written().eval(), torch.rand(3), branches="auto")
+    for count in (3, 6):
+        x = torch.rand(count)
+        assert torch.equal(exported(x), Written()(x))
+    for count in (1, 2, 4):
+        with pytest.raises(hj.GuardError, match=r"range\(tensor\), captured 3"):
+            exported(torch.rand(count))
+
+
+class Picks(nn.Module):
+    """One function called twice, whose sides begin with a guard."""
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return self.pick(x) + self.pick(y)
+
+    def pick(self, x: Tensor) -> Tensor:
+        if x.sum() > 0:
+            return torch.full((2,), float(len(x.tolist())))
+        return torch.zeros(2)
+
+
+def test_guards_of_blocks_that_look_alike() -> None:
+    """A guard in a side of the first call says nothing in that of the second."""
+    exported = hj.export(Picks().eval(), (torch.ones(3), torch.ones(4)), branches="auto")
+    for sizes in ((3, 4), (4, 3), (3, 5), (3, 3)):
+        given = [torch.ones(size) for size in sizes]
+        try:
+            assert torch.equal(exported(*given), Picks()(*given))
+        except hj.GuardError:
+            assert sizes != (3, 4)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -193,3 +194,35 @@ def test_a_constant_that_calls_write_to() -> None:
     for _ in range(3):
         x = torch.rand(4, 3)
         torch.testing.assert_close(exported(x), model(x))
+
+
+class SetsOnOneSide(nn.Module):
+    """Sets a buffer, a tensor and a number where the data say so."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("scale", torch.ones(4))
+        self.last = torch.ones(4)
+        self.most = 4
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.sum() > 0:
+            self.scale, self.last, self.most = x.mean(0), x[0], x.shape[0]
+        return x * self.scale + self.last * self.most
+
+
+class Around(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = SetsOnOneSide()
+
+    def forward(self, x: Tensor) -> Any:
+        return self.inner(x) + 1
+
+
+@pytest.mark.parametrize(("model", "path"), [(SetsOnOneSide(), ""), (Around(), "inner.")])
+def test_attributes_set_on_one_side(model: nn.Module, path: str) -> None:
+    """A side of a branch that sets attributes is told, as what always does is."""
+    exported = hj.export(model.eval(), -torch.ones(3, 4), branches="auto")
+    said = [finding.message for finding in exported.report.findings if finding.code == "HJ002"]
+    assert said == [f"forward sets the attribute {path}{name}; the file does not" for name in ("last", "most", "scale")]

@@ -118,21 +118,22 @@ def _have(tensors: Sequence[Tensor], asks: str, kind: str, answers: Sequence[Seq
     return joined("aten::__or__", [same(one) for one in answers])
 
 
-def guard_kind(name: str, tensor: Tensor) -> None:
-    """Inserts a check of the dtype and the rank of an input, which a trace takes for granted."""
+def guard_kind(name: str, tensor: Tensor, dtype: bool = True, rank: bool = True) -> None:
+    """Inserts a check of the dtype and the rank of an input, or of one of them, which a trace takes for granted."""
     graph = _torch.current_graph()
     number, truth = _torch.type_named("IntType"), _torch.type_named("BoolType")
     with _torch.paused_tracing(), _torch.unwatched():
-        rank, dtype, spelled = tensor.dim(), tensor.dtype, describe(tensor)
-    head = _torch.insert_constant(graph, f"hybridjit: {name}: captured {spelled}, got another dtype or ")
-    value = _torch.value_of(tensor)
-    dims = _torch.insert(graph, "aten::dim", [value], number)
-    held = [_torch.insert(graph, "aten::eq", [dims, _torch.insert_constant(graph, rank)], truth)]
-    asked = _torch.insert(graph, "prim::dtype", [value], number)
-    held.append(_torch.insert(graph, "aten::eq", [asked, _torch.insert_constant(graph, dtype)], truth))
-    both = _torch.insert(graph, "aten::__and__", held, truth)
-    tail = _torch.insert_constant(graph, " dimensions; export the model with such an input among check_inputs")
-    _torch.insert_raise_unless(graph, both, "{}{}{}", [head, dims, tail])
+        dims, kind, spelled = tensor.dim(), tensor.dtype, describe(tensor)
+    value, advice = _torch.value_of(tensor), "; export the model with such an input among check_inputs"
+    asked: list[tuple[str, Any, str]] = [("aten::dim", dims, " dimensions")] if rank else []
+    asked += [("prim::dtype", kind, "")] if dtype else []
+    for operator, captured, tail in asked:
+        got = _torch.insert(graph, operator, [value], number)
+        same = _torch.insert(graph, "aten::eq", [got, _torch.insert_constant(graph, captured)], truth)
+        says = f"hybridjit: {name}: captured {spelled}, got "
+        texts = [says, got, f"{tail}{advice}"] if tail else [f"{says}another dtype{advice}"]
+        given = [_torch.insert_constant(graph, each) if isinstance(each, str) else each for each in texts]
+        _torch.insert_raise_unless(graph, same, "{}" * len(given), given)
 
 
 def guard_dtype(name: str, tensor: Tensor, unlike: Collection[str]) -> None:

@@ -201,7 +201,7 @@ def capture(
         state: Its state; the caller puts the model back.
         branches: Paths of submodules whose ``if``s become branches.
         meet: Is given what leaves the trace: the how-many-eth it is, what it is, and the tensor.
-        fixed: What of the inputs the file checks: ``"kinds"``, their dtypes and ranks; ``"kinds 1"``, those of one;
+        fixed: What of the inputs the file checks: ``"kinds"``, or ``"dtypes"`` or ``"ranks"`` alone; ``"ranks 1"``, of one;
             ``"precision"``, that they have not half of it; ``"complex"``, that they are real; ``"sizes"``;
             ``"apart"``, that no two are one tensor.
         around: Runs the flat model in the trace, given it and its tensors; may run it again on others.
@@ -257,9 +257,9 @@ def capture(
 
     def enter(tensors: Sequence[Tensor]) -> None:
         for index, (name, tensor) in enumerate(zip(adapter.input_schema.names(), tensors, strict=True)):
-            if "kinds" in fixed or f"kinds {index}" in fixed:
-                guard_kind(name, tensor)
-            else:
+            dtype, rank = ({"kinds", each, f"{each} {index}"} & {*fixed} for each in ("dtypes", "ranks"))
+            guard_kind(name, tensor, bool(dtype), bool(rank))
+            if not dtype:
                 guard_dtype(name, tensor, fixed)
             if "sizes" in fixed:
                 guard_sizes(name, tensor)

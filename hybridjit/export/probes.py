@@ -193,7 +193,8 @@ def of_kind(says: str) -> bool:
 def guarded_by(says: str) -> str:
     """What of the inputs a file must check that is wrong on a probe of another dtype or rank, or on a shared one."""
     kind, _, index = says.partition(_OF)
-    return {SHARED: "apart", HALF: "precision", COMPLEX: "complex"}.get(kind, f"kinds {index}".rstrip())
+    what = "ranks" if kind in _OF_RANK else "dtypes"
+    return {SHARED: "apart", HALF: "precision", COMPLEX: "complex"}.get(kind, f"{what} {index}".rstrip())
 
 
 _OF = ", argument "

@@ -235,3 +235,30 @@ def test_further_inputs_are_captured_as_long_as_they_may_spare_a_guard(
     exported = hj.export(model.eval(), X)
     assert len(captured) <= most, captured
     assert exported(X).shape == X.shape
+
+
+class LastColumns(nn.Module):
+    """Asks how many dimensions there are, and for no dtype."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x[..., 1:3] * 2
+
+
+class ByDtype(nn.Module):
+    """Asks for the dtype, and not how many dimensions there are."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * 2 if x.dtype == torch.float32 else x * 3
+
+
+def test_what_is_asked_of_an_input_is_guarded() -> None:
+    """The number of dimensions or the dtype, and not both where one is asked."""
+    x, exported = torch.rand(2, 4), hj.export(LastColumns().eval(), torch.rand(2, 4))
+    for each in (x.double(), x.half(), (x * 9).int()):
+        assert torch.equal(exported(each), LastColumns()(each))
+    with pytest.raises(hj.GuardError, match=r"x: captured float32\[2, 4\] cpu, got 3 dimensions; export the model"):
+        exported(torch.rand(5, 2, 4))
+    exported = hj.export(ByDtype().eval(), x)
+    assert torch.equal(exported(x[0]), ByDtype()(x[0]))
+    with pytest.raises(hj.GuardError, match=r"x: captured float32\[2, 4\] cpu, got another dtype; export the model"):
+        exported(x.double())

@@ -135,8 +135,8 @@ def test_the_kind_of_one_argument() -> None:
     assert all(map(of_kind, found)) and not of_kind("other values")
     truths = found["truths, argument 1"].flat[1]
     assert truths.tolist() == [[True, True, False]] * 2
-    kinds = ("integers", "truths, argument 1", "half precision", "complex numbers")
-    assert [guarded_by(says) for says in kinds] == ["kinds", "kinds 1", "precision", "complex"]
+    kinds = ("integers", "truths, argument 1", "a dimension less", "half precision", "complex numbers")
+    assert [guarded_by(says) for says in kinds] == ["dtypes", "dtypes 1", "ranks", "precision", "complex"]
 
 
 def test_a_last_dimension_of_two() -> None:

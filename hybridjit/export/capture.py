@@ -201,7 +201,7 @@ def capture(
         state: Its state; the caller puts the model back.
         branches: Paths of submodules whose ``if``s become branches.
         meet: Is given what leaves the trace: the how-many-eth it is, what it is, and the tensor.
-        fixed: What of the inputs the file checks: ``"kinds"``, or ``"dtypes"`` or ``"ranks"`` alone; ``"ranks 1"``, of one;
+        fixed: What of the inputs the file checks: ``"kinds"``, or ``"dtypes"`` or ``"ranks"``; ``"ranks 1"``, of one;
             ``"precision"``, that they have not half of it; ``"complex"``, that they are real; ``"sizes"``;
             ``"apart"``, that no two are one tensor.
         around: Runs the flat model in the trace, given it and its tensors; may run it again on others.

@@ -18,7 +18,7 @@ from .._errors import CaptureError
 from .._sites import Site
 from . import record
 from .recorder import Call, Recorder
-from .runs import Done, Run, asks_truth, copied, same_function
+from .runs import Anew, Done, Run, asks_truth, copied, same_function
 from .structure import flatten, is_static, tensors_of
 
 Arguments: TypeAlias = "tuple[tuple[Any, ...], Mapping[str, Any]]"
@@ -37,13 +37,21 @@ class Aside(Run):
         fn: The function.
         parts: Whether paths part at a line.
         log: What the example's run did, up to the branch, and what is decided there.
+        anew: Memory of the example's run that this one changes.
         scratch: A block for what is in the graph already.
     """
 
     def __init__(
-        self, recorder: Recorder, fn: Callable[..., Any], parts: Callable[[Site], bool], log: list[Call], scratch: Any
+        self,
+        recorder: Recorder,
+        fn: Callable[..., Any],
+        parts: Callable[[Site], bool],
+        log: list[Call],
+        anew: set[int],
+        scratch: Any,
     ) -> None:
-        super().__init__(recorder, fn, parts, log, set())
+        super().__init__(recorder, fn, parts, log, anew)
+        self._example = tuple(log)
         self._scratch = scratch
 
     def call(self, func: Any, args: Any, run: Callable[[], Call]) -> Any:
@@ -51,16 +59,21 @@ class Aside(Run):
         if self.over or self.position > self.inherited:
             return super().call(func, args, run)
         if self.position == self.inherited:
-            self.recorder.disown(key for each in self.log for key in each.made)
+            aside = (each for each, was in zip(self.log, self._example, strict=False) if not was.touched & self.anew)
+            self.recorder.disown(key for each in aside for key in each.made)
             return super().call(func, args, run)
         index = self.counted()
-        earlier = self.log[index]
+        earlier = self._example[index]
         if not same_function(earlier.func, func):
             self._contradict()
         if asks_truth(func, args):
             with _torch.paused_tracing():
                 self._check(func(args[0]), earlier.result)
             return earlier.result
+        if earlier.touched & self.anew:
+            self._refuse_random(earlier)
+            self.log[index] = run()
+            return copied(self.log[index].result)
         with self.recorder.repeat():
             self.log[index] = done = run_aside(args, run, self._scratch)
         self._bind(earlier.result, done.result)
@@ -74,7 +87,13 @@ class Aside(Run):
         return done
 
     def own_memory(self, storage: int) -> None:
-        """Does not begin again: what changes what is in the graph already is refused, and was but an attempt."""
+        """Begins again likewise; it is the example's memory that is known by what touches it."""
+        pairs = zip(self.log[: self.inherited], self._example, strict=True)
+        made = {key for each, was in pairs if storage in each.made for key in was.made}
+        if not made <= self.anew:
+            self.anew |= made
+            self.over = True
+            raise Anew
 
     def _bind(self, earlier: Any, now: Any) -> None:
         """Gives tensors the values of those that the example had; all else must be as it was there."""

@@ -203,7 +203,7 @@ def explore(
             random.setstate(before[1])
             run = Run(recorder, fn, parts, list(log), anew)
             if scratch is not None:
-                run = Aside(recorder, fn, parts, list(log), scratch)
+                run = Aside(recorder, fn, parts, list(log), anew, scratch)
             run.supposed = supposed
             frame.path = run
             try:

@@ -143,3 +143,29 @@ def test_guards_of_blocks_that_look_alike() -> None:
             assert torch.equal(exported(*given), Picks()(*given))
         except hj.GuardError:
             assert sizes != (3, 4)
+
+
+class WritesAfter(nn.Module):
+    """Writes, on both sides of an ``if`` on a size, into what was made before it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.ones(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        doubled = x * 2
+        rows = doubled.view(-1)
+        count = x.shape[0]
+        bias = self.bias
+        if count > 4:
+            bias = nn.functional.pad(bias, [0, count - 4])
+        rows += bias[:count].view(count)
+        return doubled + rows
+
+
+def test_a_side_of_another_example_writes_into_what_came_before() -> None:
+    """The side that the example contradicts is recorded by another one, with memory of its own."""
+    exported = hj.export(WritesAfter().eval(), torch.rand(9), branches="auto")
+    for count in (9, 20, 3, 4, 5, 1):
+        x = torch.rand(count)
+        assert torch.equal(exported(x), WritesAfter()(x))

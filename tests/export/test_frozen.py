@@ -156,7 +156,7 @@ class WritesAfter(nn.Module):
         doubled = x * 2
         rows = doubled.view(-1)
         count = x.shape[0]
-        bias = self.bias
+        bias: Tensor = self.bias
         if count > 4:
             bias = nn.functional.pad(bias, [0, count - 4])
         rows += bias[:count].view(count)

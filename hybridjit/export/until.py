@@ -47,7 +47,10 @@ class End(NamedTuple):
         names = {each.id for each in read if isinstance(each, ast.Name)}
         if not all(isinstance(each, _READ) for each in read) or names & assigned([self.loop]):
             return None
-        given = [eval(ast.unparse(each), frame.f_globals, frame.f_locals) for each in over.args]
+        try:
+            given = [eval(ast.unparse(each), frame.f_globals, frame.f_locals) for each in over.args]
+        except (NameError, AttributeError):  # deleted since
+            return None
         many = all(type(each) is int for each in given) and len(range(*given)) > PATH_LIMIT
         return len(range(*given)) if many else None
 

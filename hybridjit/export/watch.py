@@ -241,7 +241,7 @@ def _number(kind: Kind) -> See:
     def see(watch: Watch, func: Any, args: Any, kwargs: Any) -> Any:
         with _torch.paused_tracing():
             value = func(*args, **kwargs)
-        if watch.varies(args[0]) and not (kind is BOOL and ends_loop(args[0], value)):
+        if not (kind is BOOL and ends_loop(args[0], value)) and watch.varies(args[0]):
             held = value
             if not isinstance(value, (bool, int, float)):  # complex
                 with _torch.paused_tracing():

@@ -313,6 +313,29 @@ def test_the_range_ends_first() -> None:
         exported(x * 1e6)
 
 
+def asks_first(x: Tensor) -> Tensor:
+    done = torch.zeros(())
+    for _ in range(70):
+        if done > 0:
+            break
+        x = x * 0.9
+        done = (x.abs().sum() < 0.1).float()
+    return x
+
+
+def test_a_first_truth_that_is_always_the_same() -> None:
+    """It is asked in the first round all the same: the range ends one round after as many rounds as it has."""
+    exported = hj.export(Call(asks_first).eval(), inputs()[0], branches="auto")
+    assert kinds(exported.module.inlined_graph)["prim::Loop"] == 1
+    base = inputs()[0] / inputs()[0].abs().sum()
+    for rounds in (2, 30, 67, 68, 69):
+        x = base * 0.099 / 0.9**rounds
+        assert torch.equal(exported(x), asks_first(x))
+    for rounds in (70, 71, 90):  # and one round after them to see that it is done
+        with pytest.raises(hj.GuardError, match="before its range ends"):
+            exported(base * 0.099 / 0.9**rounds)
+
+
 def test_in_the_report_and_in_a_file(tmp_path: Any) -> None:
     """The report has the loop and how often it went round; plain torch.jit.load has it, too."""
     exported = hj.export(Call(halved).eval(), inputs()[0], branches="auto", check_inputs=[torch.zeros(2, 4)])

@@ -204,6 +204,8 @@ class Branches:
                     self._give_up(error)
                 continue
             except CaptureError:
+                if settings.within:  # another way of capturing may have branches everywhere
+                    raise
                 return None, []
             if not self._add(guarded) and not self._missed(guarded):
                 break

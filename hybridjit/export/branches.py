@@ -141,13 +141,14 @@ def meeting(
         within: Of ``if``s that have paths whether or not they are part of one.
     """
     changed: list[tuple[FunctionType, CodeType]] = []
+    parting = lambda site: (site.file, site.line) in within or parts(site)  # noqa: E731
     try:
         for helper, own in with_lines({*merges, *within}):
             code = helper.__code__
             changed.append((helper, code))
             name, file = helper.__qualname__, code.co_filename
             helper.__code__ = merged(
-                helper, {at: _Merged(name, parts, (file, at), others, (file, at) in within) for at in own}
+                helper, {at: _Merged(name, parting, (file, at), others, (file, at) in within) for at in own}
             )
         for helper, _ in with_lines(lines):
             code = helper.__code__
@@ -163,6 +164,8 @@ def meeting(
                 for error in record.current().failed:
                     raise error
             except BranchingError as error:
+                if error.helper in within:  # to have its paths meet earlier is of no help
+                    raise CaptureError(str(error)) from error
                 error.spent = len(spent)
                 raise
     finally:
@@ -249,7 +252,8 @@ def _meets(
     seen = record.current()
     before = seen.ranks
     try:
-        result = trace_paths(fn, args, kwargs, parts, others.get(key, ()))
+        with at_most(math.inf) if alone else contextlib.nullcontext():  # of each turn, of which one is left
+            result = trace_paths(fn, args, kwargs, parts, others.get(key, ()))
     except CaptureError as error:
         raise _noted(BranchingError(error, "", line)) from error
     except Exception as error:

@@ -181,3 +181,44 @@ def test_no_branches_in_turns(fn: Callable[[nn.Module, Tensor], Any]) -> None:
     """Sides that leave other lists, or objects that are no tensors, behind: guarded, never wrong."""
     _, found = outcomes(fn)
     assert "W" not in found and "l" in found, found
+
+
+class Head(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        if x.sum() > 0:
+            return x * 2
+        return x - 1
+
+
+class BesideOthers(nn.Module):
+    """Many ``if``s in a turn, and a submodule that has branches itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = Head()
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = []
+        for row in x:
+            if row[0] > 0:
+                row = row * 2
+            if row[1] > 0:
+                row = row * 3
+            if row[2] > 0:
+                row = row - 1
+            if row.sum() > 0:
+                row = row * 0.5
+            out.append(row)
+        result: Tensor = self.head(torch.stack(out))
+        return result
+
+
+@pytest.mark.parametrize("example", [3, 20], ids=["few", "more than there may be paths"])
+def test_beside_branches_of_a_submodule(example: int) -> None:
+    """Both are branches, of any number of rows."""
+    torch.manual_seed(0)
+    exported = hj.export(BesideOthers().eval(), torch.randn(example, 4), branches="auto")
+    for rows in (3, 1, 5, 40, 3, 3):
+        x = torch.randn(rows, 4)
+        assert torch.equal(exported(x), BesideOthers()(x))
+    assert {point.kind for point in exported.report.branches} == {"loop", "if"}

@@ -17,11 +17,11 @@ jit: Any = torch.jit
 SIZES = ((2, 9, 4), (3, 2, 4), (2, 40, 4), (2, 1, 4), (5, 5, 4))
 
 
-def exported(fn: Callable[..., object], *shape: int) -> tuple[hj.Exported, nn.Module]:
+def exported(fn: Callable[..., object], *shape: int, branches: str | None = "auto") -> tuple[hj.Exported, nn.Module]:
     """A function of one tensor, exported on an example alone."""
     torch.manual_seed(0)
     model = Call(fn).eval()
-    return hj.export(model, torch.randn(shape), branches="auto"), model
+    return hj.export(model, torch.randn(shape), branches=branches), model
 
 
 def same_at(found: hj.Exported, model: nn.Module, sizes: Sequence[Sequence[int]]) -> None:
@@ -164,8 +164,11 @@ def test_right_at_every_size(fn: Callable[..., object]) -> None:
 
 
 def test_a_last_turn_that_does_less_is_no_turn_of_the_loop() -> None:
-    """Where what the last turn leaves out matters, the turns stay apart, and another size is loud."""
+    """Where what the last turn leaves out matters, its `if` is a branch, or the turns stay apart and are guarded."""
     found, model = exported(but_in_the_last_turn, 2, 5, 4)
+    assert rolls(found)
+    same_at(found, model, SIZES)
+    found, model = exported(but_in_the_last_turn, 2, 5, 4, branches=None)
     same_at(found, model, [(2, 5, 4), (3, 5, 4)])
     for size in ((2, 4, 4), (2, 9, 4)):
         with pytest.raises(hj.GuardError):
@@ -317,7 +320,7 @@ def test_the_report_has_the_loop() -> None:
 
 
 def test_a_later_turn_that_differs() -> None:
-    """What depends on the turn's number is guarded in the loop: the file stops at the turn that is another."""
+    """What depends on the turn's number is a branch, or guarded in the loop: the file stops at another turn."""
 
     def late(x: Tensor) -> Tensor:
         out = x[:, 0] * 0
@@ -328,6 +331,8 @@ def test_a_later_turn_that_differs() -> None:
         return out
 
     found, model = exported(late, 2, 5, 4)
+    same_at(found, model, [*SIZES, (2, 31, 4)])
+    found, model = exported(late, 2, 5, 4, branches=None)
     assert rolls(found)
     same_at(found, model, [(2, 9, 4), (2, 30, 4), (2, 1, 4)])
     with pytest.raises(hj.GuardError, match=r"bool\(tensor\), captured False, got True"):
@@ -387,7 +392,9 @@ def test_break_on_data() -> None:
 
 def test_fewer_turns_than_needed() -> None:
     """Where the first turn is apart from the loop, an input without it stops the file with the line."""
-    found, _ = exported(first_turn_apart_of_zeros, 2, 5, 4)
+    found, model = exported(first_turn_apart_of_zeros, 2, 5, 4)
+    same_at(found, model, [*SIZES, (2, 0, 4)])
+    found, _ = exported(first_turn_apart_of_zeros, 2, 5, 4, branches=None)
     with pytest.raises(hj.GuardError, match=r"loop at .*test_rolled\.py:\d+: captured at least 1 rounds, got 0"):
         found(torch.randn(2, 0, 4))
 

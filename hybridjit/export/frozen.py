@@ -29,6 +29,9 @@ class Guards:
             value: The traced tensor that holds it.
             captured: What it may be.
             leak: How it left the trace.
+
+        Raises:
+            CaptureError: No guard can check such a leak.
         """
         if leak.kind in UNGUARDED:
             _refuse(leak)

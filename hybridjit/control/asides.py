@@ -92,8 +92,7 @@ class Aside(Run):
         made = {key for each, was in pairs if storage in each.made for key in was.made}
         if not made <= self.anew:
             self.anew |= made
-            self.over = True
-            raise Anew
+            self.end(Anew())
 
     def _bind(self, earlier: Any, now: Any) -> None:
         """Gives tensors the values of those that the example had; all else must be as it was there."""
@@ -114,8 +113,7 @@ class Aside(Run):
             self._contradict()
 
     def _contradict(self) -> NoReturn:
-        self.over = True
-        raise Contradicted
+        self.end(Contradicted())
 
 
 def run_aside(args: Any, run: Callable[[], Call], block: Any) -> Call:

@@ -138,15 +138,18 @@ class Run:
         site = user_site(record.current().names)
         if not self.parts(site):
             return run()
+        self.end(Undecided(func, pred, site))
+
+    def end(self, why: BaseException) -> NoReturn:
+        """Ends the run."""
         self.over = True
-        raise Undecided(func, pred, site)
+        raise why
 
     def own_memory(self, storage: int) -> None:
         """Ends the run, to begin it again with memory of its own, if an earlier run made that which is to change."""
         if storage not in self.anew and any(storage in each.made for each in self.log[: self.inherited]):
             self.anew.add(storage)
-            self.over = True
-            raise Anew
+            self.end(Anew())
 
     def _refuse_random(self, earlier: Call) -> None:
         if not _torch.is_random(tensors_of(earlier.result)):

@@ -1,7 +1,10 @@
-"""Inputs that nobody gave do not make torch's kernels read or write outside of a tensor."""
+"""Inputs that nobody gave do not make torch's kernels read or write outside of a tensor, nor run without end."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import threading
 from typing import Any
 
 import pytest
@@ -10,7 +13,7 @@ from torch import Tensor, nn
 
 import hybridjit as hj
 from hybridjit import _torch
-from hybridjit.export.bounds import bounded
+from hybridjit.export.bounds import EndlessError, bounded, ending
 
 
 def edges(count: int) -> tuple[Tensor, Tensor]:
@@ -54,3 +57,38 @@ def test_raises_within() -> None:
         assert to_csr()(rows, 6).tolist() == [0, 1, 2, 2, 2, 2, 3]
     assert to_csr() is _torch.coo_to_csr and not hasattr(torch.ctc_loss, "__wrapped__")
     assert not torch.sparse.check_sparse_tensor_invariants.is_enabled()
+
+
+def test_ending() -> None:
+    """What takes longer ends, in Python code that calls nothing; what does not goes on, and so does what follows."""
+    with pytest.raises(EndlessError), ending(0.05):
+        while True:
+            pass
+    with ending(60):
+        done = sum(range(1000))
+    assert done == 499500
+    assert not [
+        each for each in threading.enumerate() if isinstance(each, threading.Timer) and not each.finished.is_set()
+    ]
+
+
+PROFILED = """
+import sys, time
+from hybridjit.export.bounds import EndlessError, ending
+
+with ending(60):
+    pass
+try:
+    with ending(0.01):
+        time.sleep(0.1)
+except EndlessError:
+    pass
+sys.setprofile(lambda *each: None)
+print(sorted([3, 1, 2], key=lambda each: -each))
+"""
+
+
+def test_profilers_go_on_afterwards() -> None:
+    """Nothing is left to arrive: on Python 3.11, code under a profiler or debugger would wait for it for ever."""
+    done = subprocess.run([sys.executable, "-c", PROFILED], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "[3, 2, 1]\n"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import threading
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 import hybridjit as hj
-from hybridjit.export.bounds import EndlessError, ending
 from hybridjit.export.until import end_at, end_of
 from tests.control.checks import kinds
 from tests.export.call import Call
@@ -358,19 +356,6 @@ def test_a_probe_without_end() -> None:
     """The model never ends on no rows, nor on more than twelve; nobody asked for those."""
     exported = hj.export(Call(grows).eval(), inputs()[0], branches="auto")
     assert torch.equal(exported(inputs()[0]), grows(inputs()[0]))
-
-
-def test_ending() -> None:
-    """What takes longer ends, in Python code that calls nothing; what does not goes on, and so does what follows."""
-    with pytest.raises(EndlessError), ending(0.05):
-        while True:
-            pass
-    with ending(60):
-        done = sum(range(1000))
-    assert done == 499500
-    assert not [
-        each for each in threading.enumerate() if isinstance(each, threading.Timer) and not each.finished.is_set()
-    ]
 
 
 @pytest.mark.parametrize(

@@ -174,23 +174,27 @@ import os, random, signal, sys, time
 import hybridjit as hj
 target, *sources = sys.argv[1:]
 files = [hj.load(path) for path in sources]
-timing = random.Random(0)
-for _ in range(15):
+timing, seen = random.Random(0), set()
+for kill in range(150):
+    if kill >= 15 and len(seen) == 2:
+        break
     child = os.fork()
     while child == 0:
         for file in files:
             file.save(target)
-    time.sleep(0.005 + timing.random() / 20)
+    time.sleep(0.005 + timing.random() * (1 + kill // 15) / 20)  # a busy machine gets more time
     os.kill(child, signal.SIGKILL)
     assert os.waitpid(child, 0)[1] == signal.SIGKILL
     with open(target, "rb") as written:
         data = written.read()
-    print([open(path, "rb").read() for path in sources].index(data), len(os.listdir(os.path.dirname(target))) - 1)
+    which = [open(path, "rb").read() for path in sources].index(data)
+    seen.add(which)
+    print(which, len(os.listdir(os.path.dirname(target))) - 1)
 """
 
 
 def test_killed_while_saving(saved: Path, tmp_path: Path) -> None:
-    """Killed at 15 random moments, the target is the old file or the new one, whole; the next save clears away."""
+    """Killed at 15 random moments or more, the target is the old file or the new one, whole; the next save clears away."""
     # Large enough that most of the time goes into writing.
     other, target = tmp_path / "other.pt", tmp_path / "folder" / "a.pt"
     hj.export(nn.Linear(512, 1024).eval(), torch.ones(1, 512)).save(other)
@@ -202,7 +206,7 @@ def test_killed_while_saving(saved: Path, tmp_path: Path) -> None:
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
     )  # fmt: skip
     seen = [line.split() for line in done.stdout.splitlines()]
-    assert len(seen) == 15 and {which for which, _ in seen} == {"0", "1"}, done.stderr[-2000:]
+    assert len(seen) >= 15 and {which for which, _ in seen} == {"0", "1"}, done.stderr[-2000:]
     assert {left for _, left in seen} == {"0", "1"}  # some were in the midst of a write, and nothing piles up
     hj.load(saved).save(target)
     assert list(target.parent.iterdir()) == [target]

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from .._sites import Line
 from ..control.names import Comprehension, Function, parameters
+from .limits import unread
 from .until import end_of
 from .validation import parsed
 
@@ -62,19 +63,19 @@ class Growing:
 
     Args:
         frame: Where the loop is.
-        counter: A variable of it that is none of that.
+        counters: Variables of it by which nothing goes but how the loop ends.
     """
 
-    def __init__(self, frame: FrameType, counter: str = "") -> None:
+    def __init__(self, frame: FrameType, counters: Collection[str] = ()) -> None:
         self._frame = frame
-        self._counter = counter
+        self._counters = {*counters, *unread((frame.f_code.co_filename, frame.f_lineno))}
         self._line = frame.f_lineno
         self._lengths: list[dict[str, int]] = []
         self._states: list[dict[str, object]] = []
 
     def look(self) -> None:
         """Looks at it, after a turn."""
-        held = {name: value for name, value in self._frame.f_locals.items() if name != self._counter}
+        held = {name: value for name, value in self._frame.f_locals.items() if name not in self._counters}
         lists = {name: value for name, value in held.items() if isinstance(value, (list, tuple))}
         self._lengths.append({name: len(value) for name, value in lists.items()})
         own = {name: _state(value, _DEPTH) for name, value in held.items() if name not in lists}

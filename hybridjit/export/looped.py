@@ -86,9 +86,9 @@ class Writing:
         least = max(loop.first + (None in self._ends.values()), int(loop.asked is Asked.WHETHER_ANY))
         count, goes_on = self._counted(least)
         ends = [self._end(*end, start) for end, start in self._ends.items()]
-        most = loop.ends.most if loop.ends else None
+        counts = loop.ends is not None and (loop.ends.most, loop.ends.limit) != (None, None)
         # A loop that goes by a truth can't have the number of its turn, in TorchScript's text.
-        counted = [] if most is None else [_torch.insert_constant(graph, 0)]
+        counted = [_torch.insert_constant(graph, 0)] if counts else []
         collected = [self._begun_list(each) for each in self._lists]
         node, index, params = insert_loop(graph, count, goes_on, [*self._starts, *counted])
         note(node, "loop", Site(*loop.line), ROUNDS)
@@ -98,8 +98,9 @@ class Writing:
         for each in self._body.nodes:
             each.moveBefore(block.returnNode())
             _forget_shapes(each)
-        counted = [] if most is None else [self._within(params[-1], most)]
         goes_on = self._begun(index, block, goes_on)
+        if counts:
+            goes_on, *counted = self._within(params[-1], block, goes_on)
         for made, each, first in zip(collected, self._lists, firsts, strict=True):
             values = [self._body.values[number] for number in each.numbers] if first is None else [params[first]]
             for value in values:
@@ -176,16 +177,29 @@ class Writing:
         graph.setInsertPoint(block.returnNode())
         return goes_on
 
-    def _within(self, turn: _torch.Value, most: int) -> _torch.Value:
-        """Has the file raise where the range ends the loop; gives the number of the next turn."""
+    def _within(self, turn: _torch.Value, block: Any, goes_on: _torch.Value) -> list[_torch.Value]:
+        """Has the file raise where a range, or a counter within turns, ends the loop.
+
+        Returns:
+            Whether there is a further turn by the loop's own counter, too, and its number.
+        """
         loop, graph, number = self._loop, self._graph, _torch.type_named("IntType")
+        assert loop.ends is not None
+        most, limit, truth = loop.ends.most, loop.ends.limit, _torch.type_named("BoolType")
         turn.setType(number)
-        graph.setInsertPoint(self._body.nodes[0])
-        left = [turn, _torch.insert_constant(graph, most - loop.first - 1)]
-        more = _torch.insert(graph, "aten::lt", left, _torch.type_named("BoolType"))
-        says = f"hybridjit: loop at {place(*loop.line)}: captured a break before its range ends, got all rounds: "
-        _raise_unless(graph, more, says, _torch.insert_constant(graph, most))
-        return _torch.insert(graph, "aten::add", [turn, _torch.insert_constant(graph, 1)], number)
+        if most is not None:
+            graph.setInsertPoint(self._body.nodes[0])
+            left = [turn, _torch.insert_constant(graph, most - loop.first - 1)]
+            more = _torch.insert(graph, "aten::lt", left, truth)
+            says = f"hybridjit: loop at {place(*loop.line)}: captured an end by a tensor, got all rounds: "
+            _raise_unless(graph, more, says, _torch.insert_constant(graph, most))
+        graph.setInsertPoint(block.returnNode())
+        following = _torch.insert(graph, "aten::add", [turn, _torch.insert_constant(graph, 1)], number)
+        if limit is not None:
+            left = [following, _torch.insert_constant(graph, limit - loop.first)]
+            more = _torch.insert(graph, "aten::lt", left, truth)
+            goes_on = _torch.insert(graph, "aten::__and__", [goes_on, more], truth)
+        return [goes_on, following]
 
 
 def guard(graph: _torch.Graph, marks: Sequence[Any], line: Line, count: int, ends: Ends | None) -> None:

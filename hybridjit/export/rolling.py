@@ -24,7 +24,7 @@ from ..control.structure import tensors_of
 from .counts import Asked, Growing, asked_at
 from .kinds import INDEX, REPEATED, TURNS, Kind
 from .leaks import as_traced
-from .until import end_at
+from .until import End, end_at
 from .validation import parsed
 
 MARK = "hybridjit:turn:"
@@ -46,10 +46,12 @@ class Ends(NamedTuple):
     Attributes:
         goes: With which truth it goes on.
         most: How many turns there are, of which one must end it; ``None`` if any number.
+        limit: After how many it ends whatever the truth is; ``None`` for no such number.
     """
 
     goes: bool
     most: int | None
+    limit: int | None
 
 
 class Rolling:
@@ -78,13 +80,16 @@ class Rolling:
             return False
         line, end = found
         loop = next((each for each in self._under_way if each.frame is frame and each.line == line), None)
+        if loop is not None and not loop.counts_on(end):
+            self._under_way.remove(loop)  # a counter ended it
+            loop = None
         if loop is None:
             most = end.most(frame)
-            if most is None and isinstance(end.loop, ast.For):
+            if most is None:
                 return False
-            loop = _Until(len(self.loops), frame, line, end.counter(line[0]))
+            loop = _Until(len(self.loops), frame, line, end)
             self.loops.append((line, 0))
-            self.ends[loop.number] = Ends(end.truth, most)
+            self.ends[loop.number] = Ends(end.truth, *most)
             self._under_way.append(loop)
         count = loop.next()
         self.loops[loop.number] = line, count
@@ -268,13 +273,19 @@ class _Turns:
 class _Until:
     """A loop under way that ends by a tensor's truth."""
 
-    def __init__(self, number: int, frame: FrameType, line: Line, counter: str) -> None:
+    def __init__(self, number: int, frame: FrameType, line: Line, end: End) -> None:
         self.number = number
         self.frame = frame
         self.line = line
-        self.growing = Growing(frame, counter)
+        self.growing = Growing(frame, [each.name for each in end.limits])
+        self._started: list[Any] = [each.at(frame) for each in end.limits]
         self._depth = len(_turns)
         self._count = -1
+
+    def counts_on(self, end: End) -> bool:
+        """Whether the loop's counters have what a further turn of it would find, and not another run of the loop."""
+        pairs = zip(end.limits, self._started, strict=True)
+        return all(limit.at(self.frame) == start + (self._count + 1) * limit.step for limit, start in pairs)
 
     def next(self) -> int:
         """Ends a turn, and says how many there were."""

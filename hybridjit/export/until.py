@@ -12,21 +12,29 @@ from typing import NamedTuple
 from .._sites import Line
 from ..control.names import Comprehension, Function, assigned
 from ..control.paths import PATH_LIMIT
+from .limits import Limit, limit_of, look_up
 from .validation import parsed
 
 
 class End(NamedTuple):
-    """What alone ends a loop.
+    """What ends a loop.
 
     Attributes:
         loop: The loop.
-        test: What is asked.
+        test: What is asked of a tensor.
         truth: The truth of the tensor in it with which the loop goes on.
+        limits: What else ends it.
     """
 
     loop: ast.For | ast.While
     test: ast.expr
     truth: bool
+    limits: tuple[Limit, ...] = ()
+
+    @property
+    def counted(self) -> list[ast.expr]:
+        """Where it asks for its counters."""
+        return [each.test for each in self.limits]
 
     def is_asked(self, frame: FrameType) -> bool:
         """Whether a frame is at the truth of the test, and not of a part of it: of a size in ``x.shape == y.shape``."""
@@ -35,8 +43,24 @@ class End(NamedTuple):
             return isinstance(self.test, ast.Call) and ast.unparse(self.test.func).endswith(_TRUTHS)
         return at.startswith(("POP_JUMP", "JUMP", "UNARY_NOT", "TO_BOOL"))
 
-    def most(self, frame: FrameType) -> int | None:
-        """How many turns the range has that a ``for`` in a frame goes through; ``None`` if that is not known, or few.
+    def most(self, frame: FrameType) -> tuple[int | None, int | None] | None:
+        """How many turns there may be, from the first one's begin in a frame; ``None`` if that is not known.
+
+        Returns:
+            How many there are at most where a test within turns, or a range, ends them otherwise than the truth of the
+            tensor would, and where nothing else follows; ``None`` for any number.
+        """
+        turns = [(each.within, each.turns(frame)) for each in self.limits]
+        if isinstance(self.loop, ast.For):
+            turns.append((True, self._range(frame)))
+        known = [(within, count) for within, count in turns if count is not None]
+        if len(known) < len(turns):
+            return None
+        least = [min((count for each, count in known if each is within), default=None) for within in (True, False)]
+        return least[0], least[1]
+
+    def _range(self, frame: FrameType) -> int | None:
+        """How many turns the range has that a ``for`` goes through; ``None`` if that is not known, or few.
 
         Few are branches: those also know what happens if the range ends first.
         """
@@ -44,30 +68,14 @@ class End(NamedTuple):
         if not isinstance(over, ast.Call) or ast.unparse(over.func) != "range" or over.keywords:
             return None
         read = [each for given in over.args for each in ast.walk(given)]
-        names = {each.id for each in read if isinstance(each, ast.Name)}
-        if not all(isinstance(each, _READ) for each in read) or names & assigned([self.loop]):
+        if {each.id for each in read if isinstance(each, ast.Name)} & assigned([self.loop]):
             return None
-        try:
-            given = [eval(ast.unparse(each), frame.f_globals, frame.f_locals) for each in over.args]
-        except (NameError, AttributeError):  # deleted since
-            return None
+        given = [look_up(each, frame) for each in over.args]
         many = all(type(each) is int for each in given) and len(range(*given)) > PATH_LIMIT
         return len(range(*given)) if many else None
 
-    def counter(self, file: str) -> str:
-        """The variable that has the number of the turn, if nothing in the function around the loop reads it."""
-        target = self.loop.target if isinstance(self.loop, ast.For) else None
-        name = target.id if isinstance(target, ast.Name) else ""
-        functions = [
-            each for each in ast.walk(parsed(file)) if isinstance(each, Function) and _has(each, self.loop.lineno)
-        ]
-        names = [each for each in ast.walk(functions[-1]) if isinstance(each, ast.Name)] if functions else []
-        return "" if any(each.id == name and isinstance(each.ctx, ast.Load) for each in names) else name
-
 
 _TRUTHS = ("bool", ".item", ".is_nonzero")
-_READ = (ast.Constant, ast.Name, ast.Attribute, ast.Load)
-"""What asks for nothing but what is there."""
 
 
 def end_at(line: Line) -> tuple[Line, End] | None:
@@ -91,22 +99,34 @@ def _ends(file: str) -> list[End]:
     tree = parsed(file)
     tried = {child for node in ast.walk(tree) if isinstance(node, ast.Try) for child in ast.walk(node)}
     loops = (node for node in ast.walk(tree) if isinstance(node, ast.For | ast.While) and node not in tried)
-    return [end for end in map(end_of, loops) if end is not None]
+    ends = [end for end in map(end_of, loops) if end is not None]
+    return [end for end in ends if all(each.is_own(tree, end.loop, end.counted) for each in end.limits)]
 
 
 def end_of(loop: ast.For | ast.While) -> End | None:
-    """What alone ends a loop, if that is the truth of one value that each turn asks for."""
+    """What ends a loop, if that is the truth of one value that each turn asks for, or a counter."""
     exits, body = list(_exits(loop.body)), loop.body
-    if isinstance(loop, ast.For) or (isinstance(loop.test, ast.Constant) and loop.test.value):
-        ends = [each for each in body if isinstance(each, ast.If) and isinstance(each.body[-1], ast.Break)]
-        if len(ends) != 1 or len(exits) != 1:
+    breaks = [each for each in body if isinstance(each, ast.If) and isinstance(each.body[-1], ast.Break)]
+    limits = {each: limit for each in breaks if (limit := limit_of(loop, each.test, False, within=True)) is not None}
+    headless = isinstance(loop, ast.For) or (isinstance(loop.test, ast.Constant) and bool(loop.test.value))
+    if headless and len(breaks) == 1:
+        limits = {}  # or nothing would end by a tensor
+    ends = [each for each in breaks if each not in limits]
+    if len(exits) != len(breaks):
+        return None
+    if isinstance(loop, ast.For) or headless:
+        if len(ends) != 1:
             return None
         test, truth = ends[0].test, False
         body = [*ends[0].body[:-1], *ends[0].orelse, *body[body.index(ends[0]) + 1 :]]
-    elif exits:
+        beside = []
+    elif ends:
         return None
     else:
-        test, truth = loop.test, True
+        every = loop.test.values if isinstance(loop.test, ast.BoolOp) and isinstance(loop.test.op, ast.And) else []
+        beside = [limit for each in every if (limit := limit_of(loop, each, True, within=False)) is not None]
+        tests = [each for each in every if not any(each is limit.test for limit in beside)] or [loop.test]
+        test, truth = tests[0] if len(tests) == 1 else loop.test, True
     if any(each.lineno <= (test.end_lineno or test.lineno) for each in body):
         return None  # what else is asked in that line can't be told from the test
     while isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not):
@@ -115,7 +135,7 @@ def end_of(loop: ast.For | ast.While) -> End | None:
         return None
     if any(isinstance(each, ast.Compare) and len(each.ops) > 1 for each in ast.walk(test)):
         return None
-    return End(loop, test, truth)
+    return End(loop, test, truth, (*limits.values(), *beside))
 
 
 _SEVERAL = (ast.BoolOp, ast.IfExp, ast.NamedExpr, ast.Lambda, ast.Not, *Comprehension)

@@ -194,7 +194,7 @@ for kill in range(150):
 
 
 def test_killed_while_saving(saved: Path, tmp_path: Path) -> None:
-    """Killed at 15 random moments or more, the target is the old file or the new one, whole; the next save clears away."""
+    """Killed at 15 random moments or more, the target is the old file or the new one; the next save clears away."""
     # Large enough that most of the time goes into writing.
     other, target = tmp_path / "other.pt", tmp_path / "folder" / "a.pt"
     hj.export(nn.Linear(512, 1024).eval(), torch.ones(1, 512)).save(other)

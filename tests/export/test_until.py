@@ -307,7 +307,7 @@ def test_the_range_ends_first() -> None:
     exported = hj.export(Call(goes_to_its_end).eval(), inputs()[0], branches="auto")
     x = inputs()[1]
     assert torch.equal(exported(x), goes_to_its_end(x))
-    with pytest.raises(hj.GuardError, match=r"loop at .*test_until\.py:\d+: captured a break before its range ends"):
+    with pytest.raises(hj.GuardError, match=r"loop at .*test_until\.py:\d+: captured an end by a tensor"):
         exported(x * 1e6)
 
 
@@ -330,7 +330,7 @@ def test_a_first_truth_that_is_always_the_same() -> None:
         x = base * 0.099 / 0.9**rounds
         assert torch.equal(exported(x), asks_first(x))
     for rounds in (70, 71, 90):  # and one round after them to see that it is done
-        with pytest.raises(hj.GuardError, match="before its range ends"):
+        with pytest.raises(hj.GuardError, match="captured an end by a tensor"):
             exported(base * 0.099 / 0.9**rounds)
 
 

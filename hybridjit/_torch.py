@@ -29,6 +29,7 @@ from torch.utils import _pytree
 _C: Any = torch._C
 TorchDispatchMode: Any = torch.utils._python_dispatch.TorchDispatchMode
 coo_to_csr: Any = torch._convert_indices_from_coo_to_csr
+check_with: Any = torch._check_with
 _jit: Any = torch.jit
 _autograd: Any = torch.autograd.function
 
@@ -928,9 +929,8 @@ _REFUSED = ("_backward_hooks", "_backward_pre_hooks", "_compiled_call_impl")
 def _traceable(root: nn.Module) -> Iterator[None]:
     """Takes away, within the body, what the tracer refuses and a trace without gradients has no use for.
 
-    Hooks of the backward pass, what ``module.compile()`` set, marks of ``torch.jit.export``; casts that autocast keeps,
-    which would be constants; the dear search for variables' names; a tensor's second name in a module, which is an
-    attribute then. A frozen script module gets a loaded one's type.
+    Hooks of the backward pass, what ``module.compile()`` set, marks of ``torch.jit.export``; casts that autocast keeps;
+    the dear search for variables' names; a tensor's second name in a module. A frozen module gets a loaded one's type.
     """
     changed: list[tuple[dict[str, Any], str, Any]] = []
 

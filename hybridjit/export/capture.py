@@ -26,7 +26,7 @@ from ..control.points import TRUTH
 from ..control.record import Record, recording
 from ..control.recorder import active
 from ..control.static import static_modules
-from .asking import kind_questions
+from .asking import checks_of_torch, kind_questions
 from .branches import Others, branching, meeting
 from .classnames import readable
 from .devices import device_of
@@ -279,7 +279,8 @@ def capture(
         loops = stack.enter_context(rolling(rolls))
         stack.enter_context(standing_in(dynamic, loops, classes))
         kinds_asked = stack.enter_context(kind_questions(model, dynamic))
-        for each in (seeing(), constructing(), hashing(watch.leak), knowing(watch.kept), copying(), unnoticed()):
+        asked = seeing(), checks_of_torch(), constructing(), hashing(watch.leak), knowing(watch.kept)
+        for each in (*asked, copying(), unnoticed()):
             stack.enter_context(each)
         stack.enter_context(naming_results())
         stack.enter_context(watch)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import hybridjit as hj
 
@@ -66,3 +66,29 @@ print("right", "isinstance" in globals())
 """
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert ran.stdout.split() == ["right", "False"], ran.stderr
+
+
+class Unpools(nn.Module):
+    """A segmentation network in small: torch checks the size that it unpools to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pool, self.unpool = nn.MaxPool2d(2, return_indices=True), nn.MaxUnpool2d(2)
+        self.conv = nn.Conv2d(3, 3, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        pooled, indices = self.pool(self.conv(x))
+        unpooled: Tensor = self.unpool(pooled, indices)
+        return unpooled * 2
+
+
+@pytest.mark.parametrize("branches", [None, "auto"])
+def test_what_torch_checks(branches: str | None) -> None:
+    """A check of torch asks for a truth, where it would refuse a traced one; all sizes that pass it are right."""
+    torch.manual_seed(0)
+    model = Unpools().eval()
+    exported = hj.export(model, torch.rand(1, 3, 8, 8), branches=branches)
+    for size in ((2, 3, 6, 10), (5, 3, 2, 32), (1, 3, 8, 8)):
+        x = torch.rand(size)
+        with torch.no_grad():
+            torch.testing.assert_close(exported(x), model(x))

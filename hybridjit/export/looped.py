@@ -19,6 +19,16 @@ if TYPE_CHECKING:
     from .rolling import Ends
 
 
+_LOOP = "hybridjit: loop at "
+
+
+def turns_that_raise(graph: _torch.Graph) -> list[str]:
+    """What a graph raises for of its loops' turns: ``loop at head.py:41: captured at least 1 rounds``."""
+    texts = (node.output().toIValue() for node in _torch.every_node(graph) if node.kind() == "prim::Constant")
+    said = {text.partition(", got ")[0]: None for text in texts if isinstance(text, str) and text.startswith(_LOOP)}
+    return [text.removeprefix("hybridjit: ") for text in said]
+
+
 @dataclass(frozen=True)
 class Collected:
     """A list made after a loop of the same values of all turns.
@@ -146,7 +156,7 @@ class Writing:
         """How many turns the loop has at most, and whether it has one; the file raises if there are too few in all."""
         loop, graph = self._loop, self._graph
         number, truth = _torch.type_named("IntType"), _torch.type_named("BoolType")
-        says = f"hybridjit: loop at {place(*loop.line)}: captured at least {least} rounds, got "
+        says = f"{_LOOP}{place(*loop.line)}: captured at least {least} rounds, got "
         if loop.ends is not None:
             for at, mark in enumerate(loop.marks[:least]):
                 graph.setInsertPoint(mark)
@@ -191,7 +201,7 @@ class Writing:
             graph.setInsertPoint(self._body.nodes[0])
             left = [turn, _torch.insert_constant(graph, most - loop.first - 1)]
             more = _torch.insert(graph, "aten::lt", left, truth)
-            says = f"hybridjit: loop at {place(*loop.line)}: captured an end by a tensor, got all rounds: "
+            says = f"{_LOOP}{place(*loop.line)}: captured an end by a tensor, got all rounds: "
             _raise_unless(graph, more, says, _torch.insert_constant(graph, most))
         graph.setInsertPoint(block.returnNode())
         following = _torch.insert(graph, "aten::add", [turn, _torch.insert_constant(graph, 1)], number)
@@ -213,7 +223,7 @@ def guard(graph: _torch.Graph, marks: Sequence[Any], line: Line, count: int, end
         ends: How it ends, if by a tensor's truth.
     """
     point = graph.insertPoint()
-    says = f"hybridjit: loop at {place(*line)}: captured {count} rounds on this path, got "
+    says = f"{_LOOP}{place(*line)}: captured {count} rounds on this path, got "
     graph.setInsertPoint(marks[0])
     if ends is None:
         got = _torch.insert(graph, "aten::__range_length", list(marks[0].inputs())[1:4], _torch.type_named("IntType"))

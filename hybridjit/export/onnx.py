@@ -23,6 +23,7 @@ from ..adapters.schema import ValueSchema, flat_name
 from . import pt2
 from .devices import Runner, case_of, moved
 from .entries import FORWARD
+from .looped import turns_that_raise
 from .onnx_file import append_metadata, imported, write
 from .onnx_merge import METHOD, WRONG, Call, Graph, merge
 from .onnx_rewrites import rewrite
@@ -101,11 +102,8 @@ class Translated:
 
         planned = subject.planned
         graph = Graph(make, planned.method, planned.flags, names, results)
-        limits = [
-            Finding("HJ307", "warning", f"must hold, since ONNX can't raise: {each.name} is at most {each.most}")
-            for each in written.variables
-            if each.most is not None
-        ]
+        sizes_limited = [each for each in written.variables if each.most is not None]
+        limits = [_holds(f"{each.name} is at most {each.most}") for each in sizes_limited]
         findings = (*written.findings, *limits)
         return graph, dataclasses.replace(written, operations=operations, findings=findings, metadata={})
 
@@ -164,6 +162,7 @@ class Traced:
         names = entry.call.names()
         results = result_names(entry.result, [*names, *_chosen(subject)])
         axes = {name: {dim: f"{name}_{dim}" for dim in row} for name, row in zip(names, specs, strict=True) if row}
+        turns = turns_that_raise(traced.module.inlined_graph)
         rewrite(traced.module)
         state_types(traced.module, (entry.call.flatten(moved(each, None, "input")) for each in planned.calls.values()))
         with tempfile.TemporaryDirectory(prefix="hybridjit-") as folder:
@@ -185,7 +184,7 @@ class Traced:
             entry.result,
             _variables(subject, names, specs),
             len(model.graph.node),
-            (*report.findings, *map(_precondition, report.guards)),
+            (*report.findings, *map(_precondition, report.guards), *map(_holds, turns)),
             report.statics,
             report.scripted,
             branches=report.branches,
@@ -205,8 +204,14 @@ def pack(entries: Sequence[CapturedEntry], path: Path) -> Mapping[str, Any]:
 
 
 def _precondition(guard: Guard) -> Finding:
-    text = f"must hold, since ONNX can't raise: {guard.what} is {guard.value}"
-    return Finding("HJ307", "warning", text, guard.file, guard.line, guard.module_path, count=guard.count)
+    found = _holds(f"{guard.what} is {guard.value}")
+    return dataclasses.replace(
+        found, file=guard.file, line=guard.line, module_path=guard.module_path, count=guard.count
+    )
+
+
+def _holds(what: str) -> Finding:
+    return Finding("HJ307", "warning", f"must hold, since ONNX can't raise: {what}")
 
 
 def _variables(subject: Subject, names: Sequence[str], specs: Sequence[Mapping[int, Any]]) -> tuple[Variable, ...]:

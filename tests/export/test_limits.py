@@ -128,6 +128,14 @@ def test_ends_within_a_turn(fn: Callable[[Tensor], Tensor]) -> None:
     assert torch.equal(exported(many), fn(many)) and torch.equal(exported(few), fn(few))
 
 
+def test_where_a_file_cannot_raise() -> None:
+    """In ONNX, the turns that a loop must not take are a precondition, with the line."""
+    exported = hj.export(Call(breaks).eval(), inputs()[0], branches="auto", format="onnx")
+    torch.testing.assert_close(exported(inputs()[1]), breaks(inputs()[1]))
+    said = [each.message for each in exported.report.findings if each.code == "HJ307"]
+    assert len(said) == 1 and "loop at " in said[0] and said[0].endswith("captured an end by a tensor"), said
+
+
 def read_after(x: Tensor) -> Tensor:
     k = 0
     while x.abs().sum() > 1 and k < 6:

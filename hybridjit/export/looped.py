@@ -22,9 +22,11 @@ if TYPE_CHECKING:
 _LOOP = "hybridjit: loop at "
 
 
-def turns_that_raise(graph: _torch.Graph) -> list[str]:
-    """What a graph raises for of its loops' turns: ``loop at head.py:41: captured at least 1 rounds``."""
-    texts = (node.output().toIValue() for node in _torch.every_node(graph) if node.kind() == "prim::Constant")
+def turns_that_raise(module: Any) -> list[str]:
+    """What a script module raises for of its loops' turns: ``loop at head.py:41: captured at least 1 rounds``."""
+    graphs = (graph for part in module.modules() for graph in _torch.method_graphs(part).values())
+    nodes = (node for graph in graphs for node in _torch.every_node(graph))
+    texts = (node.output().toIValue() for node in nodes if node.kind() == "prim::Constant")
     said = {text.partition(", got ")[0]: None for text in texts if isinstance(text, str) and text.startswith(_LOOP)}
     return [text.removeprefix("hybridjit: ") for text in said]
 

@@ -162,7 +162,7 @@ class Traced:
         names = entry.call.names()
         results = result_names(entry.result, [*names, *_chosen(subject)])
         axes = {name: {dim: f"{name}_{dim}" for dim in row} for name, row in zip(names, specs, strict=True) if row}
-        turns = turns_that_raise(traced.module.inlined_graph)
+        turns = turns_that_raise(traced.module)
         rewrite(traced.module)
         state_types(traced.module, (entry.call.flatten(moved(each, None, "input")) for each in planned.calls.values()))
         with tempfile.TemporaryDirectory(prefix="hybridjit-") as folder:

@@ -6,8 +6,11 @@ import dataclasses
 import functools
 import sys
 from collections import OrderedDict, defaultdict, namedtuple
+from enum import Enum
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, nn
 
 from .. import _torch
 from .._errors import InputError, compose
@@ -25,7 +28,7 @@ def find_type(node: Container) -> type:
     fields (or is registered with torch's pytree), so a file can't make Python import what it names.
 
     Args:
-        node: A container of kind ``namedtuple``, ``dataclass`` or ``node``.
+        node: A container of kind ``namedtuple``, ``dataclass``, ``object`` or ``node``.
 
     Returns:
         The class, or a NamedTuple or dataclass with the same name and fields.
@@ -41,6 +44,8 @@ def find_type(node: Container) -> type:
             return found
         is_dataclass = node.kind == "dataclass" and dataclasses.is_dataclass(found)
         if is_dataclass and field_names(found) == node.names:
+            return found
+        if node.kind == "object" and is_open(found) and not hasattr(found, "__del__"):
             return found
     if node.kind == "node":
         registered = _torch.registered_type(node.type_name)
@@ -72,6 +77,23 @@ def find_type(node: Container) -> type:
             else dataclasses.make_dataclass(name, node.names, frozen=True)
         )
     return _standins[key]
+
+
+@functools.lru_cache(256)  # every call of an exported model asks
+def is_open(cls: type) -> bool:
+    """Whether what an instance has is in its attributes, and one is made of them without code of the class.
+
+    Those are the classes that ``copy.copy`` needs to know nothing about, besides such as have nothing to take apart.
+    """
+    own = any(getattr(cls, name, None) is not getattr(object, name, None) for name in _COPIED)
+    slots = any(vars(each).get("__slots__") for each in cls.__mro__)
+    return not (own or slots or issubclass(cls, _CLOSED)) and cls.__flags__ & _HEAP_TYPE != 0
+
+
+_COPIED = ("__new__", "__reduce__", "__reduce_ex__", "__getstate__", "__setstate__", "__copy__", "__deepcopy__")
+_CLOSED = (Tensor, nn.Module, type, Enum, BaseException, property)
+_HEAP_TYPE = 1 << 9
+"""What CPython sets for a class of a ``class`` statement: one of C has more than its attributes."""
 
 
 @functools.lru_cache(256)  # every call of a loaded file asks

@@ -92,8 +92,8 @@ class TracingAdapter(nn.Module):
     Args:
         model: The model. Its signature gives the flat arguments their names.
         args: Example positional arguments, or a lone one: any nesting of dict, list, tuple, NamedTuple,
-            dataclass and containers registered with torch's pytree. Text, numbers and ``None``
-            stay in the schema.
+            dataclass, containers registered with torch's pytree, and objects of a class with nothing but
+            attributes. Text, numbers and ``None`` stay in the schema.
         kwargs: Example keyword arguments.
 
     Raises:
@@ -131,6 +131,7 @@ class TracingAdapter(nn.Module):
         self.enter: Callable[[tuple[Tensor, ...]], None] | None = None  # told of each call, first
         self.leave: Callable[[tuple[Tensor, ...]], None] | None = None  # told of a trace's results
         self.around: Callable[[Callable[..., Any], tuple[Tensor, ...]], Any] | None = None
+        self.changed: tuple[str, ...] = ()  # what the last traced call changed of its arguments' containers
         self.training: bool = getattr(model, "training", False)  # a frozen script module has no mode
 
     @property
@@ -213,4 +214,5 @@ class TracingAdapter(nn.Module):
             )
         if before is None or _torch.tracing_state() is not None or torch.compiler.is_exporting():
             self._result.schema = ValueSchema(node)  # a capture tells which numbers it carries
+            self.changed = tuple(self._schema.changes(inputs, tensors))
         return flat[0] if len(flat) == 1 else tuple(flat)

@@ -39,6 +39,11 @@ _RESERVED = frozenset(_NAMES.split())
 """What the code in a TorchScript file calls: an argument of the name would be called in its place."""
 
 
+def leaf_paths(node: Node) -> list[str]:
+    """The path of each leaf of a structure that is a tensor on the flat side, in order."""
+    return [path for path, leaf in leaves(node) if not isinstance(leaf, StaticLeaf)]
+
+
 def node_to_json(node: Node) -> dict[str, Any]:
     """A structure as JSON data."""
     if isinstance(node, TensorLeaf):
@@ -97,7 +102,7 @@ class ValueSchema:
 
     def paths(self) -> list[str]:
         """The path of each tensor on the flat side, in order."""
-        return [path for path, leaf in leaves(self.node) if not isinstance(leaf, StaticLeaf)]
+        return leaf_paths(self.node)
 
     def unflatten(self, tensors: tuple[Tensor, ...]) -> Any:
         """The rich value of flat tensors.
@@ -165,12 +170,8 @@ class CallSchema:
 
     def names(self) -> list[str]:
         """The flat side's argument names: ``image``, ``targets_boxes``, ``images_0``."""
-        paths: list[str] = []
+        paths = leaf_paths(self.arguments)
         names: list[str] = []
-        for path, leaf in leaves(self.arguments):
-            if isinstance(leaf, StaticLeaf):
-                continue
-            paths.append(path)
         # Parameters that are tensors keep their names, whatever the others come to.
         taken = {path for path in paths if flat_name(path) == path}
         for path in paths:
@@ -278,6 +279,21 @@ class CallSchema:
                 else f"{name}: was left to its default when captured, can't be given"
             )
         return tuple(tensors), wrong
+
+    def changes(self, inputs: Inputs, tensors: Sequence[Tensor]) -> list[str]:
+        """What a call has changed in the containers that it was given, as ``path: was …, is …``.
+
+        Args:
+            inputs: The call's arguments, as `unflatten` made them, after it.
+            tensors: What they were made of.
+        """
+        try:
+            held, wrong = self.match(inputs)
+        except InputError:
+            return ["they hold now what no call can"]
+        pairs = zip(leaf_paths(self.arguments), tensors, held, strict=not wrong)
+        other = [f"{path}: was a tensor, is another" for path, one, now in pairs if not wrong and one is not now]
+        return [each.replace("expected ", "was ", 1).replace(", got ", ", is ", 1) for each in wrong] + other
 
     def unflatten(self, tensors: tuple[Tensor, ...]) -> Inputs:
         """The call's arguments again from flat tensors.

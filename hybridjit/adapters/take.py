@@ -57,6 +57,9 @@ def _parts(node: Container, value: Any) -> Sequence[Any] | None:
     if kind == "dataclass":
         alike = field_names(value.__class__) == node.names and all(map(hasattr, [value] * len(node.names), node.names))
         return [getattr(value, name) for name in node.names] if alike else None
+    if kind == "object":
+        held = vars(value)
+        return [held[name] for name in node.names] if held.keys() == set(node.names) else None
     return None
 
 

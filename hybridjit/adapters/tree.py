@@ -19,10 +19,10 @@ from torch import Tensor
 from .. import _torch
 from .._describe import describe
 from .._errors import InputError, compose
-from .classes import find_type
+from .classes import find_type, is_open
 from .plain import is_plain, is_static, pack, plain, same, unpack
 
-Kind: TypeAlias = Literal["tuple", "list", "dict", "namedtuple", "dataclass", "node"]
+Kind: TypeAlias = Literal["tuple", "list", "dict", "namedtuple", "dataclass", "object", "node"]
 Path: TypeAlias = str
 _NUMBERS: dict[str, type] = {"int": int, "float": float, "bool": bool}
 _DTYPES = {"int": torch.int64, "float": torch.float64, "bool": torch.bool}
@@ -62,7 +62,7 @@ class Container:
     Attributes:
         kind: What sort of container.
         keys: Per child, as in Python source: ``[0]``, ``['boxes']``, ``.scores``.
-        names: Dict keys, or field names; empty for sequences.
+        names: Dict keys, or the names of fields or attributes; empty for sequences.
         children: The structures of the children.
         type_name: ``package.module.Class``.
         dumped: A registered container's context, or a defaultdict's factory, as JSON text.
@@ -87,7 +87,7 @@ def scan(value: Any, tensors: list[Tensor], path: Path = "", numbers_of: Node | 
     """Finds a value's structure, and appends its tensors in order.
 
     Args:
-        value: Any nesting of what torch's pytree knows, dataclasses included.
+        value: Any nesting of what torch's pytree knows, dataclasses and objects with attributes included.
         tensors: Receives the tensors.
         path: Where the value is, for errors.
         numbers_of: The same value's structure in eager mode: where that has a number and this a
@@ -144,7 +144,7 @@ def _scan(value: Any, tensors: list[Tensor], path: Path, numbers_of: Node | None
                 where=path or "the value",
                 differences=[
                     "expected a tensor, None, bool, int, float, str, dtype, device, list, tuple, dict, "
-                    f"NamedTuple, dataclass or registered container, got {describe(value)}"
+                    f"NamedTuple, dataclass, registered container or object with attributes, got {describe(value)}"
                 ],
                 instead=_suggest(value),
                 page="inputerror",
@@ -182,7 +182,7 @@ def _suggest(value: Any) -> str:
 
 def _open(value: Any) -> tuple[Container, list[Any]] | None:
     """A container without the structures of its children, and its children."""
-    type_ = type(value)
+    type_: Any = type(value)
     name = f"{type_.__module__}.{type_.__qualname__}"
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = tuple(f.name for f in dataclasses.fields(value) if hasattr(value, f.name))
@@ -204,16 +204,23 @@ def _open(value: Any) -> tuple[Container, list[Any]] | None:
             shell = dataclasses.replace(shell, dumped=json.dumps(known), context=factory)
         return shell, list(value.values())
     node = _torch.open_node(value)
-    if node is None or type_ in _DICTS:  # torch's own way with a defaultdict imports what a file names
+    if type_ in _DICTS:  # torch's own way with a defaultdict imports what a file names
         return None
+    if node is None:
+        if not is_open(type_):
+            return None
+        fields = tuple(sorted(vars(value)))  # set in whatever order
+        return _shell("object", tuple(f".{f}" for f in fields), fields, name, type_), [vars(value)[f] for f in fields]
     dumped = _dump(node.context, node.dumped)
     return Container("node", node.keys, (), (), name, dumped, node.context, type_), list(node.children)
 
 
 def _is_known(value: Any) -> bool:
     """Whether a value is a leaf or a container, whatever that holds."""
-    known = isinstance(value, (Tensor, tuple, list, dict)) or is_static(value)
-    return known or dataclasses.is_dataclass(value) or _torch.open_node(value) is not None
+    if isinstance(value, (Tensor, tuple, list, dict)) or is_static(value) or dataclasses.is_dataclass(value):
+        return True
+    type_: Any = type(value)
+    return _torch.open_node(value) is not None or is_open(type_)
 
 
 def _dump(context: Any, dumped: str | None) -> str | None:
@@ -253,6 +260,10 @@ def build(node: Node, tensors: Iterator[Any]) -> Any:
         return _torch.close_node(type_, parts, context, node.dumped)
     if node.kind == "namedtuple":
         return tuple.__new__(type_, parts)  # not through a __new__ of its own, which may take others
+    if node.kind == "object":
+        made: object = object.__new__(type_)
+        vars(made).update(zip(node.names, parts, strict=True))
+        return made
     return _build_dataclass(type_, dict(zip(node.names, parts, strict=True)))
 
 

@@ -75,6 +75,7 @@ def ending(seconds: float) -> Iterator[None]:
         except EndlessError:
             over = True
         timer.cancel()
+        timer.join()  # it ends at once, and no thread is left
 
 
 _raise_in: Any = ctypes.pythonapi.PyThreadState_SetAsyncExc

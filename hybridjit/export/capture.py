@@ -26,6 +26,7 @@ from ..control.points import TRUTH
 from ..control.record import Record, recording
 from ..control.recorder import active
 from ..control.static import static_modules
+from .aftermath import Aftermath
 from .asking import checks_of_torch, kind_questions
 from .branches import Others, branching, meeting
 from .classnames import readable
@@ -46,7 +47,7 @@ from .rolling import rolling
 from .scalars import numbers_as_such
 from .scripts import naming_results
 from .standins import standing_in
-from .state import ModelState, plain_generators
+from .state import ModelState
 from .unseen import seeing
 from .watch import Watch
 
@@ -246,7 +247,7 @@ def capture(
         )
     names = {id(module): name for name, module in model.named_modules()}
     record = Record(names)
-    before = plain_generators()
+    aftermath = Aftermath(state)
     leaks: list[Leak] = []
 
     def seen(leak: Leak, tensor: Tensor) -> None:
@@ -301,18 +302,6 @@ def capture(
             raise
         except Exception as error:
             raise _explain(model, names, error) from error
-    notes = [
-        Finding(
-            "HJ002",
-            "note",
-            f"forward sets the attribute {name}; the file does not",
-            fix="register_buffer for state that calls share",
-        )
-        for name in sorted({*state.changed_attributes(), *record.written})
-    ]
-    if plain_generators() != before:
-        text = "forward draws random numbers of Python or NumPy; the file keeps what those of the export led to"
-        notes.append(Finding("HJ005", "warning", text, fix="torch.rand, of which a file draws anew"))
     reasons = static_modules(model)
     modes = [
         Static(f"training={getattr(module, 'training', False)}", reason, module_path=names[id(module)])
@@ -320,7 +309,7 @@ def capture(
     ]
     statics = [Static(s.value, s.reason, s.site.file, s.site.line, s.site.module_path) for s in record.statics]
     scripted = [Scripted(p.name, p.site.file, p.site.line, p.site.module_path) for p in record.scripted]
-    every = (*found(leaks), *findings, *forked, *functions, *notes)
+    every = (*found(leaks), *findings, *forked, *functions, *aftermath.notes(adapter, record))
     home = device_of(model, {"input": inputs})
     return Captured(
         traced,

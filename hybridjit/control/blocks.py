@@ -37,6 +37,10 @@ class Side:
     raised: str = ""
 
 
+class EverySideRaisesError(Exception):
+    """Both sides of a branch raise, each what it has to say."""
+
+
 class Beside(Protocol):
     """What the sides of a branch leave behind besides their results."""
 
@@ -77,7 +81,10 @@ def run_side(
             try:
                 return Side(block, frame, flatten(run()))
             except through:
+                recorder.raised_within += 1
                 raise
+            except EverySideRaisesError:
+                return Side(block, Frame(says), None, _EACH)
             except Exception as error:
                 names = record.current().names
                 last = innermost(error)
@@ -91,13 +98,19 @@ def run_side(
     others = iter(instead() if side.result is None else ())
     while side.result is None:
         del failed[count:]  # it is a raise of the file
+        other = next(others, None)
+        if other is None and side.raised == _EACH:
+            return side
         _empty(graph, block)
-        if (other := next(others, None)) is None:
+        if other is None:
             with _torch.recording_into(graph, block):
                 _torch.insert_raise(graph, own.raised)
             return own
         side = recorded(other, ())
     return side
+
+
+_EACH = "what each of its own sides raises"
 
 
 def _empty(graph: _torch.Graph, block: Any) -> None:
@@ -177,8 +190,14 @@ def trace_cond(
             block = node.addBlock()
             with recorder.assuming(pred, holds):
                 others = functools.partial(instead, holds)
-                sides.append(run_side(recorder, block, name, fn, operands, must=holds == taken, instead=others))
+                must = holds == taken and not recorder.lenient
+                sides.append(run_side(recorder, block, name, fn, operands, must=must, instead=others))
         record.current().branches.append(record.BranchPoint(site, tuple(bool(side.raised) for side in sides)))
+        going = [side.result is not None for side in sides]
+        if not any(going):
+            _torch.close_blocks(graph, node, [[], []], nested=recorder.depth > 0)
+            raise EverySideRaisesError
+        taken = taken if all(going) else going[0]
         return _join(recorder, node, sides, taken, names, str(site), beside)
 
 

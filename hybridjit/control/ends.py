@@ -32,8 +32,21 @@ class Ends:
         self._known = {id(container) for container in effects.containers}
         self.names = names
         self.where = where
-        self.left: list[Contents] = []
+        self._left: dict[bool, Contents] = {}
         self._differing: list[tuple[int, Any, Flat, Flat]] = []
+
+    def note(self, holds: bool) -> None:
+        """Notes what the side that ran has left; what an attempt at it left that was none counts no more."""
+        self._left[holds] = self.effects.take()
+
+    def forget(self, holds: bool) -> None:
+        """Forgets what an attempt at a side left."""
+        self._left.pop(holds, None)
+
+    @property
+    def left(self) -> list[Contents]:
+        """What each side left that did not raise, in order."""
+        return [self._left[holds] for holds in (True, False) if holds in self._left]
 
     def pairs(self) -> list[tuple[Any, Any]]:
         """The tensors and numbers that they left different, of the one side and of the other.

@@ -222,7 +222,7 @@ def explore(
         names = (f"the path where {site} holds", f"the path where {site} does not hold")
         ends = Ends(effects, names, str(site), before[0], last)
 
-        told = recorder.told_eager
+        told, raised = recorder.told_eager, recorder.raised_within
         with _torch.paused_tracing():
             taken = bool(pred)
 
@@ -231,18 +231,29 @@ def explore(
             if from_here is None and holds != taken:
                 from_here = len(run.log) + 1
             result = along([*run.log, Call(func, holds)], given, scratch, from_here)
-            ends.left.append(effects.take())
+            ends.note(holds)
             return taken_apart(result, known)
 
         def instead(holds: bool) -> Iterator[Callable[[], Any]]:
             spent = len(budget.sites)
-            if supposed != NOWHERE and recorder.told_eager > told:
-                effects.put(before[0])  # a library may have another way for a trace alone: numbers are tensors there
-                yield functools.partial(side, holds, as_traced=True)
-            effects.put(before[0])  # what the side left behind may be among the arguments
-            for bound in () if recorder.repeating else others_of(given, own, others):
+            ends.forget(holds)
+            for other in ways(holds):
+                yield other
                 del budget.sites[spent:]
-                yield functools.partial(attempt, bound, functools.partial(side, holds))
+                ends.forget(holds)  # it was none, or nobody would ask for a further one
+
+        def ways(holds: bool) -> Iterator[Callable[[], Any]]:
+            again = functools.partial(side, holds)
+            effects.put(before[0])  # what the side left behind may be among the arguments
+            if supposed != NOWHERE and recorder.told_eager > told:
+                # A library may have another way for a trace alone: numbers are tensors there.
+                yield functools.partial(again, as_traced=True)
+                effects.put(before[0])
+            for bound in () if recorder.repeating else others_of(given, own, others):
+                yield functools.partial(attempt, bound, again)
+            if recorder.raised_within > raised and not recorder.lenient:
+                effects.put(before[0])
+                yield functools.partial(recorder.leniently, again)
 
         sides = functools.partial(side, True), functools.partial(side, False)
         try:

@@ -91,6 +91,8 @@ class Recorder(TorchFunctionMode):
         decided: The predicates that are known to hold, or not to, where recording goes on.
         repeating: Whether what runs is in the graph already, and runs aside for another example.
         told_eager: How often code on a side that the example does not take was told that nothing is traced.
+        raised_within: How often what a side of a branch raised was taken for what all around it does.
+        lenient: Whether what the example raises ends but the side of the branch that it is on.
     """
 
     def __init__(self) -> None:
@@ -99,6 +101,8 @@ class Recorder(TorchFunctionMode):
         self.decided: dict[Any, bool] = {}
         self.repeating: bool = False
         self.told_eager: int = 0
+        self.raised_within: int = 0
+        self.lenient: bool = False
         self._depths: dict[int, int] = {}
         self._example: Frame | None = None
         self._grad = torch.is_grad_enabled()
@@ -255,6 +259,14 @@ class Recorder(TorchFunctionMode):
                 yield
         finally:
             self._example = before
+
+    def leniently(self, run: Callable[[], Any]) -> Any:
+        """Runs what the example's data contradict and have raise: there the other sides of branches count, too."""
+        before, self.lenient = self.lenient, True
+        try:
+            return run()
+        finally:
+            self.lenient = before
 
     @contextlib.contextmanager
     def assuming(self, pred: Tensor, holds: bool) -> Iterator[None]:

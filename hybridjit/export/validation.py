@@ -9,6 +9,7 @@ import linecache
 import re
 
 from .._sites import Site
+from ..control.names import Comprehension
 
 
 def only_validates(site: Site, holds: bool) -> bool:
@@ -68,14 +69,38 @@ def _tests(file: str) -> list[tuple[int, int, bool, str]]:
     """The tests of a file that validate: first and last line, how they come out if nothing is raised, what is else."""
     found: list[tuple[ast.expr, bool, str]] = []
     for node in ast.walk(parsed(file)):
-        if isinstance(node, ast.Assert) and not _has(node.test, ast.Or):
-            says = _text(node.msg) if node.msg else ast.unparse(node.test)
-            found.append((node.test, True, f"AssertionError: {says}"))
-        elif isinstance(node, ast.If) and _raises(node.body) and not _has(node.test, ast.And):
-            found.append((node.test, False, _raised(node.body[0])))
-        elif isinstance(node, ast.If) and _raises(node.orelse) and not _has(node.test, ast.Or):
-            found.append((node.test, True, _raised(node.orelse[0])))
+        if isinstance(node, ast.Assert):
+            says = f"AssertionError: {_text(node.msg) if node.msg else ast.unparse(node.test)}"
+            found += [(*each, says) for each in _sure(node.test, True)]
+        elif isinstance(node, ast.If) and _raises(node.body):
+            found += [(*each, _raised(node.body[0])) for each in _sure(node.test, False)]
+        elif isinstance(node, ast.If) and _raises(node.orelse):
+            found += [(*each, _raised(node.orelse[0])) for each in _sure(node.test, True)]
     return [(test.lineno, test.end_lineno or test.lineno, passes, says) for test, passes, says in found]
+
+
+def _sure(test: ast.expr, passes: bool) -> list[tuple[ast.expr, bool]]:
+    """The parts of a test of which each by itself makes it come out otherwise, and how each comes out if it does not.
+
+    Args:
+        test: The test.
+        passes: How it comes out if nothing is raised.
+    """
+    if isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not):
+        return _sure(test.operand, not passes)
+    if isinstance(test, ast.BoolOp) and isinstance(test.op, ast.And if passes else ast.Or):
+        return [each for value in test.values for each in _sure(value, passes)]
+    if isinstance(test, ast.Call) and ast.unparse(test.func) == ("all" if passes else "any") and len(test.args) == 1:
+        (of,) = test.args
+        if isinstance(of, (ast.GeneratorExp, ast.ListComp)) and not any(each.ifs for each in of.generators):
+            return _sure(of.elt, passes)
+    chains = [each for each in ast.walk(test) if isinstance(each, ast.Compare) and len(each.ops) > 1]
+    several = any(isinstance(each, _SEVERAL) for each in ast.walk(test))
+    return [] if several or (chains and (chains != [test] or not passes)) else [(test, passes)]
+
+
+_SEVERAL = (ast.BoolOp, ast.IfExp, ast.Lambda, ast.Not, *Comprehension)
+"""What may ask for truths of its own."""
 
 
 def _raised(statement: ast.stmt) -> str:
@@ -196,7 +221,3 @@ def _is_pure(call: ast.Call) -> bool:
 def _names(statement: ast.Assign | ast.Expr) -> set[str]:
     targets = statement.targets if isinstance(statement, ast.Assign) else []
     return {each.id for target in targets for each in ast.walk(target) if isinstance(each, ast.Name)}
-
-
-def _has(test: ast.expr, kind: type[ast.boolop]) -> bool:
-    return any(isinstance(node, kind) for node in ast.walk(test))

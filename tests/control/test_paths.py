@@ -241,3 +241,69 @@ def test_a_result_is_an_object() -> None:
     traced = torch.jit.trace(model, x)
     for each in (x, -x):
         torch.testing.assert_close(traced(each), model(each))
+
+
+@hj.branch_if_tracing
+def broadcast(x: Tensor, y: Tensor) -> Tensor:
+    if x.shape[0] == y.shape[0] or y.shape[0] == 1:
+        return x + y
+    elif y.shape[0] == 3:
+        raise ValueError("three")
+    else:
+        raise KeyError("others")
+
+
+@hj.branch_if_tracing
+def in_turn(x: Tensor, y: Tensor) -> Tensor:
+    for at in range(2):
+        if x.shape[at] == y.shape[at] or x.shape[at] == 1 or y.shape[at] == 1:
+            continue
+        raise ValueError("they do not fit")
+    return x + y
+
+
+@pytest.mark.parametrize("fn", [broadcast, in_turn])
+def test_what_is_asked_before_a_side_raises(fn: Any) -> None:
+    """Where the example would raise on a side that it does not take, the other answers there count, too."""
+    x = torch.ones(2, 4)
+    module = torch.jit.trace(lambda x, y: fn(x, y), (x, 2 * x), check_trace=False)
+    for shape in ((2, 4), (1, 4), (3, 4), (4, 4), (2, 1), (1, 1), (5, 1)):
+        y = torch.rand(shape)
+        try:
+            expected = fn(x, y)
+        except (ValueError, KeyError, RuntimeError) as error:
+            says = f"{type(error).__name__}: {error}" if not isinstance(error, RuntimeError) else "size of tensor"
+            with pytest.raises((RuntimeError, torch.jit.Error), match=re.escape(says)):
+                module(x, y)
+        else:
+            torch.testing.assert_close(module(x, y), expected)
+
+
+def test_what_an_attempt_left_is_forgotten() -> None:
+    """A side that was tried with another example, and is none, leaves nothing behind; see `Ends`."""
+
+    class Fills(nn.Module):
+        def forward(self, x: Tensor, found: dict[str, Tensor]) -> Tensor:
+            if x.sum() > 0:
+                found["y"] = x * 2
+            else:
+                if x.shape[0] < 3:
+                    raise ValueError("few")
+                found["y"] = x * 3
+            return found["y"] + found["x"]
+
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.part = Fills()
+
+        def forward(self, x: Tensor) -> Any:
+            return self.part(x, {"x": x + 1})
+
+    model, few, many = Model().eval(), torch.ones(2), -torch.ones(5)
+    for given, other in ((few, many), (many, few)):
+        exported = hj.export(model, given, branches="auto", check_inputs=[other])
+        for x in (few, many, -many):
+            torch.testing.assert_close(exported(x), model(x))
+        with pytest.raises(hj.GuardError, match="few"):
+            exported(-few)

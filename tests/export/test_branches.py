@@ -638,3 +638,34 @@ def test_paths_meet_only_where_that_changes_nothing(step: Callable[[Tensor, floa
         x = torch.full((2, 4), level)
         with contextlib.suppress(hj.GuardError, RuntimeError):
             torch.testing.assert_close(exported(x), model(x))
+
+
+class Fits(nn.Module):
+    """As libraries check that two tensors can be broadcast."""
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        for at in range(x.ndim - 1):
+            n, m = x.size(at), y.size(at)
+            if n == m or n == 1 or m == 1:
+                continue
+            raise ValueError("they do not fit")
+        return x + y
+
+
+class FitsNot(nn.Module):
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        if not (x.size(0) == y.size(0) or y.size(0) == 1):
+            raise ValueError("they do not fit")
+        return x + y
+
+
+@pytest.mark.parametrize("model", [Fits(), FitsNot()], ids=lambda model: type(model).__name__)
+def test_one_of_several_reasons_not_to_raise(model: nn.Module) -> None:
+    """A file raises where the model does, and not where another part of its test holds, which no input showed."""
+    exported = hj.export(model.eval(), (torch.ones(2, 3), torch.ones(2, 3)), branches="auto")
+    x = torch.ones(2, 3)
+    for rows in (1, 2):
+        torch.testing.assert_close(exported(x, torch.ones(rows, 3)), model(x, torch.ones(rows, 3)))
+    for rows in (0, 3):
+        with pytest.raises(hj.GuardError, match="ValueError: they do not fit"):
+            exported(x, torch.ones(rows, 3))

@@ -36,6 +36,22 @@ def forward(x, y):
         > 0
     ):
         raise ValueError
+    if not (x > 0 or y > 0):
+        raise ValueError
+    if not (x > 0 and y > 0):
+        raise ValueError
+    if not x > 0 or y > 0:
+        raise ValueError
+    if all(each > 0 for each in x):
+        raise ValueError
+    if any(each > 0 for each in x):
+        raise ValueError
+    assert 0 < x < y
+    if 0 < x < y:
+        raise ValueError
+    if (x > 0 or y > 0) == z:
+        raise ValueError
+    assert x[0] if y > 0 else x[1]
 """
 CASES = {
     3: (True, False),  # an assertion that holds
@@ -46,6 +62,15 @@ CASES = {
     13: (False, False),
     17: (False, False),  # both ways go on
     20: (False, True),  # any line of the test
+    24: (False, False),  # the other may hold
+    26: (True, False),
+    28: (True, True),  # each as it is when the test is over
+    30: (False, False),  # another one may be below
+    32: (False, True),
+    34: (True, False),
+    35: (False, False),
+    37: (False, False),
+    39: (False, False),
 }
 
 

@@ -243,8 +243,9 @@ def _join(
     graph = _torch.current_graph()
     one, other = (side.result or sides[1 - index].result for index, side in enumerate(sides))
     assert one is not None and other is not None  # the side that was taken has not raised
+    own = sides[not taken]
     with _torch.paused_tracing():
-        check_same("the sides of a branch return different things", where, names, (one, other))
+        check_same("the sides of a branch return different things", where, names, (one, other), own.frame.ends)
     pairs = beside.pairs() if beside else []
     leaves = [[*each.leaves, *(pair[index] for pair in pairs)] for index, each in enumerate((one, other))]
     dynamic = [not is_static(a, b) for a, b in zip(*leaves, strict=True)]
@@ -267,7 +268,6 @@ def _join(
         _torch.bind_value(tensor, output)
         if number:
             record.current().numbers.add(output.unique())
-    own = sides[not taken]
     recorder.adopt(made, own.frame)
     following = iter(made)
     flat = own.result

@@ -14,6 +14,7 @@ from .. import _torch
 from .._describe import describe
 
 _TYPES = {bool: "BoolType", int: "IntType", float: "FloatType"}
+_ADVICE = "; export the model with such an input among check_inputs"
 
 
 def insert_guard(value: Tensor, captured: Sequence[Any], message: str, fix: str) -> None:
@@ -64,6 +65,35 @@ def insert_refusal(value: Tensor, holds: bool, message: str) -> None:
     _torch.insert_raise_unless(graph, same, "{}", [_torch.insert_constant(graph, f"hybridjit: {message}")])
 
 
+def guard_inputs(
+    inputs: Sequence[tuple[str, Tensor]], fixed: Collection[str], alike: Sequence[Collection[tuple[torch.dtype, ...]]]
+) -> None:
+    """Inserts the checks of what a trace takes for granted of its inputs.
+
+    Args:
+        inputs: The inputs, with what they are called.
+        fixed: What is checked: ``"kinds"``, or ``"dtypes"`` or ``"ranks"``, ``"ranks 1"`` of one; ``"precision"``, that
+            they have not half of it; ``"complex"``, that they are real; ``"sizes"``; ``"apart"``, that no two are one
+            tensor.
+        alike: The dtypes of inputs that the user gave, of those together that compute the same.
+    """
+    dtypes = tuple(tensor.dtype for _, tensor in inputs)
+    same = next((each for each in alike if dtypes in each), [dtypes])
+    typed = [at for at in range(len(inputs)) if {"kinds", "dtypes", f"dtypes {at}"} & {*fixed}]
+    if typed and len(same) > 1:
+        known = dict.fromkeys(tuple(each[at] for at in typed) for each in same)
+        guard_dtypes([inputs[at] for at in typed], list(known))
+    for index, (name, tensor) in enumerate(inputs):
+        rank = bool({"kinds", "ranks", f"ranks {index}"} & {*fixed})
+        guard_kind(name, tensor, index in typed and len(same) == 1, rank)
+        if index not in typed:
+            guard_dtype(name, tensor, fixed, {each[index] for each in same})
+        if "sizes" in fixed:
+            guard_sizes(name, tensor)
+    if "apart" in fixed:
+        guard_apart(inputs)
+
+
 def guard_sizes(name: str, tensor: Tensor) -> None:
     """Inserts a check of the sizes of an input, which a trace may have frozen in ways that nobody saw."""
     graph = _torch.current_graph()
@@ -73,8 +103,7 @@ def guard_sizes(name: str, tensor: Tensor) -> None:
     head = _torch.insert_constant(graph, f"hybridjit: {name}: captured {spelled}, got sizes ")
     got = _torch.insert(graph, "aten::size", [_torch.value_of(tensor)], sizes)
     same = _torch.insert(graph, "aten::eq", [got, _torch.insert_constant(graph, captured)], truth)
-    tail = _torch.insert_constant(graph, "; export the model with such an input among check_inputs")
-    _torch.insert_raise_unless(graph, same, "{}{}{}", [head, got, tail])
+    _torch.insert_raise_unless(graph, same, "{}{}{}", [head, got, _torch.insert_constant(graph, _ADVICE)])
 
 
 def have_sizes(tensors: Sequence[Tensor], sizes: Sequence[Sequence[Sequence[int]]]) -> _torch.Value:
@@ -124,7 +153,7 @@ def guard_kind(name: str, tensor: Tensor, dtype: bool = True, rank: bool = True)
     number, truth = _torch.type_named("IntType"), _torch.type_named("BoolType")
     with _torch.paused_tracing(), _torch.unwatched():
         dims, kind, spelled = tensor.dim(), tensor.dtype, describe(tensor)
-    value, advice = _torch.value_of(tensor), "; export the model with such an input among check_inputs"
+    value, advice = _torch.value_of(tensor), _ADVICE
     asked: list[tuple[str, Any, str]] = [("aten::dim", dims, " dimensions")] if rank else []
     asked += [("prim::dtype", kind, "")] if dtype else []
     for operator, captured, tail in asked:
@@ -136,7 +165,17 @@ def guard_kind(name: str, tensor: Tensor, dtype: bool = True, rank: bool = True)
         _torch.insert_raise_unless(graph, same, "{}" * len(given), given)
 
 
-def guard_dtype(name: str, tensor: Tensor, unlike: Collection[str]) -> None:
+def guard_dtypes(inputs: Sequence[tuple[str, Tensor]], known: Sequence[Sequence[torch.dtype]]) -> None:
+    """Inserts a check that inputs have, all of them at once, dtypes of which each was shown to do the same."""
+    graph = _torch.current_graph()
+    spelled = " or ".join(", ".join(str(each).removeprefix("torch.") for each in dtypes) for dtypes in known)
+    names = ", ".join(name for name, _ in inputs)
+    text = f"hybridjit: {names}: captured {spelled}, got another dtype{_ADVICE}"
+    have = have_dtypes([tensor for _, tensor in inputs], known)
+    _torch.insert_raise_unless(graph, have, "{}", [_torch.insert_constant(graph, text)])
+
+
+def guard_dtype(name: str, tensor: Tensor, unlike: Collection[str], known: Collection[torch.dtype] = ()) -> None:
     """Inserts checks that an input has no dtype of a sort on which what was captured is another program.
 
     Args:
@@ -144,6 +183,7 @@ def guard_dtype(name: str, tensor: Tensor, unlike: Collection[str]) -> None:
         tensor: The traced input.
         unlike: ``"precision"``: not half precision where it has single precision; ``"complex"``: not complex where
             it is real.
+        known: Dtypes that were shown to do the same.
     """
     graph, truth = _torch.current_graph(), _torch.type_named("BoolType")
     with _torch.paused_tracing(), _torch.unwatched():
@@ -152,13 +192,16 @@ def guard_dtype(name: str, tensor: Tensor, unlike: Collection[str]) -> None:
     if "precision" in unlike and dtype == torch.float32:
         found.append(((torch.float16, torch.bfloat16), f"half precision; call it with {name}.float()"))
     if "complex" in unlike and dtype.is_floating_point:
-        said = "complex numbers; export the model with such an input among check_inputs"
+        said = f"complex numbers{_ADVICE}"
         found.append(((torch.complex64, torch.complex128), said))
-    for others, said in found:
+    for several, said in found:
+        others = [each for each in several if each not in known]
+        if not others:
+            continue
         asked = _torch.insert(graph, "prim::dtype", [_torch.value_of(tensor)], _torch.type_named("IntType"))
         constants = [_torch.insert_constant(graph, each) for each in others]
         apart = [_torch.insert(graph, "aten::ne", [asked, each], truth) for each in constants]
-        both = _torch.insert(graph, "aten::__and__", apart, truth)
+        both = functools.reduce(lambda a, b: _torch.insert(graph, "aten::__and__", [a, b], truth), apart)
         text = _torch.insert_constant(graph, f"hybridjit: {name}: captured {spelled}, got {said}")
         _torch.insert_raise_unless(graph, both, "{}", [text])
 

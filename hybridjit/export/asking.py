@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import sys
 from collections.abc import Collection, Iterator
 from types import FunctionType, ModuleType
@@ -12,7 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from .. import _torch
-from .._sites import is_users, user_frame
+from .._sites import is_users, user_frame, user_site
+from ..control.guards import insert_refusal
+from ..control.recorder import as_one_operation
 from .standins import Type, eager_kind, is_instance, vars_of
 
 
@@ -54,7 +57,7 @@ def kind_questions(model: nn.Module, answered: Collection[str]) -> Iterator[set[
     changed: list[tuple[dict[str, Any], str]] = []
     setattr(torch, "is_tensor", is_tensor)  # noqa: B010 - of another type, for a type checker
     try:
-        for module, own in _modules(model):
+        for module, own in modules_of(model):
             space = vars_of(module)
             if space.get("__file__") in answered:
                 continue
@@ -69,7 +72,7 @@ def kind_questions(model: nn.Module, answered: Collection[str]) -> Iterator[set[
             del space[name]
 
 
-def _modules(model: nn.Module) -> Iterator[tuple[Any, bool]]:
+def modules_of(model: nn.Module) -> Iterator[tuple[Any, bool]]:
     """The modules of the packages that a model and what it imports are from, and whether they are its own."""
     names = {cls.__module__ for module in model.modules() for cls in type(module).__mro__}
     held = [each for module in model.modules() for each in vars(module).values()]
@@ -96,3 +99,54 @@ def checks_of_torch() -> Iterator[None]:
         yield
     finally:
         setattr(torch, checked.__name__, checked)
+
+
+@contextlib.contextmanager
+def checks_of_layers(names: dict[int, str]) -> Iterator[None]:
+    """Has recurrent layers check the sizes of their states in the graph, within the body: they take the example's.
+
+    Args:
+        names: ``id(module)`` to module path.
+    """
+    real = {name: getattr(cls, name) for cls, name in _CHECKS}
+
+    def rows(layer: Any, batch_sizes: Any, size: int) -> tuple[Any, ...]:
+        return layer.num_layers * (2 if layer.bidirectional else 1), batch_sizes[0], size
+
+    def hidden(self: Any, input: Any, batch_sizes: Any) -> Any:
+        if batch_sizes is None or _torch.tracing_state() is None:
+            return real["get_expected_hidden_size"](self, input, batch_sizes)
+        return rows(self, batch_sizes, self.proj_size or self.hidden_size)
+
+    def cell(self: Any, input: Any, batch_sizes: Any) -> Any:
+        if batch_sizes is None or _torch.tracing_state() is None:
+            return real["get_expected_cell_size"](self, input, batch_sizes)
+        return rows(self, batch_sizes, self.hidden_size)
+
+    def check(self: Any, hx: Any, expected: Any, *message: str) -> None:
+        with _torch.paused_tracing(), _torch.unwatched():
+            sizes = tuple(int(size) for size in expected)
+            real["check_hidden_size"](self, hx, sizes, *message)
+        if _torch.tracing_state() is None:
+            return
+        says = f"{user_site(names)}: RuntimeError: a hidden state has another size than the layer expects"
+        for at, size in enumerate(expected):
+            same = hx.size(at) == size
+            if isinstance(same, Tensor):
+                as_one_operation(insert_refusal, (same,), functools.partial(insert_refusal, same, True, says))
+
+    made = {"get_expected_hidden_size": hidden, "get_expected_cell_size": cell, "check_hidden_size": check}
+    for cls, name in _CHECKS:
+        setattr(cls, name, made[name])
+    try:
+        yield
+    finally:
+        for cls, name in _CHECKS:
+            setattr(cls, name, real[name])
+
+
+_CHECKS = (
+    (nn.RNNBase, "get_expected_hidden_size"),
+    (nn.LSTM, "get_expected_cell_size"),
+    (nn.RNNBase, "check_hidden_size"),
+)

@@ -20,20 +20,21 @@ from .._errors import CaptureError, HybridJitError, InputError, UnsupportedError
 from .._sites import Line, Site, site_of_error
 from ..adapters.flatten import TracingAdapter
 from ..adapters.inputs import Inputs
-from ..control.guards import guard_apart, guard_dtype, guard_kind, guard_sizes
+from ..control.guards import guard_inputs
 from ..control.origins import Asked, following
 from ..control.points import TRUTH
 from ..control.record import Record, recording
 from ..control.recorder import active
 from ..control.static import static_modules
 from .aftermath import Aftermath
-from .asking import checks_of_torch, kind_questions
+from .asking import checks_of_layers, checks_of_torch, kind_questions
 from .branches import Others, branching, meeting
 from .classnames import readable
 from .devices import device_of
 from .findings import collecting, found
 from .forks import forks
 from .functions import inlined
+from .given import truths_of_attention
 from .leaks import Leak
 from .lost import copying, keep_counts, refuse_caught, refuse_generators
 from .made import constructing, drop_copies
@@ -178,6 +179,7 @@ def capture(
     branches: Sequence[str] = (),
     meet: Callable[[int, Leak, Tensor], None] = lambda index, leak, tensor: None,
     fixed: Collection[str] = (),
+    alike: Sequence[Collection[tuple[torch.dtype, ...]]] = (),
     around: Callable[[Callable[..., Any], Sequence[Tensor]], Any] | None = None,
     dynamic: Collection[str] = (),
     parts: Callable[[Site], bool] = lambda site: True,
@@ -202,9 +204,8 @@ def capture(
         state: Its state; the caller puts the model back.
         branches: Paths of submodules whose ``if``s become branches.
         meet: Is given what leaves the trace: the how-many-eth it is, what it is, and the tensor.
-        fixed: What of the inputs the file checks: ``"kinds"``, or ``"dtypes"`` or ``"ranks"``; ``"ranks 1"``, of one;
-            ``"precision"``, that they have not half of it; ``"complex"``, that they are real; ``"sizes"``;
-            ``"apart"``, that no two are one tensor.
+        fixed: What of the inputs the file checks, see `guard_inputs`.
+        alike: The dtypes of inputs that the user gave, of those together that compute the same.
         around: Runs the flat model in the trace, given it and its tensors; may run it again on others.
         dynamic: Source files whose code gets stand-ins for ``len``, ``int`` and the like.
         guarding: Whether the file checks what Python code was told of devices.
@@ -257,15 +258,7 @@ def capture(
         meet(len(leaks) - 1, leak, tensor)
 
     def enter(tensors: Sequence[Tensor]) -> None:
-        for index, (name, tensor) in enumerate(zip(adapter.input_schema.names(), tensors, strict=True)):
-            dtype, rank = ({"kinds", each, f"{each} {index}"} & {*fixed} for each in ("dtypes", "ranks"))
-            guard_kind(name, tensor, bool(dtype), bool(rank))
-            if not dtype:
-                guard_dtype(name, tensor, fixed)
-            if "sizes" in fixed:
-                guard_sizes(name, tensor)
-        if "apart" in fixed:
-            guard_apart(list(zip(adapter.input_schema.names(), tensors, strict=True)))
+        guard_inputs(list(zip(adapter.input_schema.names(), tensors, strict=True)), fixed, alike)
 
     adapter.enter, adapter.leave = enter, keep_counts
     adapter.around = around
@@ -280,7 +273,15 @@ def capture(
         loops = stack.enter_context(rolling(rolls))
         stack.enter_context(standing_in(dynamic, loops, classes))
         kinds_asked = stack.enter_context(kind_questions(model, dynamic))
-        asked = seeing(), checks_of_torch(), constructing(), hashing(watch.leak), knowing(watch.kept)
+        asked = (
+            seeing(),
+            checks_of_torch(),
+            checks_of_layers(names),
+            truths_of_attention(model),
+            constructing(),
+            hashing(watch.leak),
+            knowing(watch.kept),
+        )
         for each in (*asked, copying(), unnoticed()):
             stack.enter_context(each)
         stack.enter_context(naming_results())

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from typing import TYPE_CHECKING, TypeAlias
 
+import torch
+
 from .._errors import HybridJitError
+from ..control.asides import Arguments
 from .bounds import bounded
+from .branches import listening
 from .capture import Captured
 from .devices import moved
+from .forks import pretending
 from .probes import MORE, SHARED, Flat, Probe, kind_probes, neighbours, of_kind, probes, scattered, shared_probe, sized
+from .state import SEED
 from .survey import Seen, same_program
-from .task import Known, Settings
+from .task import Known, Settings, Task
 
 if TYPE_CHECKING:
     from .guarded import Study
@@ -124,4 +131,22 @@ def _resized(study: Study, settings: Settings, name: str) -> list[Seen]:
             found.append(study.seen(settings, says))
         except HybridJitError:
             continue
+    return found
+
+
+def listened(task: Task, known: Known, settings: Settings) -> dict[Hashable, list[Arguments]]:
+    """What an input gives some submodules: as in a trace, if the model does not refuse that."""
+    for around in (contextlib.nullcontext,) if settings.as_eager else (pretending, contextlib.nullcontext):
+        inputs = moved(known.inputs, None, known.name)
+        torch.manual_seed(SEED)
+        listens = listening(task.model, settings.branches, settings.meets, settings.merges)
+        try:
+            with torch.no_grad(), around(), listens as found:
+                task.model(*inputs.args, **inputs.kwargs)
+            break
+        except Exception:
+            if around is contextlib.nullcontext:
+                raise
+        finally:
+            task.state.restore(thorough=True)
     return found

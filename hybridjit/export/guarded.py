@@ -17,14 +17,13 @@ from .._errors import CaptureError, HybridJitError
 from .._sites import site_of_function, user_files
 from ..control.asides import Arguments
 from .auto import Branches, Meeting
-from .branches import BranchingError, listening
+from .branches import BranchingError
 from .capture import Captured, capture, placed
 from .devices import moved
-from .forks import pretending
-from .further import SECONDS, enough, look_beside, probe
+from .further import SECONDS, enough, listened, look_beside, probe
 from .kinds import BOOL
 from .leaks import Leak
-from .members import Member, ways_apart
+from .members import Member, told_dtypes, ways_apart
 from .memory import memory_error, recalled
 from .probes import SCATTERED, SHARED, of_kind
 from .report import Finding
@@ -100,6 +99,7 @@ class Study:
         self.began: float = 0.0
         self.deadline: float = math.inf
         self.meeting: Meeting = Meeting()
+        self.alike: list[set[tuple[torch.dtype, ...]]] = []
         self._placed: dict[int, Captured] = {}
         self._captures: dict[tuple[Settings, str], Seen] = {}
         self._given: dict[Hashable, dict[Hashable, list[Arguments]]] = {}
@@ -198,7 +198,8 @@ class Study:
         captured: Captured | None = None
         guarded: list[Leak] = []
         refused: list[Finding] = []
-        looked_at = self.first.leaks or settings.looking or settings.observed != self.settings.observed
+        other = settings.looking or settings.observed != self.settings.observed
+        looked_at = self.first.leaks or other or len(self._joining) > 1
         outright = self._outright(settings) if looked_at else None
         if outright is not None:
             seen = [Seen(settings.base, outright[0])]
@@ -239,14 +240,18 @@ class Study:
     def _with_evidence(self, settings: Settings, first: Seen) -> list[Seen]:
         """A capture with those of the inputs that count, and of others as long as they may spare it a guard."""
         seen = [first]
-        if not first.captured.leaks and not settings.looking:
+        if not first.captured.leaks and not settings.looking and len(self._joining) < 2:
             return seen
         seen += self.observed(settings, count=True)
         others = self.observed(settings, count=False)
-        joining = {name for name, known in self.known.items() if known.joins}
-        while settings.trusting and unsettled(seen, joining) and (other := next(others, None)) is not None:
+        while settings.trusting and unsettled(seen, self._joining) and (other := next(others, None)) is not None:
             seen.append(other)
         return seen
+
+    @property
+    def _joining(self) -> set[str]:
+        """The inputs that are to have a path, the first one among them."""
+        return {name for name, known in self.known.items() if known.joins}
 
     def _once_placed(self, captured: Captured) -> Captured:
         key = id(captured.module)
@@ -258,6 +263,7 @@ class Study:
         self, settings: Settings, groups: Sequence[Sequence[Seen]], innocent: dict[Occurrence, str]
     ) -> tuple[Captured, list[Leak]]:
         """The capture that becomes the file: of all inputs that were given, each on its path."""
+        self.alike = [told_dtypes(group, self.known) for group in groups]
         told = [groups[0], *(g for g in groups[1:] if any(self.known[seen.name].joins for seen in g))]
         for index in range(2 if len(told) > 1 else 0):
             ways = ways_apart([self._member(group, innocent) for group in told])
@@ -309,26 +315,9 @@ class Study:
         for each in (*settings.examples, "input") if settings.examples else ():
             key = settings.branches, settings.meets, settings.merges, each, settings.as_eager
             if key not in self._given:
-                self._given[key] = self._listened(settings, each)
+                self._given[key] = listened(self.task, self.known[each], settings)
             for path, calls in self._given[key].items() if each != name else ():
                 found.setdefault(path, []).extend(calls)
-        return found
-
-    def _listened(self, settings: Settings, name: str) -> dict[Hashable, list[Arguments]]:
-        """What one of the inputs gives some submodules: as in a trace, if the model does not refuse that."""
-        for around in (contextlib.nullcontext,) if settings.as_eager else (pretending, contextlib.nullcontext):
-            inputs = moved(self.known[name].inputs, None, name)
-            torch.manual_seed(SEED)
-            listened = listening(self.task.model, settings.branches, settings.meets, settings.merges)
-            try:
-                with torch.no_grad(), around(), listened as found:
-                    self.task.model(*inputs.args, **inputs.kwargs)
-                break
-            except Exception:
-                if around is contextlib.nullcontext:
-                    raise
-            finally:
-                self.task.state.restore(thorough=True)
         return found
 
     def traced(
@@ -353,6 +342,7 @@ class Study:
                 settings.branches,
                 meet,
                 fixed=settings.fixed if meet is not _look else (),
+                alike=self.alike,
                 around=around,
                 guarding=self.on_frozen != "ignore",
                 dynamic=settings.dynamic,

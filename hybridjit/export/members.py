@@ -5,13 +5,16 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 from torch import Tensor
 
 from .leaks import Leak
 from .survey import Occurrence, Seen, occurrences, proven, values_of
+
+if TYPE_CHECKING:
+    from .task import Known
 
 Form: TypeAlias = tuple[tuple[torch.dtype, tuple[int, ...]], ...]
 """The dtype and the sizes of every tensor of an input."""
@@ -57,6 +60,13 @@ def forms_of(group: Sequence[Member]) -> set[Form]:
 def dtypes_of(group: Sequence[Member]) -> set[tuple[torch.dtype, ...]]:
     """The dtypes of the tensors of some inputs, each list of them once."""
     return {tuple(dtype for dtype, _ in form) for form in forms_of(group)}
+
+
+def told_dtypes(group: Sequence[Seen], known: Mapping[str, Known]) -> set[tuple[torch.dtype, ...]]:
+    """The dtypes of the tensors of those inputs that the user gave, of some that compute the same."""
+    given = ((seen.captured.adapter, known[seen.name].inputs) for seen in group if known[seen.name].told)
+    flats = (adapter.flatten(*inputs.args, **inputs.kwargs) for adapter, inputs in given)
+    return {tuple(tensor.dtype for tensor in flat) for flat in flats}
 
 
 def ranks_of(group: Sequence[Member]) -> set[tuple[int, ...]]:

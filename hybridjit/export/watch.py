@@ -19,7 +19,7 @@ from ..control import record
 from ..control.calls import call_at
 from ..control.guards import guard_kind
 from ..control.structure import tensors_of
-from . import answers, grouped, identity, lost, made, ranks
+from . import answers, given, identity, lost, made, ranks
 from .answers import See
 from .kinds import ARRAY, BOOL, CONTAINS, FLOAT, GIVEN, INT, ITEM, LEN, LENT, LIST, ROWS, TEXT, WANTED, Kind
 from .leaks import Leak
@@ -108,7 +108,7 @@ class Watch(TorchFunctionMode):
         Of some parameters that are numbers (a shift, a factor) torch takes the tensor's number, where nobody sees it.
         """
         asked = _ASKED if getattr(func, "__module__", "") == "torch.nn.functional" else ()
-        given = [(each, _uses(value, asked)) for each, value in self._single((args[1:], kwargs))]
+        single = [(each, _uses(value, asked)) for each, value in self._single((args[1:], kwargs))]
         try:
             result = self._exactly(func, args, kwargs, caller)
         except Exception as error:
@@ -118,9 +118,11 @@ class Watch(TorchFunctionMode):
         results = tensors_of(result)
         if results and func not in lost.APART:
             lost.see_lost(self, args, kwargs, results)
-        if given and func not in _BESIDE and results:
-            for tensor, uses in given:
-                if _uses(_torch.value_of(tensor), asked) == uses:
+        if single and func not in _BESIDE and results:
+            unused = [each for each, uses in single if _uses(_torch.value_of(each), asked) == uses]
+            kept = given.keep(func, args, kwargs, result, {id(each) for each in unused}) if unused else set()
+            for tensor in unused:
+                if id(tensor) not in kept:
                     with _torch.paused_tracing():
                         number = tensor.item()
                     self.leak(GIVEN, tensor, number)
@@ -139,7 +141,7 @@ class Watch(TorchFunctionMode):
         if not isinstance(result, Tensor) or not self._numbers or func in _FILLED:
             return result
         given = tensors_of((args, kwargs))
-        if not given or not all(map(self._is_number, given)):
+        if not given or not all(map(self.is_number, given)):
             return result
         with _torch.paused_tracing():
             if result.dim():
@@ -154,7 +156,7 @@ class Watch(TorchFunctionMode):
         self._numbers[id(result)] = weakref.ref(result)
         return result
 
-    def _is_number(self, tensor: Tensor) -> bool:
+    def is_number(self, tensor: Tensor) -> bool:
         """Whether a tensor is what came of numbers alone."""
         found = self._numbers.get(id(tensor))
         return found is not None and found() is tensor
@@ -389,7 +391,7 @@ _SEEN: dict[Any, See] = {
     torch.nn.functional.interpolate: _see_resized,
     Tensor.__contains__: _see_contains,
     **answers.SEEN,
-    **grouped.SEEN,
+    **given.SEEN,
     **identity.SEEN,
     **lost.SEEN,
     **made.SEEN,

@@ -6,10 +6,12 @@ import numbers
 import subprocess
 import sys
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 import hybridjit as hj
 
@@ -92,3 +94,40 @@ def test_what_torch_checks(branches: str | None) -> None:
         x = torch.rand(size)
         with torch.no_grad():
             torch.testing.assert_close(exported(x), model(x))
+
+
+class Recurrent(nn.Module):
+    def __init__(self, cls: Callable[..., nn.RNNBase], packed: bool) -> None:
+        super().__init__()
+        self.layer = cls(4, 5, batch_first=True)
+        self.packed = packed
+
+    def forward(self, x: Tensor, lengths: Tensor, state: Tensor | None = None) -> Tensor:
+        given: Any = pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False) if self.packed else x
+        begun = state if state is None or not isinstance(self.layer, nn.LSTM) else (state, state)
+        out, _ = self.layer(given, begun)
+        return pad_packed_sequence(out, batch_first=True)[0] if self.packed else out
+
+
+@pytest.mark.parametrize("with_state", [True, False])
+@pytest.mark.parametrize("packed", [True, False])
+@pytest.mark.parametrize("cls", [nn.GRU, nn.LSTM, nn.RNN])
+def test_recurrent_layers(cls: type[nn.RNNBase], packed: bool, with_state: bool) -> None:
+    """Batches of every size, packed or not; a state of another batch is refused as the layer itself refuses it."""
+    before = {name: getattr(cls, name) for name in ("get_expected_hidden_size", "check_hidden_size")}
+    model = Recurrent(cls, packed).eval()
+
+    def inputs(*lengths: int) -> tuple[Tensor, ...]:
+        state = (torch.randn(1, len(lengths), 5),) if with_state else ()
+        return torch.randn(len(lengths), 7, 4), torch.tensor(lengths), *state
+
+    exported = hj.export(model, inputs(7, 4))
+    assert {name: getattr(cls, name) for name in before} == before
+    for lengths in ((7, 4), (3, 5, 2), (6,)):
+        call = inputs(*lengths)
+        torch.testing.assert_close(exported(*call), model(*call))
+    if with_state and not packed:
+        with pytest.raises(
+            hj.GuardError, match=r"test_asking\.py:\d+.*: RuntimeError: a hidden state has another size"
+        ):
+            exported(torch.randn(2, 7, 4), torch.tensor([7, 4]), torch.randn(1, 3, 5))

@@ -25,7 +25,7 @@ class Call(nn.Module):
         return self.fn(self, *args)
 
 
-def told(fn: Callable[..., object], first: Tensor, *others: Tensor, **options: object) -> tuple[hj.Exported, nn.Module]:
+def told(fn: Callable[..., object], first: object, *others: object, **options: object) -> tuple[hj.Exported, nn.Module]:
     model = Call(fn).eval()
     return hj.export(model, first, check_inputs=others, **options), model  # type: ignore[arg-type]
 
@@ -293,3 +293,57 @@ def test_by_dtypes_and_values() -> None:
     for x in (torch.rand(2, 4) * 1000, torch.randint(256, (3, 4), dtype=torch.uint8)):
         with pytest.raises(hj.GuardError, match="captured"):
             exported(x)
+
+
+def as_it_was(self: nn.Module, x: Tensor) -> Tensor:
+    return x.float().softmax(-1).to(x.dtype)
+
+
+def plus_if_single(self: nn.Module, x: Tensor) -> Tensor:
+    return x + 1 if x.dtype == torch.float32 else x - 1
+
+
+def halved_if_whole(self: nn.Module, x: Tensor) -> Tensor:
+    return x * 2 if x.is_floating_point() else x.float() / 2
+
+
+@pytest.mark.parametrize("others", [[torch.float64], [torch.float64, torch.float16], [torch.float16, torch.int64]])
+@pytest.mark.parametrize("fn", [as_it_was, plus_if_single, halved_if_whole])
+def test_told_dtypes(fn: Callable[..., Tensor], others: list[torch.dtype]) -> None:
+    """Dtypes that were given are right, each or together with others that do the same; further ones are refused."""
+    x = torch.arange(-4, 6).reshape(2, 5)
+    if fn is as_it_was:
+        others = [each for each in others if each.is_floating_point]  # softmax of numbers is none of them
+    exported, model = told(fn, x.float(), *(x.to(each) for each in others))
+    for dtype in (torch.float32, *others):
+        for given in (x, x[:1], torch.arange(12).reshape(4, 3)):
+            result, expected = exported(given.to(dtype)), model(given.to(dtype))
+            assert result.dtype == expected.dtype
+            torch.testing.assert_close(result, expected)
+    for dtype in {torch.float64, torch.float16, torch.bfloat16, torch.int64, torch.int32} - {*others}:
+        try:
+            torch.testing.assert_close(exported(x.to(dtype)), model(x.to(dtype)))
+        except hj.GuardError as error:
+            assert "got another dtype; export the model" in str(error)
+    if torch.float64 in others and fn is halved_if_whole:
+        with pytest.raises(hj.GuardError, match=r"captured float32 or float64.*, got another dtype"):
+            exported(x)
+
+
+def test_dtypes_of_several_inputs_belong_together() -> None:
+    """Of two inputs, what was given of both at once is known to do the same, and not each with each."""
+    exported, model = told(
+        lambda self, x: x["a"].float() / 2 + x["b"] if not x["a"].is_floating_point() else x["a"] * x["b"],
+        {"a": UP, "b": UP},
+        {"a": UP.double(), "b": UP.double()},
+    )
+    for dtype in (torch.float32, torch.float64):
+        both = {"a": UP.to(dtype), "b": DOWN.to(dtype)}
+        torch.testing.assert_close(exported(both), model(both))
+    mixed = {"a": UP.double(), "b": UP}
+    with pytest.raises(hj.GuardError, match="another dtype"):
+        exported({"a": UP.long(), "b": UP})
+    try:
+        torch.testing.assert_close(exported(mixed), model(mixed))
+    except hj.GuardError as error:
+        assert "another dtype" in str(error)

@@ -161,6 +161,12 @@ def user_files(error: BaseException) -> frozenset[str]:
     return frozenset(filter(is_users, files))
 
 
+def is_raise(error: BaseException) -> bool:
+    """Whether an exception comes of a ``raise``, and not of what an operation found."""
+    last = innermost(error)
+    return last is not None and dis.opname[last.tb_frame.f_code.co_code[last.tb_lasti]] in ("RAISE_VARARGS", "RERAISE")
+
+
 def innermost(error: BaseException) -> TracebackType | None:
     """The end of an error's traceback: where it was raised; ``None`` if it was not."""
     trace = error.__traceback__

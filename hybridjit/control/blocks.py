@@ -13,7 +13,7 @@ from typing_extensions import Protocol
 
 from .. import _torch
 from .._errors import HybridJitError
-from .._sites import Site, innermost, user_site
+from .._sites import Site, innermost, is_raise, user_site
 from . import record
 from .points import TRUTH, note
 from .recorder import Frame, Recorder, watching
@@ -89,8 +89,10 @@ def run_side(
                 names = record.current().names
                 last = innermost(error)
                 site = user_site(names, last.tb_frame if last else None)
-                raised = f"hybridjit: {type(error).__name__}: {error} (raised at {site})"
-                return Side(block, Frame(says), None, raised)
+                raised = f"{type(error).__name__}: {error} (raised at {site})"
+                if not is_raise(error):  # but an operation that the example's data do not fit
+                    raised = f"{_UNKNOWN}: {raised}; export the model with an input that takes it among check_inputs"
+                return Side(block, Frame(says), None, f"hybridjit: {raised}")
 
     failed = record.current().failed
     count = len(failed)
@@ -110,6 +112,7 @@ def run_side(
     return side
 
 
+_UNKNOWN = "a path that no known input takes, and on which the traced one raises"
 _EACH = "what each of its own sides raises"
 
 

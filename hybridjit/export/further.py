@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import time
 import warnings
@@ -15,6 +16,7 @@ from ..control.asides import Arguments
 from .bounds import bounded
 from .branches import listening
 from .capture import Captured
+from .compared import at_sizes, compared_sizes
 from .devices import moved
 from .forks import pretending
 from .probes import MORE, SHARED, Flat, Probe, kind_probes, neighbours, of_kind, probes, scattered, shared_probe, sized
@@ -73,12 +75,22 @@ def probe(study: Study, captured: Captured, every: bool = False) -> None:
         study.known[shared.says] = results[shared.says]
 
 
-def look_beside(study: Study, name: str) -> None:
-    """Makes inputs of sizes next to those of one, as far as the time goes: some take rarer sides of branches."""
+def look_beside(study: Study, name: str, captured: Captured | None = None) -> None:
+    """Makes inputs of sizes next to those of one, as far as the time goes: some take rarer sides of branches.
+
+    Args:
+        study: What they are for.
+        name: The input.
+        captured: A capture with branches; the sizes that they go by are tried, too.
+    """
+    sizes = compared_sizes(captured.module) if captured is not None and name == "input" else []
+    if sizes and (key := f"{name} {sizes}") not in study.beside:
+        study.beside.add(key)
+        collections.deque(_looked(study, name, at_sizes(sizes)), 0)
     if name not in study.beside:
         study.beside.add(name)
-        for _ in _looked(study, name, neighbours) if name == "input" else _looked(study, name, sized, f"{name}, "):
-            pass
+        making = _looked(study, name, neighbours) if name == "input" else _looked(study, name, sized, f"{name}, ")
+        collections.deque(making, 0)
 
 
 def _looked(study: Study, name: str, made: Making, prefix: str = "") -> Iterator[str]:

@@ -99,7 +99,7 @@ class Study:
         self.began: float = 0.0
         self.deadline: float = math.inf
         self.meeting: Meeting = Meeting()
-        self.alike: list[set[tuple[torch.dtype, ...]]] = []
+        self.alike: list[list[tuple[torch.dtype, ...]]] = []
         self._placed: dict[int, Captured] = {}
         self._captures: dict[tuple[Settings, str], Seen] = {}
         self._given: dict[Hashable, dict[Hashable, list[Arguments]]] = {}

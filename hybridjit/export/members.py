@@ -62,11 +62,11 @@ def dtypes_of(group: Sequence[Member]) -> set[tuple[torch.dtype, ...]]:
     return {tuple(dtype for dtype, _ in form) for form in forms_of(group)}
 
 
-def told_dtypes(group: Sequence[Seen], known: Mapping[str, Known]) -> set[tuple[torch.dtype, ...]]:
-    """The dtypes of the tensors of those inputs that the user gave, of some that compute the same."""
+def told_dtypes(group: Sequence[Seen], known: Mapping[str, Known]) -> list[tuple[torch.dtype, ...]]:
+    """The dtypes of the tensors of those inputs that the user gave, of some that compute the same; each once."""
     given = ((seen.captured.adapter, known[seen.name].inputs) for seen in group if known[seen.name].told)
     flats = (adapter.flatten(*inputs.args, **inputs.kwargs) for adapter, inputs in given)
-    return {tuple(tensor.dtype for tensor in flat) for flat in flats}
+    return list(dict.fromkeys(tuple(tensor.dtype for tensor in flat) for flat in flats))
 
 
 def ranks_of(group: Sequence[Member]) -> set[tuple[int, ...]]:

@@ -50,9 +50,8 @@ def _increased(flat: Flat, accepted: Callable[[Probe], bool]) -> Iterator[Probe]
     edges = [index for index, each in enumerate(flat) if each.dim() == 2 and len(each) == 2]
     counting = [index for index, each in enumerate(flat) if index not in edges and not _is_mask(each)]
     for places in (counting, *([index] for index in counting if len(counting) > 1)):
-        more = tuple(each + 1 if index in places else each for index, each in enumerate(flat))
         says = MORE if places is counting else f"{MORE}, tensor {places[0]}"
-        probe = Probe(says, more)
+        probe = Probe(says, tuple(each + 1 if index in places else each for index, each in enumerate(flat)))
         if places and accepted(probe):
             yield probe
             if places is counting:
@@ -66,17 +65,17 @@ def _is_mask(tensor: Tensor) -> bool:
 
 def sized(flat: Flat, accepted: Callable[[Probe], bool]) -> Iterator[Probe]:
     """Those of `probes` that are of other sizes."""
-    groups = _groups(flat)
+    groups = groups_of(flat)
     for name, change in (("larger", _larger), ("odd", _odd), ("smaller", _smaller)):
         sizes = {key: change(key[0]) for key in groups if change(key[0]) != key[0]}
         taken: set[Key] = set()
-        for vary in (_varied, _within) if sizes else ():  # a model may want an image in [0, 1]
-            yield from _accepted(functools.partial(_resized, flat, groups, name, vary), sizes, accepted, taken)
+        for vary in (varied, _within) if sizes else ():  # a model may want an image in [0, 1]
+            yield from _accepted(functools.partial(with_sizes, flat, groups, name, vary), sizes, accepted, taken)
             if taken:
                 break
         left = {key: size for key, size in sizes.items() if key not in taken and _of_integers(flat, groups[key])}
         if left:
-            yield from _accepted(functools.partial(_resized, flat, groups, name, _repeated), left, accepted, taken)
+            yield from _accepted(functools.partial(with_sizes, flat, groups, name, _repeated), left, accepted, taken)
 
 
 def _of_integers(flat: Flat, places: Sequence[tuple[int, int]]) -> bool:
@@ -116,14 +115,14 @@ def neighbours(flat: Flat, accepted: Callable[[Probe], bool]) -> Iterator[Probe]
     Where a size is halved again and again, one less is odd each time. And of one at each: a single token is a case of
     its own for many models.
     """
-    groups = _groups(flat)
+    groups = groups_of(flat)
     sizes = {key: key[0] - 1 for key in groups if key[0] > 2}
     for each in (sizes, *({key: size} for key, size in sizes.items() if len(sizes) > 1)):
-        probe = _resized(flat, groups, NEIGHBOUR, _varied, each)
+        probe = with_sizes(flat, groups, NEIGHBOUR, varied, each)
         if each and accepted(probe):
             yield probe
     for key in groups:
-        probe = _resized(flat, groups, SINGLE, _varied, {key: 1})
+        probe = with_sizes(flat, groups, SINGLE, varied, {key: 1})
         if _smaller(key[0]) > 1 and accepted(probe):
             yield probe
 
@@ -133,10 +132,10 @@ def scattered(flat: Flat, accepted: Callable[[Probe], bool]) -> Iterator[Probe]:
 
     Where a size is rounded in two ways, they differ at some sizes and not at others.
     """
-    groups = _groups(flat)
+    groups = groups_of(flat)
 
     def made(sizes: dict[Key, int]) -> Probe:
-        return _resized(flat, groups, SCATTERED, _within, sizes)
+        return with_sizes(flat, groups, SCATTERED, _within, sizes)
 
     free = [key for key in groups if key[0] > 1 and accepted(made({key: _odd(key[0])}))]
     for turn in range(_FACTORS if free else 0):
@@ -214,12 +213,13 @@ Key = tuple[int, int]
 """A size, and the dimension it is at."""
 
 
-def _groups(flat: Sequence[Tensor]) -> dict[Key, list[tuple[int, int]]]:
+def groups_of(flat: Sequence[Tensor]) -> dict[Key, list[tuple[int, int]]]:
+    """The sizes of inputs with their dimensions, each with all places that have it: they are related."""
     groups: dict[Key, list[tuple[int, int]]] = {}
-    for index, tensor in enumerate(flat):
-        for dim, size in enumerate(tensor.shape):
-            if size > 1 or (size == 1 and dim == 0 and tensor.dim() > 1):
-                groups.setdefault((size, dim), []).append((index, dim))
+    places = ((index, dim, size) for index, tensor in enumerate(flat) for dim, size in enumerate(tensor.shape))
+    for index, dim, size in places:
+        if size > 1 or (size == 1 and dim == 0 and flat[index].dim() > 1):
+            groups.setdefault((size, dim), []).append((index, dim))
     return groups
 
 
@@ -243,18 +243,19 @@ def _smaller(size: int) -> int:
     return 1 if size <= 4 else (size + 1) // 2  # a count of one, of pictures say, is often a case of its own
 
 
-def _resized(
+def with_sizes(
     flat: Flat, groups: dict[Key, list[tuple[int, int]]], name: str, vary: Vary, sizes: dict[Key, int]
 ) -> Probe:
+    """Inputs with some of these sizes changed everywhere."""
     changed = list(flat)
     for key, size in sizes.items():
         for index, dim in groups[key]:
             changed[index] = resized(changed[index], dim, size, vary)
-    spelled = ", ".join(f"{before} to {after} at dimension {dim}" for (before, dim), after in sizes.items())
-    return Probe(f"{name}: {spelled}", tuple(changed))
+    spelled = [f"{before} to {after} at dimension {dim}" for (before, dim), after in sizes.items()]
+    return Probe(f"{name}: {', '.join(spelled)}", tuple(changed))
 
 
-def _varied(tensor: Tensor) -> Tensor:
+def varied(tensor: Tensor) -> Tensor:
     """Other values of the same kind, so that what is repeated is not the same twice."""
     if not tensor.is_floating_point():
         return _shuffled(tensor)
@@ -286,7 +287,7 @@ MORE = "one more"
 Vary: TypeAlias = Callable[[Tensor], Tensor]
 
 
-def resized(tensor: Tensor, dim: int, size: int, vary: Vary = _varied) -> Tensor:
+def resized(tensor: Tensor, dim: int, size: int, vary: Vary = varied) -> Tensor:
     """A tensor of another size at one dimension: its values again and again, each time others of their kind."""
     if not tensor.shape[dim]:  # nothing to repeat
         return tensor.new_zeros([*tensor.shape[:dim], size, *tensor.shape[dim + 1 :]])
@@ -298,8 +299,7 @@ def _shuffled(tensor: Tensor) -> Tensor:
     """The same values elsewhere, so that indices stay within range."""
     if tensor.numel() < 2:
         return tensor
-    generator = torch.Generator().manual_seed(0)
-    order = torch.randperm(tensor.numel(), generator=generator).to(tensor.device)
+    order = torch.randperm(tensor.numel(), generator=torch.Generator().manual_seed(0)).to(tensor.device)
     return tensor.reshape(-1)[order].reshape(tensor.shape)
 
 

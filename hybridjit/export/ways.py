@@ -200,7 +200,7 @@ def _sided(study: Study, found: Found) -> Found:
         return found
     had = found.settings.examples
     for name in (*had[-_EXAMPLES:], "input"):
-        look_beside(study, name)
+        look_beside(study, name, found.captured)
     wrong, stopped = study.trials.wrong(found.captured)
     found = found._replace(wrong=wrong, stopped=stopped)
     names = [name for name in found.stopped if not is_special(name) and name not in had]

@@ -50,7 +50,10 @@ def test_a_side_that_fails_on_the_examples_data() -> None:
 
     loaded = traced(forward, UP)
     assert torch.equal(loaded(UP[:1]), UP[:1].sum(1))
-    with pytest.raises(torch.jit.Error, match=r"hybridjit: IndexError: index 2 is out of bounds .* \(raised at tests/"):
+    with pytest.raises(
+        torch.jit.Error,
+        match=r"traced one raises: IndexError: index 2 is out of bounds .* \(raised at tests/",
+    ):
         loaded(torch.ones(4, 3))
 
 
@@ -62,7 +65,7 @@ def test_a_body_that_fails_without_rounds() -> None:
 
     loaded = traced(forward, UP[:0])
     assert torch.equal(loaded(UP[:0]), torch.ones(3))
-    with pytest.raises(torch.jit.Error, match="hybridjit: IndexError: "):
+    with pytest.raises(torch.jit.Error, match="on which the traced one raises: IndexError: "):
         loaded(UP)
 
 

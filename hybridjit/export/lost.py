@@ -134,28 +134,35 @@ def see_lost(watch: Watch, args: Any, kwargs: Any, made: Sequence[Tensor]) -> No
 
 
 def keep_counts(results: Sequence[Tensor]) -> None:
-    """Has the running trace check into how many parts a tensor is taken of which nothing but their number is used.
+    """Has the running trace check into how many parts tensors are taken: that is a Python number from the start.
 
-    That number is a Python number from the start, and the tracer leaves out what takes the tensor apart.
+    Where nothing but the number is used, the tracer leaves out what takes the tensor apart. Where the parts are, torch
+    checks it, and says no line.
 
     Args:
         results: What is returned in the end.
     """
     graph = _torch.current_graph()
     returned = {_torch.value_of(each).unique() for each in results}
+    point = graph.insertPoint()
     for node in graph.findAllNodes("prim::ListUnpack", True):
-        if node.input().node().kind() not in _PARTS:
+        parts, count = node.input().node(), node.outputsSize()
+        if parts.kind() not in _PARTS:
             continue
-        if any(each.uses() or each.unique() in returned for each in node.outputs()):
+        used = any(each.uses() or each.unique() in returned for each in node.outputs())
+        if used and parts.inputsSize() > 1 and parts.kind() in _COUNTED and parts.inputsAt(1).toIValue() == count:
             continue
-        file, line, _ = _torch.source_of(node.input().node())
-        count = node.outputsSize()
-        with _torch.recording_into(graph, node.owningBlock()):
-            length = _torch.insert(graph, "aten::len", [node.input()], _torch.type_named("IntType"))
-            says = f"value frozen at {place(file, line)}: the number of parts, captured {count}"
-            insert_guard(as_traced(count, length), [count], says, "write x.shape[0] for len(x.unbind())")
+        file, line, _ = _torch.source_of(parts)
+        graph.setInsertPoint(node if used else node.owningBlock())
+        length = _torch.insert(graph, "aten::len", [node.input()], _torch.type_named("IntType"))
+        says = f"value frozen at {place(file, line)}: the number of parts, captured {count}"
+        fix = "an operation on the whole tensor, or hj.map" if used else "x.shape[0] for len(x.unbind())"
+        insert_guard(as_traced(count, length), [count], says, f"write {fix}")
+    graph.setInsertPoint(point)
 
 
+_COUNTED = ("aten::chunk", "aten::tensor_split")
+"""What is told how many parts there are."""
 _PARTS = tuple(f"aten::{name}" for name in ("unbind", "split", "chunk", "tensor_split", "hsplit", "vsplit", "dsplit"))
 
 

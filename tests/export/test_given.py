@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -137,3 +138,40 @@ def test_attention_asks_a_tensor_of_data() -> None:
     """What eager mode refuses is refused: a tensor that is no size is no truth there."""
     with pytest.raises(hj.HybridJitError, match="is_causal"):
         hj.export(Call(lambda x: attend(x, x, x, is_causal=x.sum() > 0)).eval(), torch.ones(2, 5, 8))
+
+
+def total(x: Tensor) -> Any:
+    """A tensor, where a type checker wants a number."""
+    return x.sum()
+
+
+def whole(x: Tensor) -> Any:
+    return x.sum().long()
+
+
+NUMBERS: dict[str, Callable[[Tensor], Tensor]] = {
+    "scale": lambda x: attend(*[x[None, :, None]] * 3, scale=total(x)),
+    "p": lambda x: torch.cdist(x[:, None], x[:, None], p=total(x)),
+    "delta": lambda x: F.huber_loss(x, x + 3, delta=total(x)),
+    "eps": lambda x: F.group_norm(x[None, :, None].repeat(1, 2, 1), 2, eps=total(x)),
+    "by place": lambda x: F.layer_norm(x, (3,), None, None, total(x)),
+    "momentum": lambda x: F.instance_norm(x[None, :, None].repeat(1, 1, 3), eps=total(x)),
+    "value": lambda x: F.pad(x, (1, 1), value=total(x)),
+    "nan": lambda x: torch.nan_to_num(x * float("nan"), nan=total(x)),
+    "in place": lambda x: x.clone().clamp_(max=total(x) * 0.3),
+    "alpha": lambda x: torch.add(x, x, alpha=total(x)),
+    "shift": lambda x: torch.roll(x, whole(x)),
+    "bins": lambda x: torch.histc(x, bins=whole(x)),
+    "slope": lambda x: F.leaky_relu(-x, total(x)),
+    "twice": lambda x: F.pad(x, (1, 1), value=total(x)) + F.pad(x, (1, 1), value=total(x + 1)),
+}
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_numbers_of_data(name: str) -> None:
+    """A number that comes of the data is that of the data given, as long as the operation is one of the graph."""
+    model, x = Call(NUMBERS[name]).eval(), torch.tensor([1.0, 2.0, 3.0])
+    exported = hj.export(model, x)
+    assert not exported.report.guards
+    for given in (x, torch.tensor([8.0, 0.5, 6.0]), torch.ones(3)):
+        torch.testing.assert_close(exported(given), model(given), equal_nan=True)

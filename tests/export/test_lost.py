@@ -140,14 +140,20 @@ def test_a_gradient_has_its_sizes() -> None:
             exported(torch.ones(rows, 2))
 
 
-def test_parts_that_are_used_have_no_guard_of_their_own() -> None:
-    """Where parts are used, taking them checks how many there are; where none is, a guard does."""
+def test_into_how_many_parts() -> None:
+    """Another number of parts names the line, be they used or counted; one that was told needs no check."""
     used = hj.export(Call(lambda x: torch.stack([2 * each for each in x.unbind()])).eval(), torch.rand(3, 2))
     torch.testing.assert_close(used(torch.ones(3, 2)), torch.full((3, 2), 2.0))
-    assert "number of parts" not in str(used.module.graph) + str(used.module.model.graph)
+    with pytest.raises(
+        hj.GuardError, match=r"test_lost\.py:\d+: the number of parts, captured 3, got 2; write an op.*hj\.map"
+    ):
+        used(torch.ones(2, 2))
     unused = hj.export(Call(lambda x: x * len(x.chunk(3))).eval(), torch.rand(3, 2))
     with pytest.raises(hj.GuardError, match="the number of parts, captured 3, got 2; write x"):
         unused(torch.ones(2, 2))
+    told = hj.export(Call(lambda x: torch.stack(x.chunk(3)).sum(0)).eval(), torch.rand(3, 2))
+    assert "number of parts" not in str(told.module.graph) + str(told.module.model.graph)
+    torch.testing.assert_close(told(torch.ones(6, 2)), torch.full((2, 2), 3.0))
 
 
 def test_an_exception_that_is_caught() -> None:

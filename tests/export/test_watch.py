@@ -32,8 +32,8 @@ def seen(fn: Callable[..., Tensor], *inputs: Tensor) -> list[Leak]:
 
 
 X = torch.tensor([3.0, 1.0, 2.0])
+padded: Callable[..., Tensor] = nn.functional.conv1d
 LAST = torch.channels_last
-attention: Callable[..., Tensor] = nn.functional.scaled_dot_product_attention
 WAYS: dict[str, tuple[Kind, object, Callable[[Tensor], Tensor]]] = {
     "bool": (kinds.BOOL, True, lambda x: x if x.sum() > 0 else -x),
     "is_nonzero": (kinds.BOOL, True, lambda x: x if x.sum().is_nonzero() else -x),
@@ -48,7 +48,7 @@ WAYS: dict[str, tuple[Kind, object, Callable[[Tensor], Tensor]]] = {
     "index": (kinds.INDEX, 1, lambda x: [x, x + 1][x[1].long()]),
     "range": (kinds.TURNS, 1, lambda x: sum((x for _ in range(x[1].long())), x)),
     "list": (kinds.REPEATED, 3, lambda x: sum([x] * x.shape[0], x)),
-    "given": (kinds.GIVEN, 6.0, lambda x: attention(*[x[None, :, None]] * 3, scale=x.sum())[0, :, 0]),
+    "given": (kinds.GIVEN, 6, lambda x: padded(x[None], x.new_ones(1, 1, 1), padding=x.sum().long())),
     "len": (kinds.LEN, 3, lambda x: x * len(x)),
     "contiguous": (kinds.LAYOUT, True, lambda x: x if x.is_contiguous() else -x),
     "memory format": (kinds.LAYOUT, True, lambda x: x if x[None, None, None].is_contiguous(memory_format=LAST) else -x),

@@ -150,7 +150,7 @@ def whole(x: Tensor) -> Any:
 
 
 NUMBERS: dict[str, Callable[[Tensor], Tensor]] = {
-    "scale": lambda x: attend(*[x[None, :, None]] * 3, scale=total(x)),
+    "scale": lambda x: attend(x[None, :, None], x[None, :, None], x[None, :, None], scale=total(x)),
     "p": lambda x: torch.cdist(x[:, None], x[:, None], p=total(x)),
     "delta": lambda x: F.huber_loss(x, x + 3, delta=total(x)),
     "eps": lambda x: F.group_norm(x[None, :, None].repeat(1, 2, 1), 2, eps=total(x)),

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from .. import _torch
-from .._sites import Line, asking_frame
+from .._sites import Line, asking_frame, is_users
 from ..control.recorder import active, as_one_operation
 from ..control.structure import tensors_of
 from .counts import Asked, Growing, asked_at
@@ -153,6 +153,11 @@ def indexes(frame: FrameType) -> bool:
     return frame.f_lineno in found[INDEX] - found[TURNS]
 
 
+def has_ranges(file: str) -> bool:
+    """Whether there is ``range(...)`` in a file that is no index."""
+    return bool(_counting(file)[TURNS])
+
+
 @functools.lru_cache(maxsize=64)
 def _counting(file: str) -> dict[Kind, set[int]]:
     """The lines of ``range(...)``, as an index and elsewhere, and of lists times numbers."""
@@ -209,6 +214,30 @@ def rows_of(tensor: Tensor, frame: FrameType | None) -> Iterator[Tensor] | None:
         return None
     rows = _current[-1].rows(frame, (tensor,))
     return None if rows is None else (row for _, row in rows)
+
+
+def gone_through(args: Any, kwargs: Any) -> Tensor | None:
+    """The tensor over whose rows a loop goes that calls ``unbind`` with these arguments; ``None`` for no loop.
+
+    That is one over the tensor itself, or over what ``unbind`` gives: ``for row in x.unbind(1):``.
+    """
+    frame: FrameType | None = sys._getframe()
+    while frame is not None and frame.f_code is not Tensor.__iter__.__code__ and not is_users(frame.f_code.co_filename):
+        frame = frame.f_back
+    tensor: Tensor = args[0] if args else kwargs["input"]
+    if frame is None or frame.f_code is Tensor.__iter__.__code__:
+        return None if frame is None else tensor
+    if frame.f_lineno not in _unbound(frame.f_code.co_filename):
+        return None
+    dim = args[1] if len(args) > 1 else kwargs.get("dim", 0)
+    return tensor.movedim(dim, 0) if dim else tensor
+
+
+@functools.lru_cache(maxsize=64)
+def _unbound(file: str) -> set[int]:
+    loops = [each.iter for each in ast.walk(parsed(file)) if isinstance(each, (ast.For, ast.comprehension))]
+    calls = [(each, ast.unparse(each.func)) for each in loops if isinstance(each, ast.Call)]
+    return {each.lineno for each, name in calls if name.rpartition(".")[2] == "unbind"}
 
 
 def ends_loop(tensor: Tensor, truth: bool) -> bool:

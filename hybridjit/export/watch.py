@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from .. import _torch
-from .._sites import is_own, is_users, user_frame, user_site, writes_text
+from .._sites import is_own, user_frame, user_site, writes_text
 from ..control import record
 from ..control.calls import call_at
 from ..control.guards import guard_kind
@@ -26,7 +26,7 @@ from .leaks import Leak
 from .listing import listed
 from .numbers import IN_PLACE, is_number
 from .promotion import promoted, widest
-from .rolling import counts, ends_loop, rows_of, turns_under_way
+from .rolling import counts, ends_loop, gone_through, rows_of, turns_under_way
 from .validation import only_says
 
 
@@ -322,16 +322,14 @@ def _see_len(watch: Watch, func: Any, args: Any, kwargs: Any) -> Any:
 
 
 def _see_rows(watch: Watch, func: Any, args: Any, kwargs: Any) -> Any:
-    """Sees ``for x in tensor``; what ``unbind`` itself gives stands in the graph as the model has it."""
-    frame: FrameType | None = sys._getframe()
-    while frame is not None and frame.f_code is not Tensor.__iter__.__code__ and not is_users(frame.f_code.co_filename):
-        frame = frame.f_back
-    if frame is None or frame.f_code is not Tensor.__iter__.__code__:
+    """Sees a loop over a tensor, or its parts; what else ``unbind`` gives stands in the graph as the model has it."""
+    tensor = gone_through(args, kwargs)
+    if tensor is None:
         return func(*args, **kwargs)
-    if (rows := rows_of(args[0], user_frame())) is not None:
+    if (rows := rows_of(tensor, user_frame())) is not None:
         return rows
-    _count_rows(watch, args[0])
-    return func(*args, **kwargs)
+    _count_rows(watch, tensor)
+    return Tensor.unbind(tensor)
 
 
 def _see_split(watch: Watch, func: Any, args: Any, kwargs: Any) -> Any:
@@ -386,7 +384,7 @@ _SEEN: dict[Any, See] = {
     Tensor.__format__: _values(TEXT),
     Tensor.__repr__: _values(TEXT),
     Tensor.__len__: _see_len,
-    Tensor.unbind: _see_rows,
+    **dict.fromkeys((Tensor.unbind, torch.unbind), _see_rows),
     **dict.fromkeys((Tensor.split, torch.split), _see_split),
     torch.nn.functional.interpolate: _see_resized,
     Tensor.__contains__: _see_contains,

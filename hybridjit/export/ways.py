@@ -21,6 +21,7 @@ from .kinds import BOOL, FLOAT, INDEX, INT, ITEM, LEN, REPEATED, ROWS, TURNS
 from .leaks import Leak
 from .loops import rolled
 from .probes import BESIDE, guarded_by
+from .rolling import has_ranges
 from .standins import NO_DTYPE
 from .trials import is_special
 from .until import end_at, ends_around
@@ -133,6 +134,7 @@ def _tries(study: Study, settings: Settings) -> Iterator[Settings]:
     asking = frozenset(finding.file for finding in first.findings if finding.code == "HJ303" and finding.file)
     if asking and not settings.as_eager:
         scatter(study)
+    lines |= _loops_of_numbers(study, dataclasses.replace(settings, dynamic=files))
     yield from _rolling(study, dataclasses.replace(settings, dynamic=files, rolls=lines))
     yield dataclasses.replace(settings, dynamic=files) if files else settings
     if asking and not settings.as_eager:
@@ -177,6 +179,16 @@ def _loops(leaks: Sequence[Leak]) -> frozenset[Line]:
     # What is a number at first may be a tensor yet, whose truth the loop ends by.
     looped |= {loop for kind, line in lines if kind in _NUMBERS for loop in ends_around(line)}
     return frozenset(line for line in looped if asked_at(line) < Asked.HOW_MANY)
+
+
+def _loops_of_numbers(study: Study, settings: Settings) -> frozenset[Line]:
+    """The lines of loops over what stand-ins keep a number of the graph: ``for i in range(len(x))``."""
+    numbers = {leak.site.file for leak in study.first.leaks if leak.kind in _NUMBERS}
+    if not any(map(has_ranges, numbers & settings.dynamic)):
+        return frozenset()
+    with contextlib.suppress(CaptureError):
+        return _loops(study.seen(settings, "input").captured.leaks)
+    return frozenset()
 
 
 def _tried(study: Study, settings: Settings) -> Found:

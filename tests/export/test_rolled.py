@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -432,3 +433,71 @@ def test_a_loop_beside_what_is_none(fn: Callable[..., object]) -> None:
     found, model = exported(fn, 4, 3)
     assert rolls(found)
     same_at(found, model, ((4, 3), (2, 3), (6, 5)))
+
+
+COUNTS: dict[str, Callable[[Tensor], int]] = {
+    "len": lambda x: len(x),
+    "int": lambda x: int(x.shape[0]),
+    "divided": lambda x: int(x.shape[0] / 4),
+    "times": lambda x: int(x.shape[0] * 0.5),
+    "floor": lambda x: math.floor(x.shape[0] / 4),
+    "ceil": lambda x: math.ceil(x.shape[0] / 4),
+    "log2": lambda x: int(math.log2(x.shape[0])),
+    "least": lambda x: min(x.shape[0], 30),
+    "data": lambda x: int((x > 0).sum()),
+}
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_numbers_of_turns(name: str) -> None:
+    """A loop over a number that Python has of a size is one, too, be it another line that makes the number."""
+
+    def fn(x: Tensor) -> Tensor:
+        turns = COUNTS[name](x)
+        for i in range(turns):
+            x = x + (i + 1) * x.cos()
+        return x
+
+    found, model = exported(fn, 14, 2)
+    assert rolls(found)
+    same_at(found, model, [(14, 2), (23, 2), (9, 2), (4, 3)])
+
+
+def carried(x: Tensor) -> object:
+    state, outs = x.sum() * 0, []
+    for part in x.unbind(1):
+        state = torch.tanh(part + state)
+        outs.append(state)
+    return torch.stack(outs)
+
+
+@pytest.mark.parametrize(
+    "fn",
+    [
+        carried,
+        lambda x: torch.stack([row * 2 for row in x.unbind(1)]),
+        lambda x: torch.stack([row.cumsum(0) for row in torch.unbind(x, dim=-1)]),
+        lambda x: torch.stack([row.cumsum(0) for row in x.unbind()]),
+    ],
+    ids=range(4),
+)
+def test_parts_of_any_dimension(fn: Callable[..., object]) -> None:
+    """A loop over what ``unbind`` gives is one, whatever dimension it takes apart."""
+    found, model = exported(fn, 2, 4, 3)
+    assert rolls(found)
+    same_at(found, model, [(2, 7, 3), (3, 5, 3), (1, 1, 3), (2, 4, 6)])
+
+
+def test_parts_that_are_unpacked_in_turns() -> None:
+    """What a turn takes apart has the number of parts that the code names."""
+
+    def fn(x: Tensor) -> Tensor:
+        for row in x.unbind(1):
+            q, k, v = row.unbind(-1)
+            x = x + (q * k * v).sum()
+        return x
+
+    found, model = exported(fn, 2, 4, 3)
+    same_at(found, model, [(2, 7, 3), (3, 1, 3)])
+    with pytest.raises(hj.GuardError, match=r"test_rolled\.py:\d+: the number of parts, captured 3, got 4"):
+        found(torch.ones(2, 4, 4))

@@ -31,8 +31,8 @@ def branch_if_tracing(fn: Callable[P, R]) -> Callable[P, R]:
         def branch_if_tracing(fn):
             return fn
 
-    While a trace records, ``fn`` runs once for each path through its ``if``s (``elif``, early
-    returns, ``and``, ``or``, ``assert``, comparisons of sizes), and each path is recorded into its
+    While a trace records, ``fn`` runs again for each side of its ``if``s (``elif``, early
+    returns, ``and``, ``or``, ``assert``, comparisons of sizes), and each is recorded into its
     side of a branch. The body may be any Python: methods, closures, submodules, helpers that are
     not decorated. What ran before an ``if`` is recorded once. A path that raises on the example's
     data becomes a raise with its message.

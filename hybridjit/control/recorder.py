@@ -61,7 +61,7 @@ class Frame:
     """One block under construction.
 
     Attributes:
-        says: What the block is, for messages: ``a branch (tall at model.py:41)``.
+        says: What the block is, for messages: ``true_fn (tall at model.py:41)``.
         path: The path that runs in it, or ``None``.
         storages: Memory that was made in it.
         made: Tensors that were made in it.

@@ -233,7 +233,9 @@ class Branches:
                     continue
 
     def _give_up(self, error: BranchingError) -> None:
-        reason = str(error.error).splitlines()[0]
+        says, *rows = str(error.error).splitlines()
+        differs = next((row.removeprefix("  - ") for row in rows if row.startswith("  - ")), "")
+        reason = f"{says}: {differs}" if differs else says
         if isinstance(error.error, TooManyPathsError):
             # The module around it has more of them.
             ((line, _),) = Counter((site.file, site.line) for site in error.error.sites).most_common(1)

@@ -287,3 +287,26 @@ def test_an_exponent_that_may_be_negative(of: Callable[[Tensor, Tensor], Any]) -
         torch.testing.assert_close(exported(*x), model(*x))
     with pytest.raises(hj.GuardError, match="captured True, got False"):
         exported(torch.rand(2), torch.tensor(-1))
+
+
+def of_a_row(x: Tensor) -> Tensor:
+    y = torch.zeros(x.shape[0], 3)
+    y[:, 1] = x.squeeze().sum(-1)
+    return y
+
+
+def of_all(x: Tensor) -> Tensor:
+    y = torch.zeros(x.shape[0], 3, dtype=torch.long)
+    y[:, 1], y[0], y[..., 2] = x.sum() * 10, x.max(), x.shape[0]
+    return y
+
+
+@pytest.mark.parametrize("fn", [of_a_row, of_all])
+@pytest.mark.parametrize("first", [1, 2])
+def test_a_single_value_that_is_written(fn: Callable[[Tensor], Tensor], first: int) -> None:
+    """What is one value for the example may be several at other sizes; torch records that one is filled in."""
+    model = Call(fn).eval()
+    exported = hj.export(model, torch.rand(first, 1, 4))
+    for rows in (1, 2, 3):
+        x = torch.rand(rows, 1, 4)
+        torch.testing.assert_close(exported(x), model(x))

@@ -107,6 +107,11 @@ def test_random() -> None:
 
     assert "dropout that is left on at" in refused(dropping, X + 2)
 
+    def idle(x: Tensor) -> Tensor:
+        return forward(nn.functional.dropout(x, 0.5, training=False))
+
+    assert "dropout" not in (said := refused(idle, X + 2)) and "a random operation at" in said
+
 
 def test_ties() -> None:
     """Equal scores whose order differs are said to be ties."""

@@ -36,7 +36,7 @@ def test_a_list_as_long_as_the_batch(tmp_path: Path) -> None:
             got, expected = file(x), model(x)
             assert len(got) == len(expected)
             torch.testing.assert_close(got, expected)
-        with pytest.raises(hj.GuardError, match="the number of parts, captured 1, got 5"):
+        with pytest.raises(hj.GuardError, match="for x in tensor, captured 1, got 5"):
             file(torch.randn(5, 3))
     assert len(list(exported.module.parameters())) == 2
 

@@ -142,7 +142,7 @@ def test_a_gradient_has_its_sizes() -> None:
 
 def test_into_how_many_parts() -> None:
     """Another number of parts names the line, be they used or counted; one that was told needs no check."""
-    used = hj.export(Call(lambda x: torch.stack([2 * each for each in x.unbind()])).eval(), torch.rand(3, 2))
+    used = hj.export(Call(lambda x: torch.stack([2 * each for each in list(x.unbind())])).eval(), torch.rand(3, 2))
     torch.testing.assert_close(used(torch.ones(3, 2)), torch.full((3, 2), 2.0))
     with pytest.raises(
         hj.GuardError, match=r"test_lost\.py:\d+: the number of parts, captured 3, got 2; write an op.*hj\.map"

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import inspect
 import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -47,13 +49,14 @@ def keep(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], result: Any,
         return set()
     (node, *_) = nodes
     if node.kind() == "aten::_convolution" and name in _CONVOLUTIONS:
-        places = {each: _CONVOLVED.index(each) for each in _CONVOLUTIONS[name]}
-        order = _CONVOLUTIONS[name]
+        order, known = _CONVOLUTIONS[name], _CONVOLVED
     elif node.kind() in (f"aten::{name}", f"aten::{name}_"):
-        order = tuple(arguments(node.schema()))
-        places = {each: at for at, each in enumerate(order)}
+        known = tuple(arguments(node.schema()))
+        # What torch has written in Python may take the same in another order.
+        order = tuple(inspect.signature(func).parameters) if isinstance(func, FunctionType) else known
     else:
         return set()
+    places = {each: at for at, each in enumerate(known)}
     named = {**dict(zip(order, args, strict=False)), **kwargs}
     found = [(places[each], value) for each, value in named.items() if each in places]
     return {number for place, value in found for number in _replaced(node, place, value, sizes)}
@@ -103,7 +106,8 @@ def _number(graph: _torch.Graph, held: _torch.Value, traced: Tensor) -> _torch.V
     known = held.toIValue()
     with _torch.paused_tracing():
         number = traced.item()
-    if type(known) not in _TYPES or known != number:
+    alike = type(known) is type(number) or (type(known) is float and type(number) is int)
+    if type(known) not in _TYPES or not alike or known != number:
         return None
     return _torch.insert_number(graph, _torch.value_of(traced), _TYPES[type(known)])
 
@@ -172,7 +176,9 @@ def truths_of_attention(model: nn.Module) -> Iterator[None]:
 
 
 _CAUSAL = 5
-_CONVOLVED = (*("input", "weight", "bias", "stride", "padding", "dilation", "transposed", "output_padding", "groups"),)
+_CONVOLVED: tuple[str, ...] = (
+    *("input", "weight", "bias", "stride", "padding", "dilation", "transposed", "output_padding", "groups"),
+)
 """The arguments of the operation that stands in a trace for any convolution."""
 _CONVOLUTIONS: dict[str, tuple[str, ...]] = {
     f"conv{kind}{dims}d": ("input", "weight", "bias", "stride", "padding", *others)

@@ -163,6 +163,7 @@ NUMBERS: dict[str, Callable[[Tensor], Tensor]] = {
     "shift": lambda x: torch.roll(x, whole(x)),
     "bins": lambda x: torch.histc(x, bins=whole(x)),
     "slope": lambda x: F.leaky_relu(-x, total(x)),
+    "another order": lambda x: F.batch_norm(x[:, None], x[:1] * 0, x[:1] * 0 + 1, eps=total(x)),
     "twice": lambda x: F.pad(x, (1, 1), value=total(x)) + F.pad(x, (1, 1), value=total(x + 1)),
 }
 

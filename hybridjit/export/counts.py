@@ -230,6 +230,8 @@ class _Code:
             return self._asked(self._above[above])
         if isinstance(above, ast.keyword):
             node, above = above, self._above[above]
+        if isinstance(above, (ast.List, ast.Tuple)) and self._is_joined(above):
+            return Asked.NOTHING  # torch takes no lists in it: by then it is a tensor
         if isinstance(above, ast.Call) and node is not above.func:
             return self._asked_by_call(above)
         if isinstance(above, (ast.Assign, ast.AnnAssign, ast.AugAssign, ast.NamedExpr)):
@@ -267,6 +269,10 @@ class _Code:
         tested = self._above[call]
         empty = name == "len" and isinstance(tested, ast.Compare) and _asks_whether_any(tested, call)
         return Asked.WHETHER_ANY if empty else Asked.HOW_MANY
+
+    def _is_joined(self, parts: ast.List | ast.Tuple) -> bool:
+        call = self._above[parts]
+        return isinstance(call, ast.Call) and parts in call.args and ast.unparse(call.func) in self._joining
 
     def _is_called(self, node: ast.AST) -> bool:
         above = self._above[node]

@@ -216,28 +216,45 @@ def rows_of(tensor: Tensor, frame: FrameType | None) -> Iterator[Tensor] | None:
     return None if rows is None else (row for _, row in rows)
 
 
-def gone_through(args: Any, kwargs: Any) -> Tensor | None:
-    """The tensor over whose rows a loop goes that calls ``unbind`` with these arguments; ``None`` for no loop.
-
-    That is one over the tensor itself, or over what ``unbind`` gives: ``for row in x.unbind(1):``.
-    """
+def is_iterated() -> bool:
+    """Whether it is ``iter(tensor)`` that takes a tensor apart, and not the user's code by name."""
     frame: FrameType | None = sys._getframe()
     while frame is not None and frame.f_code is not Tensor.__iter__.__code__ and not is_users(frame.f_code.co_filename):
         frame = frame.f_back
-    tensor: Tensor = args[0] if args else kwargs["input"]
-    if frame is None or frame.f_code is Tensor.__iter__.__code__:
-        return None if frame is None else tensor
-    if frame.f_lineno not in _unbound(frame.f_code.co_filename):
+    return frame is not None and frame.f_code is Tensor.__iter__.__code__
+
+
+def gone_through(args: Any, kwargs: Any, frame: FrameType | None) -> Tensor | None:
+    """The tensor whose rows are what ``unbind`` gives where a loop goes through that and nothing else is done with it.
+
+    So it is in ``for row in x.unbind(1):``, and in ``enumerate`` and ``zip`` there.
+    """
+    if frame is None or frame.f_lineno not in _unbound(frame.f_code.co_filename):
         return None
+    tensor: Tensor = args[0] if args else kwargs["input"]
     dim = args[1] if len(args) > 1 else kwargs.get("dim", 0)
     return tensor.movedim(dim, 0) if dim else tensor
 
 
 @functools.lru_cache(maxsize=64)
 def _unbound(file: str) -> set[int]:
-    loops = [each.iter for each in ast.walk(parsed(file)) if isinstance(each, (ast.For, ast.comprehension))]
-    calls = [(each, ast.unparse(each.func)) for each in loops if isinstance(each, ast.Call)]
-    return {each.lineno for each, name in calls if name.rpartition(".")[2] == "unbind"}
+    found = set()
+    for each in ast.walk(parsed(file)):
+        if isinstance(each, (ast.For, ast.comprehension)):
+            over = each.iter
+            through = isinstance(over, ast.Call) and isinstance(over.func, ast.Name) and over.func.id in _THROUGH
+            parts = [over, *over.args] if through and isinstance(over, ast.Call) else [over]
+            calls = [node for node in ast.walk(over) if isinstance(node, ast.Call) and _name(node) == "unbind"]
+            if calls and all(any(call is part for part in parts) for call in calls):
+                found.add(over.lineno)
+    return found
+
+
+_THROUGH = ("enumerate", "zip")
+
+
+def _name(call: ast.Call) -> str:
+    return ast.unparse(call.func).rpartition(".")[2]
 
 
 def ends_loop(tensor: Tensor, truth: bool) -> bool:

@@ -26,7 +26,7 @@ from .leaks import Leak
 from .listing import listed
 from .numbers import IN_PLACE, is_number
 from .promotion import promoted, widest
-from .rolling import counts, ends_loop, gone_through, rows_of, turns_under_way
+from .rolling import counts, ends_loop, gone_through, is_iterated, rows_of, turns_under_way
 from .validation import only_says
 
 
@@ -323,13 +323,13 @@ def _see_len(watch: Watch, func: Any, args: Any, kwargs: Any) -> Any:
 
 def _see_rows(watch: Watch, func: Any, args: Any, kwargs: Any) -> Any:
     """Sees a loop over a tensor, or its parts; what else ``unbind`` gives stands in the graph as the model has it."""
-    tensor = gone_through(args, kwargs)
-    if tensor is None:
-        return func(*args, **kwargs)
-    if (rows := rows_of(tensor, user_frame())) is not None:
-        return rows
-    _count_rows(watch, tensor)
-    return Tensor.unbind(tensor)
+    if not is_iterated():
+        rows = gone_through(args, kwargs, user_frame())
+        return func(*args, **kwargs) if rows is None else rows
+    if (turns := rows_of(args[0], user_frame())) is not None:
+        return turns
+    _count_rows(watch, args[0])
+    return func(*args, **kwargs)
 
 
 def _see_split(watch: Watch, func: Any, args: Any, kwargs: Any) -> Any:

@@ -478,8 +478,10 @@ def carried(x: Tensor) -> object:
         lambda x: torch.stack([row * 2 for row in x.unbind(1)]),
         lambda x: torch.stack([row.cumsum(0) for row in torch.unbind(x, dim=-1)]),
         lambda x: torch.stack([row.cumsum(0) for row in x.unbind()]),
+        lambda x: torch.stack([row * i for i, row in enumerate(x.unbind(1))]),
+        lambda x: torch.stack([a * b for a, b in zip(x.unbind(1), (x + 1).unbind(1))]),  # noqa: B905
     ],
-    ids=range(4),
+    ids=range(6),
 )
 def test_parts_of_any_dimension(fn: Callable[..., object]) -> None:
     """A loop over what ``unbind`` gives is one, whatever dimension it takes apart."""
@@ -501,3 +503,32 @@ def test_parts_that_are_unpacked_in_turns() -> None:
     same_at(found, model, [(2, 7, 3), (3, 1, 3)])
     with pytest.raises(hj.GuardError, match=r"test_rolled\.py:\d+: the number of parts, captured 3, got 4"):
         found(torch.ones(2, 4, 4))
+
+
+class Pools(nn.Module):
+    """As pooling of statistics does, with a list that a flag fills."""
+
+    def __init__(self, deviations: bool) -> None:
+        super().__init__()
+        self.deviations = deviations
+
+    def forward(self, x: Tensor) -> Tensor:
+        means: Any = []
+        deviations: Any = []
+        for i in range(x.shape[0]):
+            means.append(x[i].mean(0))
+            if self.deviations:
+                deviations.append(x[i].std(0))
+        means = torch.stack(means)
+        if self.deviations:
+            deviations = torch.stack(deviations)
+        return torch.cat((means, deviations), 1) if self.deviations else means + 0
+
+
+@pytest.mark.parametrize("deviations", [True, False])
+def test_lists_that_a_flag_fills(deviations: bool) -> None:
+    """What stands beside a tensor where torch joins them is no list any more, whatever made it one."""
+    model = Pools(deviations).eval()
+    found = hj.export(model, torch.randn(3, 5, 4), branches="auto")
+    assert rolls(found)
+    same_at(found, model, [(3, 5, 4), (5, 5, 4), (2, 7, 4), (1, 5, 4)])

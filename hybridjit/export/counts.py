@@ -315,7 +315,8 @@ def _goes_on(over: ast.expr) -> bool:
     if not isinstance(over, ast.Call):
         return isinstance(over, (ast.Name, ast.Attribute, ast.Subscript, ast.BinOp))
     if isinstance(over.func, ast.Name):
-        through = {"range": [], "enumerate": over.args[:1], "zip": over.args}.get(over.func.id, [over])
+        every = over.args
+        through = {"range": [], "reversed": every, "enumerate": every[:1], "zip": every}.get(over.func.id, [over])
         return all(each is not over and _goes_on(each) for each in through)
     return isinstance(over.func, ast.Attribute) and not ast.unparse(over.func).startswith(("itertools.", "it."))
 

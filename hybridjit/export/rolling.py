@@ -283,6 +283,13 @@ class _Turns:
         self._growing = Growing(frame)
         self._bounds = (*bounds, step)
 
+    def __reversed__(self) -> Iterator[Tensor]:
+        start, stop, step = self._bounds
+        if isinstance(step, Tensor):
+            raise TypeError("a range with a traced step can't be gone through from its end")
+        count = (stop - start + step - (1 if step > 0 else -1)) // step
+        return iter(_Turns(self._rolling, self._frame, (start + (count - 1) * step, start - step), -step))
+
     def __iter__(self) -> Iterator[Tensor]:
         with _torch.paused_tracing(), _torch.unwatched():
             numbers = range(*(int(each) for each in self._bounds))

@@ -53,6 +53,15 @@ def backwards(x: Tensor) -> object:
     return torch.stack([x[:, i].cumsum(-1) for i in range(x.shape[1] - 1, -1, -1)], 1)
 
 
+def from_the_end(x: Tensor) -> object:
+    state = x.new_zeros(x.shape[0], 4)
+    for i in reversed(range(x.shape[1])):
+        state = torch.tanh(x[:, i] * (i + 1) + state)
+    for i in reversed(range(x.shape[1] - 1, -1, -2)):
+        state = state * 0.5 + x[:, i]
+    return state + torch.stack([x[:, i] for i in reversed(range(0, x.shape[1], 3))]).sum(0)
+
+
 def nested(x: Tensor) -> object:
     rows = []
     for i in range(x.shape[0]):
@@ -144,6 +153,7 @@ def but_in_the_last_turn(x: Tensor) -> object:
         recurrence,
         in_steps,
         backwards,
+        from_the_end,
         nested,
         first_turn_apart,
         in_place,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import dis
 import functools
+import sys
 from collections.abc import Iterable, Iterator
 from types import FrameType
 from typing import NamedTuple
@@ -41,6 +42,8 @@ class End(NamedTuple):
         at = dis.opname[frame.f_code.co_code[frame.f_lasti]]
         if at.startswith(("CALL", "PRECALL")):
             return isinstance(self.test, ast.Call) and ast.unparse(self.test.func).endswith(_TRUTHS)
+        if at == "COMPARE_OP" and sys.version_info >= (3, 13):  # which asks what it gives for its truth, then
+            return bool(frame.f_code.co_code[frame.f_lasti + 1] & _AS_TRUTH) and _is_of_values(self.test)
         return at.startswith(("POP_JUMP", "JUMP", "UNARY_NOT", "TO_BOOL"))
 
     def most(self, frame: FrameType) -> tuple[int | None, int | None] | None:
@@ -76,6 +79,15 @@ class End(NamedTuple):
 
 
 _TRUTHS = ("bool", ".item", ".is_nonzero")
+_AS_TRUTH = 16
+
+
+def _is_of_values(test: ast.expr) -> bool:
+    """Whether a comparison is of no sizes as a whole, of which each would be asked for."""
+    if not isinstance(test, ast.Compare):
+        return False
+    sides = [test.left, *test.comparators]
+    return not isinstance(test.ops[0], (ast.Eq, ast.NotEq)) or any(isinstance(each, ast.Constant) for each in sides)
 
 
 def end_at(line: Line) -> tuple[Line, End] | None:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import dis
 
 MEANT = torch.device("cpu", 0)
-"""The CPU, where the model names it itself; until the trace is made, when it becomes ``cpu`` again."""
+"""The CPU, where the model names it itself or has stored it; `Placement` makes it ``cpu`` again."""
 
 
 @dataclass(frozen=True)
@@ -180,7 +180,11 @@ def _apart(result: Tensor, before: _torch.Value | None) -> Tensor:
 
 
 def _device_argument(name: str, args: Any, kwargs: Any) -> Any:
-    """What a call is given for a device: a ``torch.device``, text, a tensor to be like; ``None`` for nothing."""
+    """What a call is given for a device: a ``torch.device``, text, a tensor to be like; ``None`` for nothing.
+
+    By keyword everywhere, by position in ``to`` alone: a further call that takes one by position must be entered here, or
+    its device counts as unnamed. The graph's side of it is `export.operators`.
+    """
     if name == "cpu":
         return "cpu"
     if name == "to" and len(args) > 1 and isinstance(args[1], (Tensor, torch.device, str)):

@@ -8,12 +8,12 @@ from typing import TypeAlias
 
 @dataclass(frozen=True)
 class Origin:
-    """What put a tensor on the CPU.
+    """An operation or constant that fixes a tensor's device.
 
     Attributes:
         method: The method in whose graph it is.
         value: The number of its value there.
-        free: Whether it may as well be on another device: the model does not name the CPU.
+        free: Whether it may as well be on another device: the model names none, or the one that it is traced on.
     """
 
     method: str

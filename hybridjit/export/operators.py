@@ -1,4 +1,7 @@
-"""What operators do with devices: which argument names one, which operands may be on the CPU."""
+"""What operators do with devices: which argument names one, which operands may be on the CPU.
+
+The graph's side of what `control.origins._device_argument` finds in calls.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Makes a finished trace run on any device: what is made on the CPU where no model said so goes along.
 
-What the model said of devices is in the trace already (`control.origins`). Here every value is labelled: it
+Most of what the model said of devices is in the trace already (`control.origins`). Here every value is labelled: it
 is on the device of the inputs and parameters, or on the CPU, and what put it there. Where the two meet in an
 operation, eager mode would raise on another device; so what was put on the CPU by nobody's wish (a factory
 without a device, a tensor in the graph) is made on the other device instead, and what the model put there

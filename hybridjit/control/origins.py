@@ -182,8 +182,8 @@ def _apart(result: Tensor, before: _torch.Value | None) -> Tensor:
 def _device_argument(name: str, args: Any, kwargs: Any) -> Any:
     """What a call is given for a device: a ``torch.device``, text, a tensor to be like; ``None`` for nothing.
 
-    By keyword everywhere, by position in ``to`` alone: a further call that takes one by position must be entered here, or
-    its device counts as unnamed. The graph's side of it is `export.operators`.
+    By keyword everywhere, by position in ``to`` alone: a further call that takes one by position must be entered here,
+    or its device counts as unnamed. The graph's side of it is `export.operators`.
     """
     if name == "cpu":
         return "cpu"

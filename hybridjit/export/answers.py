@@ -182,10 +182,10 @@ def _see_assignment(watch: Watch, func: Any, args: Any, kwargs: Any) -> Any:
         into = tensor[index]
         more = value.dim() - into.dim()
         ones = all(size == 1 for size in value.shape[: max(more, 0)])
-        single = not value.dim()
-        plain = not ones or value.shape == into.shape
-    # torch fills with a single value, which may be one of several at another size: of x.squeeze(), say.
-    if plain if not single else is_number(value):
+        single, plain = not value.dim(), not ones or value.shape == into.shape
+    if single:  # torch fills with one, which may be one of several at another size: of x.squeeze(), say
+        plain = is_number(value)
+    if plain:
         return func(*args, **kwargs)
     for _ in range(more):
         value = value.squeeze(0)

@@ -141,7 +141,7 @@ class Watch(TorchFunctionMode):
         if not isinstance(result, Tensor) or not self._numbers or func in _FILLED:
             return result
         given = tensors_of((args, kwargs))
-        if not given or not all(map(self.is_number, given)):
+        if not given or not all(map(self._is_number, given)):
             return result
         with _torch.paused_tracing():
             if result.dim():
@@ -156,7 +156,7 @@ class Watch(TorchFunctionMode):
         self._numbers[id(result)] = weakref.ref(result)
         return result
 
-    def is_number(self, tensor: Tensor) -> bool:
+    def _is_number(self, tensor: Tensor) -> bool:
         """Whether a tensor is what came of numbers alone."""
         found = self._numbers.get(id(tensor))
         return found is not None and found() is tensor

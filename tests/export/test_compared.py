@@ -13,14 +13,7 @@ import hybridjit as hj
 from hybridjit.export.compared import at_sizes, compared_sizes
 from hybridjit.export.probes import Probe
 
-
-class Call(nn.Module):
-    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
-        super().__init__()
-        self.function = function
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.function(x)
+from .call import Call
 
 
 def pad_or_trim(x: Tensor) -> Tensor:

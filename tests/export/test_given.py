@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 import hybridjit as hj
 
+from .call import Call
+
 attend = F.scaled_dot_product_attention
 
 
@@ -59,15 +61,6 @@ def test_groups_are_those_of_the_input(name: str, by_name: bool, first: int, tmp
         call = inputs(rows, size)
         torch.testing.assert_close(exported(*call), model(*call))
         torch.testing.assert_close(plain(*call), model(*call))
-
-
-class Call(nn.Module):
-    def __init__(self, function: Callable[..., Tensor]) -> None:
-        super().__init__()
-        self.function = function
-
-    def forward(self, *args: Tensor) -> Tensor:
-        return self.function(*args)
 
 
 CONVOLUTIONS: list[Callable[[Tensor, Tensor], Tensor]] = [

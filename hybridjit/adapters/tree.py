@@ -123,11 +123,11 @@ def _scan(value: Any, tensors: list[Tensor], path: Path, numbers_of: Node | None
             )
         )
     if isinstance(value, Tensor):
-        number = _number_type(numbers_of) if value.dim() == 0 else None
+        number = number_type(numbers_of) if value.dim() == 0 else None
         tensors.append(value.to(_DTYPES[number]) if number else value)
         return NumberLeaf(number) if number else TensorLeaf()
     if isinstance(value, (torch.SymInt, torch.SymFloat, torch.SymBool)):  # a size that torch.export records
-        number = _number_type(numbers_of)
+        number = number_type(numbers_of)
         symbol: Any = value
         tensors.append(torch.full((), symbol, dtype=_DTYPES[number] if number else None))
         return NumberLeaf(number) if number else TensorLeaf()
@@ -160,7 +160,8 @@ def _scan(value: Any, tensors: list[Tensor], path: Path, numbers_of: Node | None
     return dataclasses.replace(shell, children=children)
 
 
-def _number_type(node: Node | None) -> str | None:
+def number_type(node: Node | None) -> str | None:
+    """The name of a number's type, whether a tensor carries it or not; ``None`` for anything else."""
     if isinstance(node, StaticLeaf):
         name = type(plain(node.value)).__name__
         return name if name in _NUMBERS else None

@@ -6,6 +6,7 @@ import ast
 import functools
 import linecache
 import re
+import sys
 from collections.abc import Callable, Collection, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -24,11 +25,10 @@ if TYPE_CHECKING:
 
 def _see_compared(watch: Watch, func: Any, args: Any, kwargs: Any) -> Any:
     """Compares sizes; where code may ask by ``is`` for what comes of it, that is one of Python's truths."""
-    frame = user_frame()
-    assert frame is not None
-    result = watch.called(func, args, kwargs, frame)
-    asked = isinstance(result, Tensor) and frame.f_lineno in _kept(frame.f_code.co_filename)
-    if not asked or not is_number(result) or not watch.varies(result):
+    frame = user_frame()  # none for torch's own code under `python -m hybridjit`
+    result = watch.called(func, args, kwargs, frame or sys._getframe())
+    asked = frame is not None and frame.f_lineno in _kept(frame.f_code.co_filename)
+    if not asked or not isinstance(result, Tensor) or not is_number(result) or not watch.varies(result):
         return result
     with _torch.paused_tracing(), _torch.unwatched():
         truth = bool(result)

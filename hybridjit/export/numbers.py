@@ -80,6 +80,14 @@ def _made_of(value: _torch.Value) -> list[_torch.Value]:
     return [each for each in node.inputs() if _torch.kind(each.type()) == "TensorType"]
 
 
+def spelled(tensor: Tensor, text: str) -> str:
+    """What ``repr`` gives for a tensor whose text is given: for a number, as eager mode has it, that of the number."""
+    if not is_number(tensor):
+        return text
+    with _torch.paused_tracing(), _torch.unwatched():
+        return repr(tensor.item())
+
+
 def _fills(frame: FrameType) -> bool:
     """Whether a line looks by a key into what its function puts things into by one: what is not there is made."""
     file, line = frame.f_code.co_filename, frame.f_lineno

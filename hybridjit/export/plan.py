@@ -16,9 +16,9 @@ from .. import _torch
 from .._describe import describe, listed, qualified
 from .._errors import InputError, compose
 from ..adapters.inputs import Inputs, as_inputs
-from ..adapters.schema import CallSchema, ValueSchema
+from ..adapters.schema import CallSchema
 from ..adapters.switch import Combination, FlagValue, spell_flags
-from ..adapters.tree import scan
+from ..adapters.tree import leaves, number_type, scan, spell
 from .entries import FORWARD
 from .flags import Flag, check_known, flags_of, with_flags
 from .view import signature_of
@@ -96,7 +96,7 @@ def plan(
 
 
 def by_result(planned: Sequence[Planned], result: Callable[[Planned, str], Any]) -> list[Planned]:
-    """The same with entries apart whose results hold other tensors: a list as long as the batch, say.
+    """The same with entries apart whose results are of another structure: a list as long as the batch, say.
 
     Args:
         planned: The entries. One with flags stays whole, since its method has the same entries for all of them.
@@ -105,10 +105,12 @@ def by_result(planned: Sequence[Planned], result: Callable[[Planned, str], Any])
     apart: list[Planned] = []
     taken = [each.method for each in planned]
     for each in planned:
-        groups: dict[tuple[str, ...], dict[str, Inputs]] = {}
+        groups: dict[tuple[tuple[str, str], ...], dict[str, Inputs]] = {}
         for name, inputs in each.calls.items() if len(each.calls) > 1 and not each.flags else ():
-            paths = ValueSchema(scan(result(each, name), [], "result")).paths()
-            groups.setdefault(tuple(paths), {})[name] = inputs
+            node = scan(result(each, name), [], "result")
+            # Where a number is, is structure; which one it is may be computed.
+            parts = tuple((path, number_type(leaf) or spell(leaf)) for path, leaf in leaves(node))
+            groups.setdefault(parts, {})[name] = inputs
         if len(groups) < 2:
             apart.append(each)
             continue

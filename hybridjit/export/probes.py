@@ -318,20 +318,19 @@ def _negated(tensor: Tensor) -> Tensor:
 
 
 def _integers(tensor: Tensor) -> Tensor:
-    return tensor.to(torch.int32) if tensor.dtype == torch.int64 else tensor
+    return tensor.to({torch.int64: torch.int32, torch.int32: torch.int64}.get(tensor.dtype, tensor.dtype))
 
 
-def _unsqueezed(tensor: Tensor) -> Tensor:
-    return tensor.unsqueeze(0) if tensor.dim() else tensor
-
-
-def _behind(tensor: Tensor, size: int) -> Tensor:
-    """The same with a dimension behind the others: what sizes were asked for are still there, but not all."""
-    return torch.stack([tensor] * size, -1) if tensor.dim() and tensor.layout is torch.strided else tensor
+def _stacked(tensor: Tensor, dim: int, size: int) -> Tensor:
+    """The same with a dimension more: what sizes were asked for are still there, but not all, or elsewhere."""
+    return torch.stack([tensor] * size, dim) if tensor.dim() and tensor.layout is torch.strided else tensor
 
 
 def _double(tensor: Tensor) -> Tensor:
-    return tensor.double() if tensor.dtype == torch.float32 else tensor
+    return tensor.to(_WIDER.get(tensor.dtype, tensor.dtype))
+
+
+_WIDER = {torch.float16: torch.float32, torch.bfloat16: torch.float32, torch.float32: torch.float64}
 
 
 def _half(tensor: Tensor) -> Tensor:
@@ -349,10 +348,8 @@ def _whole(tensor: Tensor) -> Tensor:
 
 
 def _bytes(tensor: Tensor) -> Tensor:
-    if (
-        not tensor.is_floating_point() or tensor.layout is not torch.strided
-    ):  # as indices of a dtype that a kernel does not expect they may end the process
-        return tensor
+    if not tensor.is_floating_point() or tensor.layout is not torch.strided:
+        return tensor  # as indices of a dtype that a kernel does not expect they may end the process
     scaled = (tensor.detach().cpu().abs() * 100).nan_to_num(posinf=0.0) % 251
     return scaled.to(torch.uint8).to(tensor.device)
 
@@ -379,7 +376,8 @@ HALF = "half precision"
 COMPLEX = "complex numbers"
 """The probe on which what leaves real numbers as they are, and no trace, does something: ``x.conj()``."""
 _BEHIND, _TWO_BEHIND = "a last dimension more", "a last dimension of two more"
-_WHERE = {_TWO_BEHIND: _BEHIND}
+_BEFORE, _TWO_BEFORE = "a dimension more", "a dimension of two more"
+_WHERE = {_TWO_BEFORE: _BEFORE, _TWO_BEHIND: _BEHIND}
 """Which are tried only where another one is accepted: what the model refuses may cost it far more than its input."""
 _KINDS: dict[str, Callable[[Tensor], Tensor]] = {
     "other integers": _integers,
@@ -390,9 +388,10 @@ _KINDS: dict[str, Callable[[Tensor], Tensor]] = {
     "bytes": _bytes,
     "truths": _truths,
     "floating point": _floating,
-    "a dimension more": _unsqueezed,
-    _BEHIND: lambda tensor: _behind(tensor, 1),
-    _TWO_BEHIND: lambda tensor: _behind(tensor, 2),
+    _BEFORE: lambda tensor: _stacked(tensor, 0, 1),
+    _TWO_BEFORE: lambda tensor: _stacked(tensor, 0, 2),
+    _BEHIND: lambda tensor: _stacked(tensor, -1, 1),
+    _TWO_BEHIND: lambda tensor: _stacked(tensor, -1, 2),
     "a dimension less": _first,
 }
 _OF_RANK = tuple(says for says in _KINDS if "dimension" in says)

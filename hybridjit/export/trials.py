@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -98,9 +99,11 @@ class Trials:
                 warnings.simplefilter("ignore")  # the checks that follow tell of those that are the user's
                 got = run(*flat)
         except (_torch.JitError, RuntimeError) as error:
-            if not of_kind(name) and not said_by_guard(str(error)):  # another rank may be none of the model's
-                self.unsaid.add(name)
-            return None
+            if not of_kind(name):
+                self.unsaid |= set() if said_by_guard(str(error)) else {name}
+                return None
+            # Torch's own words tell of another rank well enough; the model's, which takes it, would be false.
+            return False if _RAISED.search(str(error)) else None
         finally:
             self._task.state.restore()
         expected: list[Tensor] = []
@@ -109,6 +112,10 @@ class Trials:
         paths = [str(index) for index in range(len(expected))]
         same = not compare(paths, expected, got_flat, *NEAR).differences
         return same or (not known.told and changed_places(expected, got_flat))
+
+
+_RAISED = re.compile(r"\(raised at [^()]+\)\s*$")
+"""At the end of what a model's own error says in a file."""
 
 
 def is_special(name: str) -> bool:

@@ -24,7 +24,7 @@ from .answers import See
 from .kinds import ARRAY, BOOL, CONTAINS, FLOAT, GIVEN, INT, ITEM, LEN, LENT, LIST, ROWS, TEXT, WANTED, Kind
 from .leaks import Leak
 from .listing import listed
-from .numbers import IN_PLACE, is_number
+from .numbers import IN_PLACE, is_number, spelled
 from .promotion import promoted, widest
 from .rolling import counts, ends_loop, gone_through, is_iterated, rows_of, turns_under_way
 from .validation import only_says
@@ -382,7 +382,7 @@ _SEEN: dict[Any, See] = {
     Tensor.__array__: _values(ARRAY),
     Tensor.__dlpack__: _values(LENT),
     Tensor.__format__: _values(TEXT),
-    Tensor.__repr__: _values(TEXT),
+    Tensor.__repr__: lambda watch, *called: spelled(called[1][0], _values(TEXT)(watch, *called)),
     Tensor.__len__: _see_len,
     **dict.fromkeys((Tensor.unbind, torch.unbind), _see_rows),
     **dict.fromkeys((Tensor.split, torch.split), _see_split),

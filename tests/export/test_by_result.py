@@ -51,6 +51,26 @@ def test_verified_later() -> None:
     assert not hj.verify(exported, model, [torch.randn(4, 3)]).ok
 
 
+class Numbers(nn.Module):
+    """A list of Python's numbers as long as the batch."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, list[int], str]:
+        return x * 2, [int(each) for each in x.argmax(-1)], f"{tuple(x.shape)}"
+
+
+def test_a_list_of_numbers_as_long_as_the_batch() -> None:
+    """How many there are, and a text, are structure; which numbers, is computed. A size has the text of a number."""
+    model = Numbers().eval()
+    exported = hj.export(model, ONE, check_inputs=[TWO, OTHER])
+    assert [entry.method for entry in exported.report.entries] == ["forward", "forward_2"]
+    for x in (ONE, TWO, OTHER, TWO.flip(1), ONE.flip(1)):
+        got, expected = exported(x), model(x)
+        assert got[1:] == expected[1:]
+        torch.testing.assert_close(got[0], expected[0])
+    with pytest.raises(hj.GuardError, match="captured 1, got 4"):
+        exported(torch.randn(4, 3))
+
+
 class Parts(nn.Module):
     """One tensor or two, by a size."""
 

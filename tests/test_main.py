@@ -469,6 +469,8 @@ def test_doctor_fails_with_the_self_test(run: Run, monkeypatch: pytest.MonkeyPat
     command = [sys.executable, "-m", "hybridjit", "doctor"]
     done = subprocess.run(command, env=environment(), capture_output=True, text=True)
     assert done.returncode == 0 and "  passed: both sides" in done.stdout
+    done = subprocess.run(command, env={**environment(), "PYTHONIOENCODING": "ascii"}, capture_output=True, text=True)
+    assert done.returncode == 0 and "comparing \\u2026" in done.stdout
     done = subprocess.run(command, env={**environment(), "PYTORCH_JIT": "0"}, capture_output=True, text=True)
     assert done.returncode == 1 and "torchscript  no   torch.jit is switched off" in done.stdout
     assert "FAILED: UnsupportedError: format 'torchscript' needs torch.jit" in done.stdout

@@ -126,6 +126,7 @@ class Exported(Generic[Result]):
         entries = vars(self).get("_entries")  # absent while a copy is made
         if entries is None or name == FORWARD or name not in entries.points():
             there = f"; its methods are {', '.join(entries.points())}" if entries else ""
+            there = "; it is called itself: exported(...)" if name == FORWARD else there
             raise AttributeError(
                 f"{type(self).__name__!r} object has no attribute {name!r}{there}", name=name, obj=self
             )

@@ -79,6 +79,8 @@ def test_they_look_like_methods(model: Model) -> None:
     assert list(inspect.signature(exported.propose).parameters) == ["image", "sharp"]
     with pytest.raises(AttributeError, match="no attribute 'proposes'; its methods are forward, propose, refine"):
         exported.proposes  # noqa: B018
+    with pytest.raises(AttributeError, match=r"no attribute 'forward'; it is called itself: exported\(\.\.\.\)"):
+        exported.forward  # noqa: B018
     assert copy.copy(exported).propose(X).boxes.shape == X.shape
 
 

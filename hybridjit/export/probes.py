@@ -318,7 +318,7 @@ def _negated(tensor: Tensor) -> Tensor:
 
 
 def _integers(tensor: Tensor) -> Tensor:
-    return tensor.to({torch.int64: torch.int32, torch.int32: torch.int64}.get(tensor.dtype, tensor.dtype))
+    return tensor.to(_OTHER.get(tensor.dtype, tensor.dtype))
 
 
 def _stacked(tensor: Tensor, dim: int, size: int) -> Tensor:
@@ -326,11 +326,12 @@ def _stacked(tensor: Tensor, dim: int, size: int) -> Tensor:
     return torch.stack([tensor] * size, dim) if tensor.dim() and tensor.layout is torch.strided else tensor
 
 
-def _double(tensor: Tensor) -> Tensor:
+def _wider(tensor: Tensor) -> Tensor:
     return tensor.to(_WIDER.get(tensor.dtype, tensor.dtype))
 
 
 _WIDER = {torch.float16: torch.float32, torch.bfloat16: torch.float32, torch.float32: torch.float64}
+_OTHER = {torch.int64: torch.int32, torch.int32: torch.int64}
 
 
 def _half(tensor: Tensor) -> Tensor:
@@ -381,7 +382,7 @@ _WHERE = {_TWO_BEFORE: _BEFORE, _TWO_BEHIND: _BEHIND}
 """Which are tried only where another one is accepted: what the model refuses may cost it far more than its input."""
 _KINDS: dict[str, Callable[[Tensor], Tensor]] = {
     "other integers": _integers,
-    "double precision": _double,
+    "double precision": _wider,
     HALF: _half,
     COMPLEX: _complex,
     "integers": _whole,

@@ -99,11 +99,12 @@ class Trials:
                 warnings.simplefilter("ignore")  # the checks that follow tell of those that are the user's
                 got = run(*flat)
         except (_torch.JitError, RuntimeError) as error:
-            if not of_kind(name):
-                self.unsaid |= set() if said_by_guard(str(error)) else {name}
-                return None
-            # Torch's own words tell of another rank well enough; the model's, which takes it, would be false.
-            return False if _RAISED.search(str(error)) else None
+            if of_kind(name):
+                # Torch's own words tell of another rank well enough; the model's, which takes it, would be false.
+                return False if _RAISED.search(str(error)) else None
+            if not said_by_guard(str(error)):
+                self.unsaid.add(name)
+            return None
         finally:
             self._task.state.restore()
         expected: list[Tensor] = []
